@@ -1,0 +1,1 @@
+//! axum-redis-sessions
