@@ -1,1 +1,32 @@
-//! axum-redis-sessions
+#![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod changes;
+mod commit;
+mod config;
+mod context;
+mod cookie;
+mod error;
+#[cfg(feature = "axum")]
+mod extract;
+mod id;
+mod layer;
+mod lazy;
+mod record;
+mod section;
+mod service;
+mod session;
+mod state;
+mod store;
+
+pub use crate::{
+    config::SameSite,
+    context::CommitStats,
+    error::{ConfigError, ErrorKind, SessionError},
+    id::SessionId,
+    layer::RedisSessionLayer,
+    lazy::LazySession,
+    section::Section,
+    service::{ResponseFuture, SessionService},
+    session::Session,
+};

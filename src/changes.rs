@@ -1,0 +1,223 @@
+//! What a request did to a session, kept so that it can be done again on top of what another request stored meanwhile.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::{
+    error::SessionError,
+    record::{Fate, Meta, RESERVED, Record, Writer, Written},
+};
+
+/// One step of [`Session::update`](crate::Session::update): the old JSON text to the new.
+pub(crate) type Step = Arc<dyn Fn(Option<&[u8]>) -> Result<Bytes, SessionError> + Send + Sync>;
+
+/// The changes of one request, over a base that may be replaced beneath them.
+///
+/// Each change bears the number of the moment it was made, so that a save can forget exactly what it saved.
+#[derive(Clone, Default)]
+pub(crate) struct Changes {
+    moment: u64,
+    cleared: Option<u64>,
+    keys: Vec<(Box<str>, Change)>,
+    permanent: Option<(u64, Option<u64>)>,
+}
+
+#[derive(Clone)]
+enum Change {
+    Set {
+        moment: u64,
+        value: Bytes,
+    },
+    Removed {
+        moment: u64,
+    },
+    /// `value` is what the steps made of the base.
+    Updated {
+        value: Bytes,
+        steps: Vec<(u64, Step)>,
+    },
+}
+
+impl Changes {
+    /// The moment of the latest change; moves with every one.
+    pub(crate) fn moment(&self) -> u64 {
+        self.moment
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.cleared.is_none() && self.keys.is_empty() && self.permanent.is_none()
+    }
+
+    /// Whether doing these changes twice differs from doing them once.
+    pub(crate) fn has_steps(&self) -> bool {
+        self.keys
+            .iter()
+            .any(|(_, change)| matches!(change, Change::Updated { .. }))
+    }
+
+    pub(crate) fn set(&mut self, key: &str, value: Bytes) {
+        let moment = self.tick();
+        self.put(key, Change::Set { moment, value });
+    }
+
+    pub(crate) fn remove(&mut self, key: &str) {
+        let moment = self.tick();
+        self.put(key, Change::Removed { moment });
+    }
+
+    /// `value` is what `step` made of the present value.
+    pub(crate) fn update(&mut self, key: &str, step: Step, value: Bytes) {
+        let moment = self.tick();
+        let known = self.cleared.is_some();
+        match self.keys.iter_mut().find(|(name, _)| **name == *key) {
+            Some((_, Change::Updated { value: last, steps })) => {
+                *last = value;
+                steps.push((moment, step));
+            }
+            // The value before does not depend on the base, so neither does the one after.
+            Some((_, change)) => *change = Change::Set { moment, value },
+            None if known => self.put(key, Change::Set { moment, value }),
+            None => self.put(
+                key,
+                Change::Updated {
+                    value,
+                    steps: vec![(moment, step)],
+                },
+            ),
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.cleared = Some(self.tick());
+        self.keys.clear();
+    }
+
+    /// `Some`: a lasting session, whose cookie was last sent at this Unix second.
+    pub(crate) fn set_permanent(&mut self, permanent: Option<u64>) {
+        self.permanent = Some((self.tick(), permanent));
+    }
+
+    pub(crate) fn permanent(&self, base: &Record) -> Option<u64> {
+        self.permanent
+            .map_or(base.meta.permanent, |(_, permanent)| permanent)
+    }
+
+    /// The value as the request sees it.
+    pub(crate) fn value(&self, base: &Record, key: &str) -> Option<Bytes> {
+        match self.change(key.as_bytes()) {
+            Some(Change::Set { value, .. } | Change::Updated { value, .. }) => Some(value.clone()),
+            Some(Change::Removed { .. }) => None,
+            None if self.cleared.is_some() => None,
+            None => base.value(key),
+        }
+    }
+
+    pub(crate) fn contains(&self, base: &Record, key: &str) -> bool {
+        match self.change(key.as_bytes()) {
+            Some(Change::Set { .. } | Change::Updated { .. }) => true,
+            Some(Change::Removed { .. }) => false,
+            None => self.cleared.is_none() && base.contains(key),
+        }
+    }
+
+    /// The app's keys as the request sees them: the stored ones in their order, then the new ones.
+    pub(crate) fn keys<'a>(&'a self, base: &'a Record) -> impl Iterator<Item = &'a str> {
+        let kept = base.keys().filter(|key| self.contains(base, key));
+        let added = self.keys.iter().filter_map(|(key, change)| match change {
+            Change::Removed { .. } => None,
+            Change::Set { .. } | Change::Updated { .. } => (!base.contains(key)).then_some(&**key),
+        });
+        kept.chain(added)
+    }
+
+    /// The next version of the session, from what the request sees.
+    pub(crate) fn write(&self, base: &Record, now: u64) -> Result<Written, SessionError> {
+        let meta = Meta {
+            created: base.meta.created.or(Some(now)),
+            permanent: self.permanent(base),
+        };
+        let more = self.keys.iter().map(|(key, change)| {
+            key.len()
+                + 8
+                + match change {
+                    Change::Set { value, .. } | Change::Updated { value, .. } => value.len(),
+                    Change::Removed { .. } => 0,
+                }
+        });
+        let mut writer = Writer::new(base, meta, more.sum())?;
+        writer.carry_over(|key| match self.change(key) {
+            Some(Change::Set { value, .. } | Change::Updated { value, .. }) => Fate::Replace(value),
+            Some(Change::Removed { .. }) => Fate::Drop,
+            // What others keep under reserved keys is not the app's to clear.
+            None if self.cleared.is_some() && !key.starts_with(&[RESERVED as u8]) => Fate::Drop,
+            None => Fate::Keep,
+        });
+        for (key, change) in &self.keys {
+            match change {
+                Change::Set { value, .. } | Change::Updated { value, .. } => {
+                    if !base.contains(key) {
+                        writer.append(key, value);
+                    }
+                }
+                Change::Removed { .. } => {}
+            }
+        }
+        Ok(writer.finish())
+    }
+
+    /// The same changes over another base: each update runs again, on the value that is there now.
+    pub(crate) fn replayed_on(&self, base: &Record) -> Result<Self, SessionError> {
+        let mut replayed = self.clone();
+        for (key, change) in &mut replayed.keys {
+            if let Change::Updated { value, steps } = change {
+                let mut current = base.value(key);
+                for (_, step) in steps {
+                    current = Some(step(current.as_deref())?);
+                }
+                *value = current.expect("an update has a step");
+            }
+        }
+        Ok(replayed)
+    }
+
+    /// Forgets what was made up to `moment`, because the base now has it.
+    pub(crate) fn forget_until(&mut self, moment: u64) {
+        self.cleared = self.cleared.filter(|at| *at > moment);
+        self.permanent = self.permanent.filter(|(at, _)| *at > moment);
+        self.keys.retain_mut(|(_, change)| match change {
+            Change::Set { moment: at, .. } | Change::Removed { moment: at } => *at > moment,
+            Change::Updated { steps, .. } => {
+                steps.retain(|(at, _)| *at > moment);
+                !steps.is_empty()
+            }
+        });
+    }
+
+    /// Forgets everything, yet goes on counting, so that nobody mistakes this for an earlier moment.
+    pub(crate) fn reset(&mut self) {
+        *self = Self {
+            moment: self.moment + 1,
+            ..Self::default()
+        };
+    }
+
+    fn change(&self, key: &[u8]) -> Option<&Change> {
+        self.keys
+            .iter()
+            .find(|(name, _)| name.as_bytes() == key)
+            .map(|(_, change)| change)
+    }
+
+    fn put(&mut self, key: &str, change: Change) {
+        match self.keys.iter_mut().find(|(name, _)| **name == *key) {
+            Some((_, last)) => *last = change,
+            None => self.keys.push((key.into(), change)),
+        }
+    }
+
+    fn tick(&mut self) -> u64 {
+        self.moment += 1;
+        self.moment
+    }
+}

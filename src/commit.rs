@@ -1,0 +1,310 @@
+//! The protocol: how a request's changes reach the store without losing another request's, and without reviving a session.
+//!
+//! 1. A write names the version it builds on. If another one is there, its bytes come back in the same answer, the changes are
+//!    done again on top of them, and the write is sent again.
+//! 2. Where nothing is there any more, nothing is written: logout wins.
+//! 3. A write whose answer was lost is sent once more; the store recognises its own version.
+//!
+//! `src/docs/design.md` has the pictures.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::{
+    context::{now, now_millis},
+    error::{ErrorKind, SessionError},
+    id::random_bytes,
+    record::{Record, Stored, same_version, tombstone},
+    session::Inner,
+    state::{Act, Attempt, CookieAction, Place, Plan, Unconfirmed},
+    store::{Created, Destroyed, Fault, Outcome, Rotation},
+};
+
+/// How long an id that was rotated away is kept from being used: longer than any request that began with it should take.
+const TOMBSTONE: Duration = Duration::from_secs(60);
+
+/// With the requests of one process taking turns, this many nodes have to get in between one after the other.
+const MOST_TRIES: u32 = 32;
+
+/// From this try on, somebody other than this process is in the way, and both step back at random.
+const PAUSE_FROM: u32 = 3;
+const SHORTEST_PAUSE: Duration = Duration::from_micros(250);
+
+/// What became of a request's changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// There were none.
+    Unchanged,
+    Stored,
+    /// The session had ended.
+    Dropped,
+}
+
+/// Brings the session's changes to the store. One commit of a session at a time; later ones wait.
+pub(crate) async fn commit(session: &Inner) -> Result<Verdict, SessionError> {
+    let _turn = session.committing.lock().await;
+    let context = &session.context;
+    let result = context
+        .store
+        .within(context.config.deadline, commit_all(session))
+        .await;
+    match &result {
+        Ok(Verdict::Stored) => context.count(|counters| &counters.commits),
+        Ok(Verdict::Dropped) => {
+            context.count(|counters| &counters.dropped);
+            tracing::debug!(
+                "a session's changes were dropped: it was logged out, rotated away or expired meanwhile"
+            );
+        }
+        Ok(Verdict::Unchanged) => {}
+        Err(error) => {
+            if error.kind() == ErrorKind::Conflict {
+                context.count(|counters| &counters.conflicts);
+            }
+        }
+    }
+    result
+}
+
+async fn commit_all(session: &Inner) -> Result<Verdict, SessionError> {
+    let destroyed = destroy(session).await?;
+    let rest = commit_changes(session).await?;
+    Ok(if destroyed && rest == Verdict::Unchanged {
+        Verdict::Stored
+    } else {
+        rest
+    })
+}
+
+async fn destroy(session: &Inner) -> Result<bool, SessionError> {
+    let Some(id) = session.state().doomed else {
+        return Ok(false);
+    };
+    let key = session.context.key(id);
+    let store = &session.context.store;
+    let destroyed = match store.destroy(&key).await {
+        Err(Fault::Dropped(_)) => store.destroy(&key).await,
+        answer => answer,
+    };
+    let destroyed = destroyed.map_err(Fault::into_error)?;
+    let mut state = session.state();
+    state.doomed = None;
+    match destroyed {
+        Destroyed::Yes => state.cookie = CookieAction::Remove,
+        // A login came first. Its cookie is on the way to the browser, or there already.
+        Destroyed::Retired => state.place = Place::Retired,
+    }
+    Ok(true)
+}
+
+async fn commit_changes(session: &Inner) -> Result<Verdict, SessionError> {
+    let context = &session.context;
+    let mut turn = None;
+    let mut tries = 0;
+    let mut verdict = Verdict::Unchanged;
+    loop {
+        let attempt = match session.plan(new_tombstone)? {
+            Plan::Nothing => return Ok(verdict),
+            Plan::Drop => {
+                let place = session.state().place;
+                session.state().lose(place);
+                return Ok(Verdict::Dropped);
+            }
+            Plan::Act(attempt) => attempt,
+        };
+        tries += 1;
+        if tries > MOST_TRIES {
+            return Err(SessionError::new(
+                ErrorKind::Conflict,
+                format!(
+                    "other requests changed this session before each of {MOST_TRIES} tries to save it; nothing was saved: try \
+                     again, and write less often to one session"
+                ),
+            ));
+        }
+        let (outcome, uncertain) = carry_out(session, &attempt).await?;
+        let bytes = match outcome {
+            Outcome::Saved => {
+                session.state().adopt(&attempt);
+                verdict = Verdict::Stored;
+                continue;
+            }
+            Outcome::Gone => {
+                session.state().lose(Place::Ended);
+                return Ok(Verdict::Dropped);
+            }
+            Outcome::Conflict(bytes) => bytes,
+        };
+        if session.adopt_unconfirmed(&bytes) {
+            verdict = Verdict::Stored;
+            continue;
+        }
+        match Record::decode(&bytes)? {
+            Stored::Live(winner) => {
+                if uncertain && session.state().changes.has_steps() {
+                    return Err(SessionError::new(
+                        ErrorKind::Conflict,
+                        "the connection to Redis broke while a session was saved, and another request saved it since, so an \
+                         `update` may have been done or not; it is not done a second time: load the session again and look",
+                    ));
+                }
+                context.count(|counters| &counters.replays);
+                session.rebase(&winner)?;
+            }
+            // Another login rotated the session away first. This one is good as well, and gets an id of its own.
+            Stored::Retired { .. } if session.state().cycle => {
+                session.state().place = Place::New;
+                continue;
+            }
+            Stored::Retired { .. } => {
+                session.state().lose(Place::Retired);
+                return Ok(Verdict::Dropped);
+            }
+            Stored::Empty => {
+                session.state().lose(Place::Ended);
+                return Ok(Verdict::Dropped);
+            }
+        }
+        // From the second try on, the requests of this process take turns.
+        if turn.is_none() {
+            turn = match attempt.act.id() {
+                Some(id) => Some(context.line(id).lock().await),
+                None => None,
+            };
+        } else if tries >= PAUSE_FROM {
+            context.store.pause(jitter(tries)?).await;
+        }
+    }
+}
+
+/// Sends one write, and once more if the connection broke underneath. Beside the answer: whether this write, or one before it,
+/// may have been carried out without our knowing.
+async fn carry_out(session: &Inner, attempt: &Attempt) -> Result<(Outcome, bool), SessionError> {
+    // An earlier write whose answer is still out stays the one to look for.
+    let uncertain = session.state().unconfirmed.is_some();
+    if !uncertain {
+        session.state().unconfirmed = Some(Unconfirmed {
+            version: attempt.record.bytes().clone(),
+            attempt: attempt.clone(),
+        });
+    }
+    let answer = match send(session, attempt).await {
+        Err(Fault::Dropped(_)) => {
+            let outcome = send(session, attempt).await.map_err(Fault::into_error)?;
+            return Ok((outcome, true));
+        }
+        Err(Fault::Failed(error)) => Err(error),
+        Ok(outcome) => Ok((outcome, uncertain)),
+    };
+    // An answer, whatever it is, means that the write is not still on its way.
+    if !uncertain {
+        session.state().unconfirmed = None;
+    }
+    answer
+}
+
+async fn send(session: &Inner, attempt: &Attempt) -> Result<Outcome, Fault> {
+    let context = &session.context;
+    let value = attempt.record.bytes();
+    let lifetime = context
+        .lifetime(attempt.record.meta, now())
+        .unwrap_or_default();
+    match &attempt.act {
+        Act::Create { id } => match context
+            .store
+            .create(&context.key(*id), value, lifetime)
+            .await?
+        {
+            Created::Yes => Ok(Outcome::Saved),
+            Created::Taken => Err(Fault::Failed(SessionError::id_taken())),
+        },
+        Act::Save { id, expected } => {
+            context
+                .store
+                .save(&context.key(*id), expected, value, lifetime)
+                .await
+        }
+        Act::Delete { id, expected } => context.store.delete(&context.key(*id), expected).await,
+        Act::Rotate {
+            from,
+            expected,
+            to,
+            tombstone,
+        } => {
+            let rotation = Rotation {
+                from: &context.key(*from),
+                expected,
+                to: &context.key(*to),
+                value,
+                lifetime,
+                tombstone,
+                tombstone_lifetime: TOMBSTONE,
+            };
+            context.store.rotate(&rotation).await
+        }
+    }
+}
+
+impl Act {
+    /// The session that others may change at the same time.
+    fn id(&self) -> Option<crate::id::SessionId> {
+        match self {
+            Self::Create { .. } => None,
+            Self::Save { id, .. } | Self::Delete { id, .. } | Self::Rotate { from: id, .. } => {
+                Some(*id)
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn plan(
+        &self,
+        tombstone: impl FnOnce() -> Result<Bytes, SessionError>,
+    ) -> Result<Plan, SessionError> {
+        self.state().plan(&self.context, now(), tombstone)
+    }
+
+    /// Puts the changes on top of the version that another request stored.
+    fn rebase(&self, winner: &Record) -> Result<(), SessionError> {
+        loop {
+            let changes = self.state().changes.clone();
+            // The app's closures run here, so not under the lock.
+            let replayed = changes.replayed_on(winner)?;
+            let mut state = self.state();
+            if state.changes.moment() == changes.moment() {
+                state.base = winner.clone();
+                state.changes = replayed;
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether the winner is a write of our own whose answer never came.
+    fn adopt_unconfirmed(&self, stored: &Bytes) -> bool {
+        let mut state = self.state();
+        let Some(unconfirmed) = &state.unconfirmed else {
+            return false;
+        };
+        let own = same_version(stored, &unconfirmed.version)
+            || matches!(&unconfirmed.attempt.act, Act::Rotate { tombstone, .. } if tombstone == stored);
+        if own {
+            let attempt = unconfirmed.attempt.clone();
+            state.adopt(&attempt);
+        }
+        own
+    }
+}
+
+fn new_tombstone() -> Result<Bytes, SessionError> {
+    let lifetime = u64::try_from(TOMBSTONE.as_millis()).unwrap_or(u64::MAX);
+    tombstone(now_millis().saturating_add(lifetime))
+}
+
+/// Between nothing and a bound that doubles with each try, so that two nodes do not meet again.
+fn jitter(tries: u32) -> Result<Duration, SessionError> {
+    let bound = SHORTEST_PAUSE * (1 << (tries - PAUSE_FROM).min(6));
+    let share = f64::from(u32::from_le_bytes(random_bytes()?)) / f64::from(u32::MAX);
+    Ok(bound.mul_f64(share))
+}

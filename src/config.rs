@@ -1,0 +1,229 @@
+use std::{fmt, sync::Arc, time::Duration};
+
+use http::Response;
+
+use crate::{
+    error::{ConfigError, SessionError},
+    id::SessionId,
+};
+
+/// One day, as in the Flask snippet that this crate grew out of.
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+/// 31 days, Flask's `PERMANENT_SESSION_LIFETIME`.
+pub(crate) const PERMANENT_LIFETIME: Duration = Duration::from_secs(31 * 24 * 60 * 60);
+/// Long enough for a slow moment of Redis, short enough for a person.
+pub(crate) const DEADLINE: Duration = Duration::from_millis(500);
+/// One large value holds up all those behind it on the connection.
+pub(crate) const MAX_SIZE: usize = 64 * 1024;
+/// RFC 6265bis, section 4.1.2.2: browsers keep no cookie longer.
+const LONGEST_MAX_AGE: Duration = Duration::from_secs(400 * 24 * 60 * 60);
+/// RFC 6265bis, section 5.6: a browser drops a cookie whose name and value are longer than 4096 octets.
+const LONGEST_NAME: usize = 4096 - 36;
+
+/// Whether the browser sends the cookie along when another site leads to yours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SameSite {
+    /// Never. A person who follows a link from elsewhere, or comes back from an OAuth provider, arrives without a session.
+    Strict,
+    /// Only when a person follows a link, and not with a form that posts. The default.
+    Lax,
+    /// Always: your site inside another one's frame. Needs Secure, and a defence against CSRF.
+    None,
+}
+
+pub(crate) type IdGenerator = Arc<dyn Fn() -> SessionId + Send + Sync>;
+pub(crate) type ErrorResponse = Arc<dyn Fn(&SessionError) -> Response<String> + Send + Sync>;
+
+/// All that a user can set, with its default.
+#[derive(Clone)]
+pub(crate) struct Config {
+    pub(crate) prefix: String,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) absolute_timeout: Option<Duration>,
+    pub(crate) permanent_lifetime: Duration,
+    pub(crate) deadline: Duration,
+    pub(crate) max_size: usize,
+    pub(crate) eager: bool,
+    pub(crate) cookie: CookieConfig,
+    pub(crate) id_generator: Option<IdGenerator>,
+    pub(crate) error_response: Option<ErrorResponse>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct CookieConfig {
+    /// `None`: the safest name that the other attributes allow.
+    pub(crate) name: Option<String>,
+    pub(crate) domain: Option<String>,
+    pub(crate) path: String,
+    pub(crate) http_only: bool,
+    pub(crate) secure: bool,
+    pub(crate) same_site: SameSite,
+    pub(crate) partitioned: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            prefix: "session:".to_owned(),
+            idle_timeout: IDLE_TIMEOUT,
+            absolute_timeout: None,
+            permanent_lifetime: PERMANENT_LIFETIME,
+            deadline: DEADLINE,
+            max_size: MAX_SIZE,
+            eager: false,
+            cookie: CookieConfig {
+                name: None,
+                domain: None,
+                path: "/".to_owned(),
+                http_only: true,
+                secure: true,
+                same_site: SameSite::Lax,
+                partitioned: false,
+            },
+            id_generator: None,
+            error_response: None,
+        }
+    }
+}
+
+impl CookieConfig {
+    /// `__Host-session`, unless a Domain, a Path or the lack of Secure forbids that prefix (RFC 6265bis, section 4.1.3).
+    pub(crate) fn name(&self) -> &str {
+        match &self.name {
+            Some(name) => name,
+            None if !self.secure => "session",
+            None if self.domain.is_some() || self.path != "/" => "__Secure-session",
+            None => "__Host-session",
+        }
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let name = self.name();
+        if name.is_empty() || name.len() > LONGEST_NAME || !name.bytes().all(is_token) {
+            return error(format!(
+                "{name:?} is no name for a cookie: use letters, digits, - and _ (RFC 6265, section 4.1.1), at most {LONGEST_NAME} of them"
+            ));
+        }
+        // Browsers compare the prefixes without regard to case.
+        let prefix = |prefix: &str| {
+            name.get(..prefix.len())
+                .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+        };
+        if prefix("__Host-") && self.domain.is_some() {
+            return error(format!(
+                "a browser refuses the cookie {name:?} with a Domain: leave with_cookie_domain out, or name it __Secure-…"
+            ));
+        }
+        if prefix("__Host-") && self.path != "/" {
+            return error(format!(
+                "a browser refuses the cookie {name:?} with a Path other than \"/\": leave with_cookie_path out, or name it __Secure-…"
+            ));
+        }
+        if (prefix("__Host-") || prefix("__Secure-")) && !self.secure {
+            return error(format!(
+                "a browser refuses the cookie {name:?} without Secure: leave with_insecure_cookie out, or choose a name without the prefix"
+            ));
+        }
+        if self.same_site == SameSite::None && !self.secure {
+            return error(
+                "a browser refuses SameSite=None without Secure: leave with_insecure_cookie out, or use SameSite::Lax",
+            );
+        }
+        if self.partitioned && !self.secure {
+            return error(
+                "a browser refuses Partitioned without Secure: leave with_insecure_cookie out",
+            );
+        }
+        if !self.path.starts_with('/') || !self.path.bytes().all(is_attribute) {
+            return error(format!(
+                "{:?} is no Path for a cookie: begin it with \"/\", and leave out \";\" and control characters",
+                self.path
+            ));
+        }
+        match &self.domain {
+            Some(domain) if !is_domain(domain) => error(format!(
+                "{domain:?} is no Domain for a cookie: give a host name such as \"example.com\", without scheme, port or path"
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Config {
+    /// What a setter alone cannot see.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        self.cookie.check()?;
+        for (name, duration) in [
+            ("with_idle_timeout", Some(self.idle_timeout)),
+            ("with_permanent_lifetime", Some(self.permanent_lifetime)),
+            ("with_absolute_timeout", self.absolute_timeout),
+            ("with_deadline", Some(self.deadline)),
+        ] {
+            if duration.is_some_and(|duration| duration < Duration::from_millis(1)) {
+                return error(format!(
+                    "{name} needs at least a millisecond: with zero no session would live to be used"
+                ));
+            }
+        }
+        if self.permanent_lifetime > LONGEST_MAX_AGE {
+            return error(format!(
+                "with_permanent_lifetime is {} days, and browsers keep no cookie longer than 400 (RFC 6265bis, section 4.1.2.2): \
+                 make it at most 400 days",
+                self.permanent_lifetime.as_secs() / 86_400
+            ));
+        }
+        if self.permanent_lifetime.as_secs() == 0 {
+            return error(
+                "with_permanent_lifetime needs at least a second: a cookie's Max-Age counts in seconds",
+            );
+        }
+        // Beyond this the sum with the present time overflows somewhere in Redis.
+        if self.idle_timeout > Duration::from_secs(100 * 366 * 86_400) {
+            return error("with_idle_timeout is over a hundred years: make it shorter");
+        }
+        if self.max_size == 0 || u32::try_from(self.max_size).is_err() {
+            return error("with_max_size needs between one byte and 4 GiB");
+        }
+        Ok(())
+    }
+}
+
+fn error(text: impl Into<std::borrow::Cow<'static, str>>) -> Result<(), ConfigError> {
+    Err(ConfigError(text.into()))
+}
+
+/// RFC 9110, section 5.6.2.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// RFC 6265, section 4.1.1: `av-octet`.
+fn is_attribute(byte: u8) -> bool {
+    (b' '..=b'~').contains(&byte) && byte != b';'
+}
+
+fn is_domain(domain: &str) -> bool {
+    let host = domain.strip_prefix('.').unwrap_or(domain);
+    host.split('.').all(|label| {
+        !label.is_empty()
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    })
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("prefix", &self.prefix)
+            .field("idle_timeout", &self.idle_timeout)
+            .field("absolute_timeout", &self.absolute_timeout)
+            .field("permanent_lifetime", &self.permanent_lifetime)
+            .field("deadline", &self.deadline)
+            .field("max_size", &self.max_size)
+            .field("eager", &self.eager)
+            .field("cookie", &self.cookie)
+            .finish_non_exhaustive()
+    }
+}

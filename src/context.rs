@@ -1,0 +1,142 @@
+//! What all requests through one layer share.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use crate::{config::Config, error::SessionError, id::SessionId, record::Meta, store::Store};
+
+/// Sessions that conflict wait in this many lines. More than two cores' worth of storms; fewer would make strangers wait
+/// for each other.
+const LINES: usize = 64;
+
+#[derive(Clone)]
+pub(crate) struct Context {
+    pub(crate) config: Config,
+    pub(crate) store: Store,
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// What stays common to a layer and its clones, however each is configured further.
+pub(crate) struct Shared {
+    pub(crate) counters: Counters,
+    lines: [tokio::sync::Mutex<()>; LINES],
+}
+
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) commits: AtomicU64,
+    pub(crate) replays: AtomicU64,
+    pub(crate) conflicts: AtomicU64,
+    pub(crate) dropped: AtomicU64,
+}
+
+/// How the saves of a layer went since it was made, over all its clones in this process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CommitStats {
+    /// Changes that reached the store: sessions created, saved, deleted, rotated or destroyed.
+    pub commits: u64,
+    /// Times that a request's changes were done again, because another request had saved in between.
+    pub replays: u64,
+    /// Requests that gave up, with [`ErrorKind::Conflict`](crate::ErrorKind::Conflict).
+    pub conflicts: u64,
+    /// Requests whose changes were dropped, because their session had been logged out, rotated away or had expired.
+    pub dropped: u64,
+}
+
+impl Context {
+    pub(crate) fn new(store: Store) -> Self {
+        Self {
+            config: Config::default(),
+            store,
+            shared: Arc::new(Shared {
+                counters: Counters::default(),
+                lines: std::array::from_fn(|_| tokio::sync::Mutex::default()),
+            }),
+        }
+    }
+
+    pub(crate) fn key(&self, id: SessionId) -> String {
+        id.key(&self.config.prefix)
+    }
+
+    pub(crate) fn generate_id(&self) -> Result<SessionId, SessionError> {
+        let Some(generate) = &self.config.id_generator else {
+            return SessionId::random();
+        };
+        let id = generate();
+        if id.is_nil() {
+            Err(SessionError::id_taken())
+        } else {
+            Ok(id)
+        }
+    }
+
+    /// How long a session may lie in the store from `now` on; `None` if its absolute timeout has passed.
+    pub(crate) fn lifetime(&self, meta: Meta, now: u64) -> Option<Duration> {
+        let config = &self.config;
+        let idle = match meta.permanent {
+            Some(_) => config.permanent_lifetime,
+            None => config.idle_timeout,
+        };
+        let (Some(absolute), Some(created)) = (config.absolute_timeout, meta.created) else {
+            return Some(idle);
+        };
+        // A creation time that is not a time, or in the future by more than clocks differ, is as good as long ago.
+        let age = Duration::from_secs(match now.checked_sub(created) {
+            Some(age) => age,
+            None if created - now <= CLOCK_SKEW => 0,
+            None => return None,
+        });
+        let left = absolute.checked_sub(age).filter(|left| !left.is_zero())?;
+        Some(idle.min(left))
+    }
+
+    /// Whether a lasting cookie is due to be sent again: once a tenth of its time has passed.
+    pub(crate) fn cookie_is_due(&self, sent: u64, now: u64) -> bool {
+        now.saturating_sub(sent) >= (self.config.permanent_lifetime.as_secs() / 10).max(1)
+    }
+
+    /// The line in which the requests of this process that conflict over one session take turns.
+    pub(crate) fn line(&self, id: SessionId) -> &tokio::sync::Mutex<()> {
+        &self.shared.lines[id.bucket(LINES)]
+    }
+
+    pub(crate) fn count(&self, counter: impl FnOnce(&Counters) -> &AtomicU64) {
+        counter(&self.shared.counters).fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn stats(&self) -> CommitStats {
+        let counters = &self.shared.counters;
+        CommitStats {
+            commits: counters.commits.load(Relaxed),
+            replays: counters.replays.load(Relaxed),
+            conflicts: counters.conflicts.load(Relaxed),
+            dropped: counters.dropped.load(Relaxed),
+        }
+    }
+}
+
+/// An hour, in seconds: nodes' clocks that differ by more are broken.
+const CLOCK_SKEW: u64 = 3600;
+
+/// Unix seconds.
+pub(crate) fn now() -> u64 {
+    since_epoch().as_secs()
+}
+
+/// Unix milliseconds.
+pub(crate) fn now_millis() -> u64 {
+    u64::try_from(since_epoch().as_millis()).unwrap_or(u64::MAX)
+}
+
+fn since_epoch() -> Duration {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+}

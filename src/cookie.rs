@@ -1,0 +1,208 @@
+//! The session's cookie: found in a request, issued and removed by a response.
+
+use std::time::Duration;
+
+use cookie::{Cookie, time};
+use http::{HeaderMap, HeaderValue, header};
+
+use crate::{
+    config::{CookieConfig, SameSite},
+    id::SessionId,
+};
+
+/// A request's Cookie headers, kept unread until somebody asks for the session.
+#[derive(Clone, Default)]
+pub(crate) struct Presented {
+    first: Option<HeaderValue>,
+    /// HTTP/2 may split the header (RFC 9113, section 8.2.3).
+    more: Vec<HeaderValue>,
+}
+
+impl Presented {
+    pub(crate) fn from_headers(headers: &HeaderMap) -> Self {
+        let mut values = headers.get_all(header::COOKIE).iter().cloned();
+        Self {
+            first: values.next(),
+            more: values.collect(),
+        }
+    }
+
+    /// The first well-formed id under the cookie's name.
+    ///
+    /// Deliberately not `cookie::Cookie::split_parse`, which needs text: another cookie on this host whose value is not would
+    /// take the session with it.
+    pub(crate) fn id(&self, name: &str) -> Option<SessionId> {
+        self.first.iter().chain(&self.more).find_map(|header| {
+            header
+                .as_bytes()
+                .split(|byte| *byte == b';')
+                .find_map(|pair| {
+                    let value = pair
+                        .trim_ascii_start()
+                        .strip_prefix(name.as_bytes())?
+                        .strip_prefix(b"=")?;
+                    SessionId::parse(value.trim_ascii_end())
+                })
+        })
+    }
+}
+
+/// The Set-Cookie that gives the browser this id; for as long as `max_age`, or until the browser closes.
+pub(crate) fn issue(
+    config: &CookieConfig,
+    id: SessionId,
+    max_age: Option<Duration>,
+) -> HeaderValue {
+    let mut cookie = with_attributes(config, id.expose_secret());
+    if let Some(max_age) = max_age {
+        cookie.set_max_age(time::Duration::seconds(
+            max_age.as_secs().try_into().unwrap_or(i64::MAX),
+        ));
+    }
+    let mut value = header(&cookie);
+    // Keeps it out of `Debug` of the headers, and out of HPACK's table.
+    value.set_sensitive(true);
+    value
+}
+
+/// The Set-Cookie that takes the id away. A browser removes only the cookie with the same name, Domain and Path, and takes a
+/// Secure one away only when told by one.
+pub(crate) fn remove(config: &CookieConfig) -> HeaderValue {
+    let mut cookie = with_attributes(config, String::new());
+    cookie.set_max_age(time::Duration::ZERO);
+    cookie.set_expires(time::OffsetDateTime::UNIX_EPOCH);
+    header(&cookie)
+}
+
+fn with_attributes(config: &CookieConfig, value: String) -> Cookie<'_> {
+    let mut cookie = Cookie::build((config.name(), value))
+        .path(&config.path)
+        .http_only(config.http_only)
+        .secure(config.secure)
+        .same_site(match config.same_site {
+            SameSite::Strict => cookie::SameSite::Strict,
+            SameSite::Lax => cookie::SameSite::Lax,
+            SameSite::None => cookie::SameSite::None,
+        })
+        .partitioned(config.partitioned);
+    if let Some(domain) = &config.domain {
+        cookie = cookie.domain(domain);
+    }
+    cookie.build()
+}
+
+fn header(cookie: &Cookie<'_>) -> HeaderValue {
+    HeaderValue::try_from(cookie.to_string())
+        .expect("name, Domain and Path were checked when the layer was built")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    const ID: &str = "5e0c1f0a-93a4-4f8e-a7d8-0c2f6f1b9a3e";
+    const OTHER: &str = "6e0c1f0a-93a4-4f8e-a7d8-0c2f6f1b9a3e";
+
+    fn find(headers: &[&[u8]]) -> Option<String> {
+        let mut map = HeaderMap::new();
+        for header in headers {
+            map.append(
+                header::COOKIE,
+                HeaderValue::from_bytes(header).expect("a header value"),
+            );
+        }
+        Presented::from_headers(&map)
+            .id("session")
+            .map(|id| id.expose_secret())
+    }
+
+    #[test]
+    fn the_cookie_is_found_among_others() {
+        let many = format!("{}session={ID}", "a=b; ".repeat(1000));
+        for (name, headers) in [
+            ("alone", vec![format!("session={ID}").into_bytes()]),
+            (
+                "between others",
+                vec![format!("a=b; session={ID}; c=d").into_bytes()],
+            ),
+            (
+                "without a space",
+                vec![format!("a=b;session={ID}").into_bytes()],
+            ),
+            (
+                "in the second header",
+                vec![b"a=b".to_vec(), format!("session={ID}").into_bytes()],
+            ),
+            ("after 1,000 others", vec![many.into_bytes()]),
+            (
+                "beside one that is not text",
+                vec![[b"a=\xff; session=", ID.as_bytes()].concat()],
+            ),
+            (
+                "after a malformed one of the same name",
+                vec![format!("session=x; session={ID}").into_bytes()],
+            ),
+            (
+                "the first of two",
+                vec![format!("session={ID}; session={OTHER}").into_bytes()],
+            ),
+        ] {
+            let headers: Vec<&[u8]> = headers.iter().map(Vec::as_slice).collect();
+            assert_eq!(find(&headers).as_deref(), Some(ID), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_cookie_is_no_session() {
+        for (name, header) in [
+            ("empty", "session=".to_owned()),
+            ("no value", "session".to_owned()),
+            ("quoted", format!("session=\"{ID}\"")),
+            (
+                "percent-encoded",
+                format!("session={}", ID.replace('-', "%2D")),
+            ),
+            ("name in another case", format!("Session={ID}")),
+            ("a longer name", format!("xsession={ID}")),
+            ("a name that only begins alike", format!("session2={ID}")),
+            ("a space before the value", format!("session= {ID}")),
+            ("two ids", format!("session={ID}{ID}")),
+            ("4 KiB", format!("session={}", "a".repeat(4096))),
+            ("64 KiB", format!("session={}", "a".repeat(65_536))),
+        ] {
+            assert_eq!(find(&[header.as_bytes()]), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn set_cookie_is_written_to_the_letter() {
+        let id = SessionId::parse(ID.as_bytes()).expect("an id");
+        let standard = Config::default().cookie;
+        let month = Some(Duration::from_secs(2_678_400));
+        let framed = CookieConfig {
+            name: Some("sid".into()),
+            domain: Some("example.com".into()),
+            path: "/app".into(),
+            same_site: SameSite::None,
+            partitioned: true,
+            ..standard.clone()
+        };
+        let bare = CookieConfig {
+            secure: false,
+            http_only: false,
+            same_site: SameSite::Strict,
+            ..standard.clone()
+        };
+        for (line, expected) in [
+            (issue(&standard, id, None), format!("__Host-session={ID}; HttpOnly; SameSite=Lax; Secure; Path=/")),
+            (issue(&standard, id, month), format!("__Host-session={ID}; HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age=2678400")),
+            (remove(&standard), "__Host-session=; HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT".into()),
+            (issue(&framed, id, None), format!("sid={ID}; HttpOnly; SameSite=None; Partitioned; Secure; Path=/app; Domain=example.com")),
+            (remove(&framed), "sid=; HttpOnly; SameSite=None; Partitioned; Secure; Path=/app; Domain=example.com; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT".into()),
+            (issue(&bare, id, None), format!("session={ID}; SameSite=Strict; Path=/")),
+        ] {
+            assert_eq!(line, expected);
+        }
+    }
+}

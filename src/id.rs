@@ -1,0 +1,150 @@
+use std::fmt;
+
+use uuid::Uuid;
+
+use crate::error::{ErrorKind, SessionError};
+
+/// The secret that a browser holds and that names its session: 128 random bits.
+///
+/// Its one written form is a lower-case hyphenated UUID, such as `5e0c1f0a-93a4-4f8e-a7d8-0c2f6f1b9a3e`. All 128 bits are
+/// random: a version 4 UUID spends six of them on its version and variant, and [ASVS 5.0, 7.2.3][asvs] asks for 128.
+///
+/// Whoever knows an id has the session. It therefore has no `Display`, and its `Debug` does not show it.
+///
+/// ```
+/// use axum_redis_sessions::SessionId;
+///
+/// let id = SessionId::random()?;
+/// assert_eq!(id.expose_secret().len(), 36);
+/// assert_eq!(format!("{id:?}"), "SessionId(redacted)");
+/// # Ok::<(), axum_redis_sessions::SessionError>(())
+/// ```
+///
+/// [asvs]: https://github.com/OWASP/ASVS/blob/master/5.0/en/0x16-V7-Session-Management.md
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SessionId(Uuid);
+
+impl SessionId {
+    /// A new id, from the operating system's random numbers.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::IdGeneration`] when the operating system has no random numbers to give. There is no weaker fall back.
+    pub fn random() -> Result<Self, SessionError> {
+        random_bytes().map(Self::from_bytes)
+    }
+
+    /// The id made of these 128 bits, for [`with_id_generator`](crate::RedisSessionLayer::with_id_generator).
+    ///
+    /// They must come from a cryptographically secure generator: whoever can guess an id has the session.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(bytes))
+    }
+
+    /// The id as it stands in the cookie and in the Redis key.
+    ///
+    /// Keep it out of logs, URLs and pages: it is as good as the user's password.
+    #[must_use]
+    pub fn expose_secret(&self) -> String {
+        self.0.hyphenated().to_string()
+    }
+
+    /// Reads the one accepted form. `Uuid` itself also takes braces, `urn:uuid:`, upper case and no hyphens, which would give
+    /// one session several names.
+    pub(crate) fn parse(text: &[u8]) -> Option<Self> {
+        let id = Self(Uuid::try_parse_ascii(text).ok()?);
+        let mut buffer = Uuid::encode_buffer();
+        let canonical = id.0.hyphenated().encode_lower(&mut buffer);
+        (canonical.as_bytes() == text && !id.is_nil()).then_some(id)
+    }
+
+    /// All zeros: what a broken generator gives (Fiber, GHSA-68rr-p4fp-j59v), so it never names a session.
+    pub(crate) fn is_nil(&self) -> bool {
+        self.0.is_nil()
+    }
+
+    /// `prefix` and the id: the key in Redis.
+    pub(crate) fn key(&self, prefix: &str) -> String {
+        let mut buffer = Uuid::encode_buffer();
+        let id = self.0.hyphenated().encode_lower(&mut buffer);
+        [prefix, id].concat()
+    }
+
+    /// One of `buckets`, the same for the same id on this node.
+    pub(crate) fn bucket(&self, buckets: usize) -> usize {
+        usize::from(self.0.as_bytes()[15]) % buckets
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionId(redacted)")
+    }
+}
+
+/// `N` bytes from the operating system.
+pub(crate) fn random_bytes<const N: usize>() -> Result<[u8; N], SessionError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| {
+        SessionError::new(
+            ErrorKind::IdGeneration,
+            "the operating system gave no random numbers, so no session can be written; see the source for its reason",
+        )
+        .with_source(error)
+    })?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_canonical_form_names_a_session() {
+        let good = "5e0c1f0a-93a4-4f8e-a7d8-0c2f6f1b9a3e";
+        assert_eq!(
+            SessionId::parse(good.as_bytes()).map(|id| id.expose_secret()),
+            Some(good.to_owned())
+        );
+        for (name, text) in [
+            ("empty", ""),
+            ("35 characters", &good[1..]),
+            ("37 characters", "5e0c1f0a-93a4-4f8e-a7d8-0c2f6f1b9a3e0"),
+            ("upper case", "5E0C1F0A-93A4-4F8E-A7D8-0C2F6F1B9A3E"),
+            ("no hyphens", "5e0c1f0a93a44f8ea7d80c2f6f1b9a3e"),
+            ("braces", "{5e0c1f0a-93a4-4f8e-a7d8-0c2f6f1b9a3e}"),
+            ("urn", "urn:uuid:5e0c1f0a-93a4-4f8e-a7d8-0c2f6f1b9a3e"),
+            ("nil", "00000000-0000-0000-0000-000000000000"),
+            ("not hexadecimal", "5e0c1f0a-93a4-4f8e-a7d8-0c2f6f1b9a3g"),
+            ("hyphens elsewhere", "5e0c1f0a9-3a4-4f8e-a7d8-0c2f6f1b9a3e"),
+            ("a space before", " 5e0c1f0a-93a4-4f8e-a7d8-0c2f6f1b9a3"),
+            ("a path", "../../x"),
+            ("a glob", "*"),
+            ("full-width digits", "5e0c1f0a-93a4-4f8e-a7d8-0c2f6f1b9a３"),
+        ] {
+            assert_eq!(SessionId::parse(text.as_bytes()), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn all_128_bits_are_random() {
+        let mut seen_one = [0_u8; 16];
+        let mut seen_zero = [0_u8; 16];
+        for _ in 0..256 {
+            let id = SessionId::random().expect("random numbers");
+            for (index, byte) in id.0.as_bytes().iter().enumerate() {
+                seen_one[index] |= byte;
+                seen_zero[index] |= !byte;
+            }
+        }
+        // A version 4 UUID never sets, or never clears, six of these. By chance one bit fails with 2^-255.
+        assert_eq!((seen_one, seen_zero), ([0xff; 16], [0xff; 16]));
+    }
+
+    #[test]
+    fn debug_shows_no_id() {
+        let id = SessionId::random().expect("random numbers");
+        assert!(!format!("{id:?}").contains(&id.expose_secret()[..8]));
+    }
+}

@@ -1,0 +1,161 @@
+use std::{fmt, sync::Arc, time::Duration};
+
+use tokio::sync::OnceCell;
+
+use crate::{
+    context::{Context, now, now_millis},
+    cookie::Presented,
+    error::SessionError,
+    id::SessionId,
+    record::{Record, Stored},
+    session::Session,
+    state::{Place, State},
+    store::Fault,
+};
+
+/// A request's session before anybody looked at it. It lies in the request's extensions, and costs nothing until then.
+///
+/// An axum handler takes [`Session`] instead; this is for what is not axum, and for handlers that need the session only
+/// sometimes.
+///
+/// ```
+/// use axum_redis_sessions::{LazySession, SessionError};
+///
+/// async fn visits<B>(request: http::Request<B>) -> Result<u64, SessionError> {
+///     let lazy = LazySession::from_extensions(request.extensions())?;
+///     let session = lazy.load().await?;
+///     session.update("visits", |n: Option<u64>| n.unwrap_or(0) + 1)
+/// }
+/// ```
+#[derive(Clone)]
+pub struct LazySession(Arc<Handle>);
+
+struct Handle {
+    context: Arc<Context>,
+    presented: Presented,
+    session: OnceCell<Result<Session, SessionError>>,
+}
+
+impl LazySession {
+    /// The request's session, as the layer left it in the extensions.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::MissingLayer`](crate::ErrorKind::MissingLayer).
+    pub fn from_extensions(extensions: &http::Extensions) -> Result<Self, SessionError> {
+        extensions
+            .get::<Self>()
+            .cloned()
+            .ok_or_else(SessionError::missing_layer)
+    }
+
+    /// Loads the session. However many ask in one request, Redis is asked once, and all get the same session or the same error.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) and [`ErrorKind::Refused`](crate::ErrorKind::Refused) from the
+    /// store, [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) and [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge) for
+    /// what it holds. Never an empty session instead, which would read as "logged out".
+    pub async fn load(&self) -> Result<Session, SessionError> {
+        let Handle {
+            context,
+            presented,
+            session,
+        } = &*self.0;
+        session
+            .get_or_init(|| async {
+                let id = presented.id(context.config.cookie.name());
+                let state = match id {
+                    Some(id) => {
+                        context
+                            .store
+                            .within(context.config.deadline, load(context, id))
+                            .await?
+                    }
+                    None => State::new(Place::New, Record::default()),
+                };
+                Ok(Session::new(context.clone(), state))
+            })
+            .await
+            .clone()
+    }
+
+    /// The session, if somebody loaded it already.
+    #[must_use]
+    pub fn loaded(&self) -> Option<Session> {
+        self.0.session.get()?.as_ref().ok().cloned()
+    }
+
+    pub(crate) fn new(context: Arc<Context>, presented: Presented) -> Self {
+        Self(Arc::new(Handle {
+            context,
+            presented,
+            session: OnceCell::new(),
+        }))
+    }
+
+    /// Whether anybody looked, successfully or not.
+    pub(crate) fn was_looked_at(&self) -> bool {
+        self.0.session.initialized()
+    }
+}
+
+/// Shows no cookie.
+impl fmt::Debug for LazySession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LazySession")
+            .field("looked_at", &self.was_looked_at())
+            .finish_non_exhaustive()
+    }
+}
+
+/// One command: the read slides the idle timeout.
+async fn load(context: &Context, id: SessionId) -> Result<State, SessionError> {
+    let key = context.key(id);
+    let idle = context.config.idle_timeout;
+    let loaded = match context.store.load(&key, idle).await {
+        Err(Fault::Dropped(_)) => context.store.load(&key, idle).await,
+        answer => answer,
+    };
+    let unknown = || State::new(Place::New, Record::default());
+    let Some(bytes) = loaded.map_err(Fault::into_error)? else {
+        return Ok(unknown());
+    };
+    let (size, limit) = (bytes.len(), context.config.max_size);
+    if size > limit {
+        return Err(SessionError::too_large(size, limit));
+    }
+    Ok(match Record::decode(&bytes)? {
+        Stored::Live(record) => match context.lifetime(record.meta, now()) {
+            Some(lifetime) => {
+                // The read cannot know in advance that a session has another lifetime than most.
+                if lifetime != idle {
+                    context
+                        .store
+                        .touch_later(key, lifetime, context.config.deadline)
+                        .await;
+                }
+                State::new(Place::Stored(id), record)
+            }
+            None => {
+                context
+                    .store
+                    .destroy(&key)
+                    .await
+                    .map_err(Fault::into_error)?;
+                unknown()
+            }
+        },
+        Stored::Retired { until } => match until.saturating_sub(now_millis()) {
+            0 => unknown(),
+            left => {
+                context
+                    .store
+                    .touch_later(key, Duration::from_millis(left), context.config.deadline)
+                    .await;
+                State::new(Place::Retired, Record::default())
+            }
+        },
+        Stored::Empty => unknown(),
+    })
+}

@@ -1,0 +1,135 @@
+//! The next version of a session, spliced from the last one and what changed.
+
+use bytes::Bytes;
+
+use super::{
+    CREATED, Entry, FINGERPRINT, Meta, PERMANENT, RESERVED, REV_DIGITS, REV_OPENING, ROTATED,
+    Record,
+};
+use crate::{error::SessionError, id::random_bytes};
+
+/// Writes the next version of a session, and knows when it is the same as the last.
+pub(crate) struct Writer<'a> {
+    base: &'a Record,
+    buffer: Vec<u8>,
+    entries: Vec<Entry>,
+    meta: Meta,
+    visible: usize,
+    changed: bool,
+}
+
+/// What becomes of one key of the base.
+pub(crate) enum Fate<'a> {
+    Keep,
+    Replace(&'a [u8]),
+    Drop,
+}
+
+/// The next version of a session.
+pub(crate) struct Written {
+    pub(crate) record: Record,
+    /// Nothing of the app's own is in it.
+    pub(crate) is_empty: bool,
+    /// It says something else than the base did.
+    pub(crate) changed: bool,
+}
+
+impl<'a> Writer<'a> {
+    pub(crate) fn new(base: &'a Record, meta: Meta, more: usize) -> Result<Self, SessionError> {
+        let mut buffer = Vec::with_capacity(base.bytes.len() + FINGERPRINT + 64 + more);
+        write_rev(&mut buffer)?;
+        for (key, value) in [(CREATED, meta.created), (PERMANENT, meta.permanent)] {
+            if let Some(value) = value {
+                buffer.extend_from_slice(format!(",\"{key}\":{value}").as_bytes());
+            }
+        }
+        Ok(Self {
+            base,
+            buffer,
+            entries: Vec::with_capacity(base.entries.len() + 1),
+            meta,
+            visible: 0,
+            changed: meta != base.meta,
+        })
+    }
+
+    /// Goes through the base's keys in their order; what `fate` keeps goes over byte for byte.
+    pub(crate) fn carry_over(&mut self, mut fate: impl FnMut(&[u8]) -> Fate<'a>) {
+        let base = self.base;
+        for (name, key, value) in base.pairs() {
+            match fate(name) {
+                Fate::Keep => self.push(name, key, value),
+                Fate::Replace(other) => {
+                    self.changed |= other != value;
+                    self.push(name, key, other);
+                }
+                Fate::Drop => self.changed = true,
+            }
+        }
+    }
+
+    /// Adds a key that the base does not have.
+    pub(crate) fn append(&mut self, name: &str, value: &[u8]) {
+        let key = serde_json::to_string(name).expect("text serializes");
+        self.changed = true;
+        self.push(name.as_bytes(), key.as_bytes(), value);
+    }
+
+    pub(crate) fn finish(mut self) -> Written {
+        self.buffer.push(b'}');
+        Written {
+            is_empty: self.visible == 0,
+            changed: self.changed,
+            record: Record {
+                bytes: self.buffer.into(),
+                entries: self.entries,
+                meta: self.meta,
+            },
+        }
+    }
+
+    fn push(&mut self, name: &[u8], key: &[u8], value: &[u8]) {
+        self.buffer.push(b',');
+        let start = self.buffer.len();
+        self.buffer.extend_from_slice(key);
+        let middle = self.buffer.len();
+        self.buffer.push(b':');
+        self.buffer.extend_from_slice(value);
+        self.entries.push(Entry {
+            key: start..middle,
+            value: middle + 1..self.buffer.len(),
+            unescaped: (name.len() + 2 != key.len())
+                .then(|| String::from_utf8_lossy(name).into_owned().into()),
+        });
+        self.visible += usize::from(!name.starts_with(&[RESERVED as u8]));
+    }
+}
+
+/// What stands under an id that was rotated away: nothing of the session, and nothing of the new id.
+pub(crate) fn tombstone(until: u64) -> Result<Bytes, SessionError> {
+    let mut buffer = Vec::with_capacity(FINGERPRINT + 32);
+    write_rev(&mut buffer)?;
+    buffer.extend_from_slice(format!(",\"{ROTATED}\":{until}}}").as_bytes());
+    Ok(buffer.into())
+}
+
+/// Whether `stored` is this very version.
+pub(crate) fn same_version(stored: &[u8], version: &[u8]) -> bool {
+    stored.starts_with(&version[..fingerprint_len(version)])
+}
+
+pub(crate) fn fingerprint_len(bytes: &[u8]) -> usize {
+    let has_rev = bytes.starts_with(REV_OPENING) && bytes.get(FINGERPRINT - 1) == Some(&b'"');
+    if has_rev { FINGERPRINT } else { bytes.len() }
+}
+
+fn write_rev(buffer: &mut Vec<u8>) -> Result<(), SessionError> {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    buffer.extend_from_slice(REV_OPENING);
+    for byte in random_bytes::<{ REV_DIGITS / 2 }>()? {
+        buffer.push(DIGITS[usize::from(byte >> 4)]);
+        buffer.push(DIGITS[usize::from(byte & 15)]);
+    }
+    buffer.push(b'"');
+    Ok(())
+}

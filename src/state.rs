@@ -1,0 +1,277 @@
+//! Where a request's session stands: what the store holds, what the request changed, and what the two call for.
+
+use bytes::Bytes;
+
+use crate::{
+    changes::Changes,
+    context::Context,
+    error::{ErrorKind, SessionError},
+    id::SessionId,
+    record::{Record, Written},
+};
+
+pub(crate) struct State {
+    pub(crate) place: Place,
+    /// The version that the store held when we last looked.
+    pub(crate) base: Record,
+    pub(crate) changes: Changes,
+    /// The new id was asked for.
+    pub(crate) cycle: bool,
+    /// A session that was destroyed and is to be deleted; whatever was changed since is another session.
+    pub(crate) doomed: Option<SessionId>,
+    pub(crate) cookie: CookieAction,
+    pub(crate) head_sent: bool,
+    /// A write that was sent and may or may not have been carried out.
+    pub(crate) unconfirmed: Option<Unconfirmed>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Not in the store: no cookie, or one that names nothing.
+    New,
+    Stored(SessionId),
+    /// Behind a tombstone. The browser has, or soon has, a newer cookie, which must not be overwritten.
+    Retired,
+    /// Deleted or expired beneath us.
+    Ended,
+}
+
+/// What the response tells the browser.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CookieAction {
+    Keep,
+    Issue,
+    Remove,
+}
+
+pub(crate) struct Unconfirmed {
+    pub(crate) version: Bytes,
+    pub(crate) attempt: Attempt,
+}
+
+/// What the changes call for.
+pub(crate) enum Plan {
+    Nothing,
+    /// The changes have nowhere to go.
+    Drop,
+    Act(Attempt),
+}
+
+/// One write, to be sent as often as it takes to know what became of it.
+#[derive(Clone)]
+pub(crate) struct Attempt {
+    pub(crate) act: Act,
+    /// The next version.
+    pub(crate) record: Record,
+    /// The changes up to this moment are in it.
+    pub(crate) moment: u64,
+}
+
+#[derive(Clone)]
+pub(crate) enum Act {
+    Create {
+        id: SessionId,
+    },
+    Save {
+        id: SessionId,
+        expected: Bytes,
+    },
+    Delete {
+        id: SessionId,
+        expected: Bytes,
+    },
+    Rotate {
+        from: SessionId,
+        expected: Bytes,
+        to: SessionId,
+        tombstone: Bytes,
+    },
+}
+
+impl State {
+    pub(crate) fn new(place: Place, base: Record) -> Self {
+        Self {
+            place,
+            base,
+            changes: Changes::default(),
+            cycle: false,
+            doomed: None,
+            cookie: CookieAction::Keep,
+            head_sent: false,
+            unconfirmed: None,
+        }
+    }
+
+    /// Whether a commit could have anything to do.
+    pub(crate) fn is_dirty(&self, context: &Context, now: u64) -> bool {
+        self.doomed.is_some()
+            || !self.changes.is_empty()
+            || (self.cycle && self.place != Place::New)
+            || self.cookie_is_due(context, now)
+    }
+
+    /// Whether a change would be lost with this state.
+    pub(crate) fn has_unsaved(&self) -> bool {
+        self.doomed.is_some() || !self.changes.is_empty()
+    }
+
+    pub(crate) fn destroy(&mut self) {
+        match self.place {
+            Place::Stored(id) => {
+                self.doomed = Some(id);
+                self.place = Place::New;
+            }
+            Place::New | Place::Retired | Place::Ended => {}
+        }
+        self.base = Record::default();
+        self.changes.reset();
+        self.cycle = false;
+        self.cookie = CookieAction::Keep;
+    }
+
+    pub(crate) fn plan(
+        &mut self,
+        context: &Context,
+        now: u64,
+        tombstone: impl FnOnce() -> Result<Bytes, SessionError>,
+    ) -> Result<Plan, SessionError> {
+        if self.place == Place::Retired && self.cycle {
+            // A login whose response was lost, and that is tried again with the old cookie.
+            self.place = Place::New;
+        }
+        match self.place {
+            Place::New => {
+                let nothing = self.changes.is_empty() && self.base.bytes().is_empty();
+                if nothing {
+                    return Ok(Plan::Nothing);
+                }
+                let written = self.write(context, now)?;
+                if written.is_empty {
+                    return Ok(Plan::Nothing);
+                }
+                self.check_head("a session that was begun")?;
+                Ok(Plan::Act(self.attempt(
+                    Act::Create {
+                        id: context.generate_id()?,
+                    },
+                    written,
+                )))
+            }
+            Place::Stored(id) => {
+                if self.cookie_is_due(context, now)
+                    || (self.cycle && self.changes.permanent(&self.base).is_some())
+                {
+                    self.changes.set_permanent(Some(now));
+                }
+                if self.changes.is_empty() && !self.cycle {
+                    return Ok(Plan::Nothing);
+                }
+                let written = self.write(context, now)?;
+                let expected = self.base.fingerprint();
+                let act = if written.is_empty {
+                    Act::Delete { id, expected }
+                } else if self.cycle {
+                    self.check_head("a new id that was asked for")?;
+                    let (to, tombstone) = (context.generate_id()?, tombstone()?);
+                    Act::Rotate {
+                        from: id,
+                        expected,
+                        to,
+                        tombstone,
+                    }
+                } else if written.changed {
+                    Act::Save { id, expected }
+                } else {
+                    self.changes.reset();
+                    return Ok(Plan::Nothing);
+                };
+                Ok(Plan::Act(self.attempt(act, written)))
+            }
+            Place::Retired | Place::Ended if self.changes.is_empty() && !self.cycle => {
+                Ok(Plan::Nothing)
+            }
+            Place::Retired | Place::Ended => Ok(Plan::Drop),
+        }
+    }
+
+    /// The store holds what `attempt` wrote.
+    pub(crate) fn adopt(&mut self, attempt: &Attempt) {
+        let was_permanent = self.base.meta.permanent;
+        self.place = match &attempt.act {
+            Act::Create { id } => {
+                self.cookie = CookieAction::Issue;
+                Place::Stored(*id)
+            }
+            Act::Rotate { to, .. } => {
+                self.cookie = CookieAction::Issue;
+                Place::Stored(*to)
+            }
+            Act::Save { id, .. } => {
+                if attempt.record.meta.permanent != was_permanent {
+                    self.cookie = CookieAction::Issue;
+                }
+                Place::Stored(*id)
+            }
+            Act::Delete { .. } => {
+                self.cookie = CookieAction::Remove;
+                Place::New
+            }
+        };
+        self.base = match attempt.act {
+            Act::Delete { .. } => Record::default(),
+            Act::Create { .. } | Act::Save { .. } | Act::Rotate { .. } => attempt.record.clone(),
+        };
+        self.changes.forget_until(attempt.moment);
+        self.cycle = false;
+        self.unconfirmed = None;
+    }
+
+    /// The session is no longer where it was, and what was changed is dropped.
+    pub(crate) fn lose(&mut self, place: Place) {
+        self.place = place;
+        self.base = Record::default();
+        self.changes.reset();
+        self.cycle = false;
+        self.cookie = CookieAction::Keep;
+        self.unconfirmed = None;
+    }
+
+    fn write(&self, context: &Context, now: u64) -> Result<Written, SessionError> {
+        let written = self.changes.write(&self.base, now)?;
+        let (size, limit) = (written.record.bytes().len(), context.config.max_size);
+        if size > limit {
+            return Err(SessionError::too_large(size, limit));
+        }
+        Ok(written)
+    }
+
+    fn attempt(&self, act: Act, written: Written) -> Attempt {
+        Attempt {
+            act,
+            record: written.record,
+            moment: self.changes.moment(),
+        }
+    }
+
+    fn cookie_is_due(&self, context: &Context, now: u64) -> bool {
+        matches!(self.place, Place::Stored(_))
+            && !self.head_sent
+            && self
+                .base
+                .meta
+                .permanent
+                .is_some_and(|sent| context.cookie_is_due(sent, now))
+    }
+
+    fn check_head(&self, what: &str) -> Result<(), SessionError> {
+        if !self.head_sent {
+            return Ok(());
+        }
+        Err(SessionError::new(
+            ErrorKind::HeadSent,
+            format!(
+                "the response's head is sent, so the browser cannot be told of {what}: do it before the response is returned"
+            ),
+        ))
+    }
+}

@@ -1,0 +1,149 @@
+//! The embedded store: the same contract in this process's memory, for development and tests.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+use super::{Created, Destroyed, Fault, Outcome, Rotation};
+use crate::record::{Record, Stored, same_version};
+
+#[derive(Clone, Default)]
+pub(crate) struct MemoryStore {
+    keys: Arc<Mutex<Keys>>,
+}
+
+#[derive(Default)]
+struct Keys {
+    values: HashMap<Box<str>, Value>,
+    /// Expired values are swept when this many are held, which then doubles with what is left.
+    sweep_at: usize,
+}
+
+struct Value {
+    bytes: Bytes,
+    expires: Instant,
+}
+
+// Asynchronous like the store that it stands in for, so that both are called alike.
+#[allow(clippy::unused_async)]
+impl MemoryStore {
+    pub(crate) async fn load(&self, key: &str, lifetime: Duration) -> Result<Option<Bytes>, Fault> {
+        Ok(self.keys().live(key).map(|value| {
+            value.expires = Instant::now() + lifetime;
+            value.bytes.clone()
+        }))
+    }
+
+    pub(crate) async fn touch(&self, key: &str, lifetime: Duration) -> Result<(), Fault> {
+        if let Some(value) = self.keys().live(key) {
+            value.expires = Instant::now() + lifetime;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn create(
+        &self,
+        key: &str,
+        value: &Bytes,
+        lifetime: Duration,
+    ) -> Result<Created, Fault> {
+        let mut keys = self.keys();
+        if let Some(other) = keys.live(key) {
+            let own = same_version(&other.bytes, value);
+            return Ok(if own { Created::Yes } else { Created::Taken });
+        }
+        keys.put(key, value, lifetime);
+        Ok(Created::Yes)
+    }
+
+    pub(crate) async fn save(
+        &self,
+        key: &str,
+        expected: &[u8],
+        value: &Bytes,
+        lifetime: Duration,
+    ) -> Result<Outcome, Fault> {
+        let mut keys = self.keys();
+        let outcome = keys.compare(key, expected, value);
+        if outcome == Outcome::Saved {
+            keys.put(key, value, lifetime);
+        }
+        Ok(outcome)
+    }
+
+    pub(crate) async fn delete(&self, key: &str, expected: &[u8]) -> Result<Outcome, Fault> {
+        let mut keys = self.keys();
+        let outcome = keys.compare(key, expected, expected);
+        if outcome == Outcome::Saved {
+            keys.values.remove(key);
+        }
+        Ok(outcome)
+    }
+
+    pub(crate) async fn destroy(&self, key: &str) -> Result<Destroyed, Fault> {
+        let mut keys = self.keys();
+        let retired = keys.live(key).is_some_and(|value| {
+            matches!(Record::decode(&value.bytes), Ok(Stored::Retired { .. }))
+        });
+        if retired {
+            return Ok(Destroyed::Retired);
+        }
+        keys.values.remove(key);
+        Ok(Destroyed::Yes)
+    }
+
+    pub(crate) fn rotate(&self, rotation: &Rotation<'_>) -> Result<Outcome, Fault> {
+        let mut keys = self.keys();
+        let outcome = keys.compare(rotation.from, rotation.expected, rotation.tombstone);
+        if outcome == Outcome::Saved {
+            keys.put(rotation.to, rotation.value, rotation.lifetime);
+            keys.put(
+                rotation.from,
+                rotation.tombstone,
+                rotation.tombstone_lifetime,
+            );
+        }
+        Ok(outcome)
+    }
+
+    fn keys(&self) -> MutexGuard<'_, Keys> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Keys {
+    fn live(&mut self, key: &str) -> Option<&mut Value> {
+        self.values
+            .get_mut(key)
+            .filter(|value| value.expires > Instant::now())
+    }
+
+    fn compare(&mut self, key: &str, expected: &[u8], own: &[u8]) -> Outcome {
+        match self.live(key) {
+            None => Outcome::Gone,
+            Some(stored)
+                if stored.bytes.starts_with(expected) || same_version(&stored.bytes, own) =>
+            {
+                Outcome::Saved
+            }
+            Some(stored) => Outcome::Conflict(stored.bytes.clone()),
+        }
+    }
+
+    fn put(&mut self, key: &str, bytes: &Bytes, lifetime: Duration) {
+        let now = Instant::now();
+        if self.values.len() >= self.sweep_at {
+            self.values.retain(|_, value| value.expires > now);
+            self.sweep_at = (self.values.len() * 2).max(1024);
+        }
+        let value = Value {
+            bytes: bytes.clone(),
+            expires: now + lifetime,
+        };
+        self.values.insert(key.into(), value);
+    }
+}

@@ -1,0 +1,198 @@
+//! The contract of a store: seven steps, each on one key or atomic, and what each may answer.
+//!
+//! All steps may be repeated after a broken connection: a step that was carried out recognises itself.
+
+mod connection;
+mod memory;
+mod redis;
+
+use std::{future::Future, time::Duration};
+
+use bytes::Bytes;
+
+pub(crate) use self::{memory::MemoryStore, redis::RedisStore};
+use crate::error::SessionError;
+
+#[derive(Clone)]
+pub(crate) enum Store {
+    Redis(RedisStore),
+    Memory(MemoryStore),
+}
+
+/// Why a step gave no answer.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// The connection broke underneath: the step may have been carried out, or not. Worth one more try.
+    Dropped(SessionError),
+    Failed(SessionError),
+}
+
+impl Fault {
+    pub(crate) fn into_error(self) -> SessionError {
+        match self {
+            Self::Dropped(error) | Self::Failed(error) => error,
+        }
+    }
+}
+
+/// What became of a step that depends on the version that was loaded.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Saved,
+    /// Another version is there: these bytes.
+    Conflict(Bytes),
+    /// Nothing is there any more.
+    Gone,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Created {
+    Yes,
+    /// Somebody else's session has this key.
+    Taken,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Destroyed {
+    Yes,
+    /// The key holds a tombstone, which stays: the session lives on under an id that nobody can find from here.
+    Retired,
+}
+
+/// A session moves from one key to another.
+pub(crate) struct Rotation<'a> {
+    pub(crate) from: &'a str,
+    /// The fingerprint that must still be at `from`.
+    pub(crate) expected: &'a [u8],
+    pub(crate) to: &'a str,
+    pub(crate) value: &'a Bytes,
+    pub(crate) lifetime: Duration,
+    pub(crate) tombstone: &'a Bytes,
+    pub(crate) tombstone_lifetime: Duration,
+}
+
+macro_rules! each_store {
+    ($self:ident, $store:ident => $step:expr) => {
+        match $self {
+            Store::Redis($store) => $step,
+            Store::Memory($store) => $step,
+        }
+    };
+}
+
+impl Store {
+    /// The value under `key`, which now lives for `lifetime` from here.
+    pub(crate) async fn load(&self, key: &str, lifetime: Duration) -> Result<Option<Bytes>, Fault> {
+        each_store!(self, store => store.load(key, lifetime).await)
+    }
+
+    /// Lets `key` live for `lifetime` from here, if it is there.
+    pub(crate) async fn touch(&self, key: &str, lifetime: Duration) -> Result<(), Fault> {
+        each_store!(self, store => store.touch(key, lifetime).await)
+    }
+
+    /// [`touch`](Self::touch) without waiting, so that neither the handler waits nor a client that goes away prevents it. If it
+    /// fails, the session ends early rather than late.
+    pub(crate) async fn touch_later(&self, key: String, lifetime: Duration, deadline: Duration) {
+        let store = self.clone();
+        let touch = async move {
+            let touched = async { store.touch(&key, lifetime).await.map_err(Fault::into_error) };
+            if let Err(error) = store.within(deadline, touched).await {
+                tracing::debug!(%error, "a session's lifetime was not set");
+            }
+        };
+        match self {
+            Self::Redis(_) => drop(tokio::spawn(touch)),
+            Self::Memory(_) => touch.await,
+        }
+    }
+
+    /// Stores `value` under a key that nobody has.
+    pub(crate) async fn create(
+        &self,
+        key: &str,
+        value: &Bytes,
+        lifetime: Duration,
+    ) -> Result<Created, Fault> {
+        each_store!(self, store => store.create(key, value, lifetime).await)
+    }
+
+    /// Replaces the version that begins with `expected`.
+    pub(crate) async fn save(
+        &self,
+        key: &str,
+        expected: &[u8],
+        value: &Bytes,
+        lifetime: Duration,
+    ) -> Result<Outcome, Fault> {
+        each_store!(self, store => store.save(key, expected, value, lifetime).await)
+    }
+
+    /// Deletes the version that begins with `expected`.
+    pub(crate) async fn delete(&self, key: &str, expected: &[u8]) -> Result<Outcome, Fault> {
+        each_store!(self, store => store.delete(key, expected).await)
+    }
+
+    /// Deletes whatever version is there, but not a tombstone.
+    pub(crate) async fn destroy(&self, key: &str) -> Result<Destroyed, Fault> {
+        each_store!(self, store => store.destroy(key).await)
+    }
+
+    /// Moves a session, so that at no moment neither key has it.
+    pub(crate) async fn rotate(&self, rotation: &Rotation<'_>) -> Result<Outcome, Fault> {
+        match self {
+            Self::Redis(store) if store.rotates_in_one_step() => store.rotate(rotation).await,
+            Self::Memory(store) => store.rotate(rotation),
+            Self::Redis(_) => self.rotate_in_two_steps(rotation).await,
+        }
+    }
+
+    /// The same with steps on one key each: the new one first, so that a crash in between leaves the old one.
+    async fn rotate_in_two_steps(&self, rotation: &Rotation<'_>) -> Result<Outcome, Fault> {
+        let Rotation {
+            from,
+            expected,
+            to,
+            value,
+            lifetime,
+            tombstone,
+            tombstone_lifetime,
+        } = rotation;
+        match self.create(to, value, *lifetime).await? {
+            Created::Yes => {}
+            Created::Taken => return Err(Fault::Failed(SessionError::id_taken())),
+        }
+        let outcome = self
+            .save(from, expected, tombstone, *tombstone_lifetime)
+            .await?;
+        match outcome {
+            Outcome::Saved => {}
+            // Nobody knows the new id yet, so nobody misses it.
+            Outcome::Conflict(_) | Outcome::Gone => {
+                self.destroy(to).await?;
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// `work`, but no longer than `deadline`.
+    pub(crate) async fn within<T>(
+        &self,
+        deadline: Duration,
+        work: impl Future<Output = Result<T, SessionError>>,
+    ) -> Result<T, SessionError> {
+        match self {
+            Self::Redis(store) => store.within(deadline, work).await,
+            Self::Memory(_) => work.await,
+        }
+    }
+
+    /// Waits before contending for a session again.
+    pub(crate) async fn pause(&self, pause: Duration) {
+        match self {
+            Self::Redis(_) => tokio::time::sleep(pause).await,
+            // Nothing to wait for: the winner is on this very thread's heap.
+            Self::Memory(_) => {}
+        }
+    }
+}
