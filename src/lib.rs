@@ -30,3 +30,12 @@ pub use crate::{
     service::{ResponseFuture, SessionService},
     session::Session,
 };
+
+/// Longer texts: how it works, and what changed. Their code is compiled with the crate.
+pub mod docs {
+    #[doc = include_str!("docs/design.md")]
+    pub mod design {}
+
+    #[doc = include_str!("docs/changelog.md")]
+    pub mod changelog {}
+}
