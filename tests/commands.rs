@@ -1,0 +1,148 @@
+//! What a request costs in Redis commands, as the server sees them.
+
+mod support;
+
+use axum::{Router, http::header, routing::get};
+use axum_redis_sessions::{RedisSessionLayer, Session};
+use support::{app, browser::Browser, server::Server};
+
+const REQUESTS: usize = 100;
+
+#[tokio::test]
+async fn each_kind_of_request_costs_what_the_readme_says() {
+    let server = Server::start().await;
+    let app = Router::new()
+        .route("/untouched", get(|| async {}))
+        .route(
+            "/read",
+            get(|session: Session| async move { session.contains_key("n").to_string() }),
+        )
+        .route(
+            "/write",
+            get(|session: Session| async move {
+                session
+                    .update("n", |n: Option<u64>| n.unwrap_or(0) + 1)
+                    .map(|n| n.to_string())
+            }),
+        )
+        .route(
+            "/same",
+            get(|session: Session| async move { session.insert("constant", 1) }),
+        )
+        .route(
+            "/forget",
+            get(|session: Session| async move { session.destroy() }),
+        )
+        .route(
+            "/cycle",
+            get(|session: Session| async move { session.cycle_id() }),
+        )
+        .route("/only-if", get(|_: Option<Session>| async {}))
+        .layer(RedisSessionLayer::new(server.client()));
+    let app = app::serve(app).await;
+    let browser = Browser::new();
+
+    // Once each, so that the connection is open and the server has the scripts.
+    for path in ["/write", "/write", "/same", "/cycle", "/forget"] {
+        browser.get(app.url(path)).await;
+    }
+    let monitor = server.monitor().await;
+
+    let anonymous = Browser::new();
+    for path in ["/untouched", "/read", "/only-if", "/cycle", "/forget"] {
+        for _ in 0..REQUESTS {
+            assert_eq!(anonymous.get(app.url(path)).await.status, 200);
+        }
+    }
+    assert_eq!(
+        count(&monitor.drain().await),
+        [],
+        "without a cookie nothing is asked"
+    );
+
+    for _ in 0..REQUESTS {
+        let new = Browser::new();
+        assert_eq!(new.get(app.url("/write")).await.body, "1");
+    }
+    assert_eq!(
+        count(&monitor.drain().await),
+        [("SET", REQUESTS)],
+        "a new session"
+    );
+
+    browser.get(app.url("/write")).await;
+    browser.get(app.url("/same")).await;
+    monitor.drain().await;
+    for (path, expected) in [
+        ("/untouched", vec![]),
+        ("/read", vec![("GETEX", REQUESTS)]),
+        ("/only-if", vec![("GETEX", REQUESTS)]),
+        ("/same", vec![("GETEX", REQUESTS)]),
+        ("/write", vec![("EVALSHA", REQUESTS), ("GETEX", REQUESTS)]),
+        ("/cycle", vec![("EVALSHA", REQUESTS), ("GETEX", REQUESTS)]),
+    ] {
+        for _ in 0..REQUESTS {
+            assert_eq!(browser.get(app.url(path)).await.status, 200);
+        }
+        assert_eq!(count(&monitor.drain().await), expected, "{path}");
+    }
+
+    browser.get(app.url("/forget")).await;
+    assert_eq!(
+        count(&monitor.drain().await),
+        [("EVALSHA", 1), ("GETEX", 1)],
+        "one beyond the load"
+    );
+    // The new sessions, and a tombstone for each rotation.
+    let keys = server.command::<Vec<String>>(&["KEYS", "session:*"]).await;
+    assert_eq!(keys.len(), REQUESTS + (REQUESTS + 1));
+}
+
+#[tokio::test]
+async fn a_cookie_that_is_no_id_costs_no_command() {
+    let server = Server::start().await;
+    let app = Router::new()
+        .route(
+            "/",
+            get(|session: Session| async move { session.len().to_string() }),
+        )
+        .layer(RedisSessionLayer::new(server.client()));
+    let app = app::serve(app).await;
+    let monitor = server.monitor().await;
+    for cookie in [
+        "__Host-session=",
+        "__Host-session=*",
+        "__Host-session=a%0d%0aDEL%20x",
+        "__Host-session=../../x",
+        "other=1",
+    ] {
+        let response = reqwest::Client::new()
+            .get(app.url("/"))
+            .header(header::COOKIE, cookie)
+            .send()
+            .await
+            .expect("an answer");
+        assert!(
+            !response.headers().contains_key(header::SET_COOKIE),
+            "{cookie}"
+        );
+        assert_eq!(response.text().await.expect("a body"), "0", "{cookie}");
+    }
+    assert_eq!(count(&monitor.drain().await), []);
+}
+
+/// How often each command was sent, by name.
+fn count(commands: &[Vec<String>]) -> Vec<(&str, usize)> {
+    let mut counted: Vec<(&str, usize)> = Vec::new();
+    for command in commands {
+        match counted
+            .iter_mut()
+            .find(|(name, _)| name.eq_ignore_ascii_case(&command[0]))
+        {
+            Some((_, count)) => *count += 1,
+            None => counted.push((&command[0], 1)),
+        }
+    }
+    counted.sort_unstable();
+    counted
+}

@@ -1,0 +1,202 @@
+//! Each mistake in the configuration is found while the app starts, and the text says what to change.
+
+use std::time::Duration;
+
+use axum_redis_sessions::{RedisSessionLayer, SameSite};
+use tower::Layer;
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+type Configure = fn(RedisSessionLayer) -> RedisSessionLayer;
+
+#[test]
+fn a_mistake_says_what_to_change_and_its_neighbour_is_fine() {
+    let cases: &[(&str, Configure, &str)] = &[
+        ("defaults", |l| l, ""),
+        (
+            "__Host- with a Domain",
+            |l| {
+                l.with_cookie_name("__Host-sid")
+                    .with_cookie_domain("example.com")
+            },
+            "leave with_cookie_domain out",
+        ),
+        (
+            "__Secure- with a Domain",
+            |l| {
+                l.with_cookie_name("__Secure-sid")
+                    .with_cookie_domain("example.com")
+            },
+            "",
+        ),
+        (
+            "__Host- with a Path",
+            |l| l.with_cookie_name("__Host-sid").with_cookie_path("/app"),
+            "leave with_cookie_path out",
+        ),
+        (
+            "__host- in lower case",
+            |l| l.with_cookie_name("__host-sid").with_cookie_path("/app"),
+            "leave with_cookie_path out",
+        ),
+        (
+            "no name, but a Domain",
+            |l| l.with_cookie_domain("example.com"),
+            "",
+        ),
+        ("no name, but a Path", |l| l.with_cookie_path("/app"), ""),
+        (
+            "__Host- without Secure",
+            |l| l.with_cookie_name("__Host-sid").with_insecure_cookie(),
+            "leave with_insecure_cookie out",
+        ),
+        (
+            "__Secure- without Secure",
+            |l| l.with_cookie_name("__Secure-sid").with_insecure_cookie(),
+            "leave with_insecure_cookie out",
+        ),
+        (
+            "no name, and no Secure",
+            RedisSessionLayer::with_insecure_cookie,
+            "",
+        ),
+        (
+            "SameSite=None without Secure",
+            |l| l.with_same_site(SameSite::None).with_insecure_cookie(),
+            "leave with_insecure_cookie out",
+        ),
+        (
+            "SameSite=None with Secure",
+            |l| l.with_same_site(SameSite::None),
+            "",
+        ),
+        (
+            "Partitioned without Secure",
+            |l| l.with_partitioned_cookie().with_insecure_cookie(),
+            "leave with_insecure_cookie out",
+        ),
+        (
+            "Partitioned with Secure",
+            RedisSessionLayer::with_partitioned_cookie,
+            "",
+        ),
+        (
+            "an empty name",
+            |l| l.with_cookie_name(""),
+            "use letters, digits",
+        ),
+        (
+            "a name with a space",
+            |l| l.with_cookie_name("my session"),
+            "use letters, digits",
+        ),
+        (
+            "a name with an equals sign",
+            |l| l.with_cookie_name("a=b"),
+            "use letters, digits",
+        ),
+        (
+            "a name with a line break",
+            |l| l.with_cookie_name("a\r\nSet-Cookie: b"),
+            "use letters, digits",
+        ),
+        (
+            "a name that is too long",
+            |l| l.with_cookie_name("a".repeat(4061)),
+            "at most 4060",
+        ),
+        (
+            "the longest name",
+            |l| l.with_cookie_name("a".repeat(4060)),
+            "",
+        ),
+        (
+            "a relative path",
+            |l| l.with_cookie_path("app"),
+            "begin it with \"/\"",
+        ),
+        (
+            "a path with a semicolon",
+            |l| l.with_cookie_path("/;Secure"),
+            "leave out \";\"",
+        ),
+        (
+            "a domain that is a URL",
+            |l| l.with_cookie_domain("https://example.com"),
+            "without scheme",
+        ),
+        (
+            "an empty domain",
+            |l| l.with_cookie_domain(""),
+            "give a host name",
+        ),
+        (
+            "a domain with a leading dot",
+            |l| l.with_cookie_domain(".example.com"),
+            "",
+        ),
+        (
+            "a zero idle timeout",
+            |l| l.with_idle_timeout(Duration::ZERO),
+            "with_idle_timeout needs at least",
+        ),
+        (
+            "an idle timeout of a millisecond",
+            |l| l.with_idle_timeout(Duration::from_millis(1)),
+            "",
+        ),
+        (
+            "an endless idle timeout",
+            |l| l.with_idle_timeout(Duration::MAX),
+            "make it shorter",
+        ),
+        (
+            "a zero absolute timeout",
+            |l| l.with_absolute_timeout(Duration::ZERO),
+            "with_absolute_timeout needs at least",
+        ),
+        (
+            "a zero deadline",
+            |l| l.with_deadline(Duration::ZERO),
+            "with_deadline needs at least",
+        ),
+        (
+            "a zero permanent lifetime",
+            |l| l.with_permanent_lifetime(Duration::ZERO),
+            "with_permanent_lifetime needs at least",
+        ),
+        (
+            "a Max-Age of zero",
+            |l| l.with_permanent_lifetime(Duration::from_millis(999)),
+            "at least a second",
+        ),
+        (
+            "a Max-Age of 401 days",
+            |l| l.with_permanent_lifetime(401 * DAY),
+            "at most 400 days",
+        ),
+        (
+            "a Max-Age of 400 days",
+            |l| l.with_permanent_lifetime(400 * DAY),
+            "",
+        ),
+        ("a size of zero", |l| l.with_max_size(0), "between one byte"),
+    ];
+    for (name, configure, expected) in cases {
+        let checked = configure(RedisSessionLayer::in_memory()).validate();
+        let text = checked.map_or_else(|error| error.to_string(), |_| String::new());
+        assert_eq!(text.is_empty(), expected.is_empty(), "{name}: {text:?}");
+        assert!(text.contains(expected), "{name}: {text:?}");
+    }
+}
+
+#[test]
+#[should_panic(
+    expected = "RedisSessionLayer: a browser refuses the cookie \"__Host-sid\" with a Domain"
+)]
+fn a_mistake_that_nobody_validated_panics_as_the_app_starts() {
+    let layer = RedisSessionLayer::in_memory()
+        .with_cookie_name("__Host-sid")
+        .with_cookie_domain("example.com");
+    let _ = layer.layer(());
+}
