@@ -158,8 +158,8 @@ impl RedisSessionLayer {
         self.configured(|context| context.config.cookie.secure = false)
     }
 
-    /// Leaves out `HttpOnly`, so that any script on the page can read the id, one that an attacker slipped in included.
-    /// Default: `HttpOnly` (ASVS 5.0, 3.3.4).
+    /// Leaves out HttpOnly, so that any script on the page can read the id, one that an attacker slipped in included.
+    /// Default: HttpOnly (ASVS 5.0, 3.3.4).
     pub fn with_script_readable_cookie(self) -> Self {
         self.configured(|context| context.config.cookie.http_only = false)
     }

@@ -293,7 +293,7 @@ impl Session {
 
     /// Saves now what was changed so far, instead of after the handler.
     ///
-    /// For handlers that go on after their response: streams, Server-Sent Events, `WebSocket`s. Such a handler begins the session
+    /// For handlers that go on after their response: streams, Server-Sent Events, WebSockets. Such a handler begins the session
     /// before it responds, for afterwards the browser can no longer be told an id.
     ///
     /// It waits for nothing else, so it may be called as often as needed. After an error the changes are still there, and can

