@@ -10,6 +10,8 @@ mod error;
 #[cfg(feature = "axum")]
 mod extract;
 mod id;
+#[cfg(test)]
+mod interleavings;
 mod layer;
 mod lazy;
 mod record;

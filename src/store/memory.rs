@@ -110,6 +110,28 @@ impl MemoryStore {
         Ok(outcome)
     }
 
+    /// Everything that has not expired.
+    #[cfg(test)]
+    pub(crate) fn dump(&self) -> Vec<(String, Bytes)> {
+        let keys = self.keys();
+        let live = keys
+            .values
+            .iter()
+            .filter(|(_, value)| value.expires > Instant::now());
+        live.map(|(key, value)| (key.to_string(), value.bytes.clone()))
+            .collect()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn erase(&self, key: &str) {
+        self.keys().values.remove(key);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn overwrite(&self, key: &str, value: &Bytes, lifetime: Duration) {
+        self.keys().put(key, value, lifetime);
+    }
+
     fn keys(&self) -> MutexGuard<'_, Keys> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -5,6 +5,8 @@
 mod connection;
 mod memory;
 mod redis;
+#[cfg(test)]
+pub(crate) mod stepped;
 
 use std::{future::Future, time::Duration};
 
@@ -17,6 +19,8 @@ use crate::error::SessionError;
 pub(crate) enum Store {
     Redis(RedisStore),
     Memory(MemoryStore),
+    #[cfg(test)]
+    Stepped(stepped::SteppedStore),
 }
 
 /// Why a step gave no answer.
@@ -76,6 +80,8 @@ macro_rules! each_store {
         match $self {
             Store::Redis($store) => $step,
             Store::Memory($store) => $step,
+            #[cfg(test)]
+            Store::Stepped($store) => $step,
         }
     };
 }
@@ -104,6 +110,8 @@ impl Store {
         match self {
             Self::Redis(_) => drop(tokio::spawn(touch)),
             Self::Memory(_) => touch.await,
+            #[cfg(test)]
+            Self::Stepped(_) => touch.await,
         }
     }
 
@@ -143,6 +151,10 @@ impl Store {
         match self {
             Self::Redis(store) if store.rotates_in_one_step() => store.rotate(rotation).await,
             Self::Memory(store) => store.rotate(rotation),
+            #[cfg(test)]
+            Self::Stepped(store) if store.rotates_in_one_step() => store.rotate(rotation).await,
+            #[cfg(test)]
+            Self::Stepped(_) => self.rotate_in_two_steps(rotation).await,
             Self::Redis(_) => self.rotate_in_two_steps(rotation).await,
         }
     }
@@ -184,6 +196,8 @@ impl Store {
         match self {
             Self::Redis(store) => store.within(deadline, work).await,
             Self::Memory(_) => work.await,
+            #[cfg(test)]
+            Self::Stepped(_) => work.await,
         }
     }
 
@@ -193,6 +207,8 @@ impl Store {
             Self::Redis(_) => tokio::time::sleep(pause).await,
             // Nothing to wait for: the winner is on this very thread's heap.
             Self::Memory(_) => {}
+            #[cfg(test)]
+            Self::Stepped(_) => {}
         }
     }
 }
