@@ -61,7 +61,8 @@ say "Everything, on $(redis-server --version | cut -d' ' -f1-3)"
 REDIS_SERVER=redis-server cargo test --locked --all-features
 
 say "What talks to a server, on $("$valkey" --version | cut -d' ' -f1-3)"
-REDIS_SERVER=$valkey cargo test --locked --all-features --lib --tests
+REDIS_SERVER=$valkey cargo test --locked --all-features --lib contract
+REDIS_SERVER=$valkey cargo test --locked --all-features --test "*"
 
 say "Without axum"
 cargo test --locked --no-default-features --lib --tests

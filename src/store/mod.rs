@@ -3,6 +3,8 @@
 //! All steps may be repeated after a broken connection: a step that was carried out recognises itself.
 
 mod connection;
+#[cfg(test)]
+mod contract;
 mod memory;
 mod redis;
 #[cfg(test)]

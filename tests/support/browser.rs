@@ -3,18 +3,22 @@ use std::sync::Arc;
 use reqwest::{
     RequestBuilder, Url,
     cookie::{CookieStore, Jar},
-    header::{HeaderMap, SET_COOKIE},
+    header::{HeaderMap, HeaderValue, SET_COOKIE},
 };
 
+use super::PATIENCE;
+
 /// A browser as far as cookies and redirects go: a jar that heeds Path, Domain, Secure and expiry (loopback counts as secure, as it
-/// does in browsers). Clones share the jar, like two tabs.
+/// does in browsers), and refuses what browsers refuse. Clones share the jar, like two tabs.
 #[derive(Clone)]
 pub struct Browser {
     client: reqwest::Client,
-    jar: Arc<Jar>,
+    cookies: Arc<Cookies>,
 }
 
+/// The page at the end of all redirects.
 pub struct Page {
+    pub url: String,
     pub status: u16,
     pub headers: HeaderMap,
     pub set_cookies: Vec<String>,
@@ -23,12 +27,15 @@ pub struct Page {
 
 impl Browser {
     pub fn new() -> Self {
-        let jar = Arc::new(Jar::default());
+        let cookies = Arc::new(Cookies::default());
         let client = reqwest::Client::builder()
-            .cookie_provider(jar.clone())
+            .cookie_provider(cookies.clone())
+            // The environment's proxy, if there is one, does not know our loopback.
+            .no_proxy()
+            .timeout(PATIENCE)
             .build()
             .expect("a client");
-        Self { client, jar }
+        Self { client, cookies }
     }
 
     pub async fn get(&self, url: impl AsRef<str>) -> Page {
@@ -41,7 +48,7 @@ impl Browser {
 
     /// The value of the cookie that would be sent to `url`.
     pub fn cookie(&self, url: &str, name: &str) -> Option<String> {
-        let header = self.jar.cookies(&url.parse::<Url>().expect("a URL"))?;
+        let header = self.cookies.cookies(&url.parse::<Url>().expect("a URL"))?;
         let pairs = header.to_str().expect("text").split("; ");
         pairs
             .filter_map(|pair| pair.split_once('='))
@@ -53,9 +60,10 @@ impl Browser {
     pub fn fork(&self, url: &str) -> Self {
         let fork = Self::new();
         let url = url.parse::<Url>().expect("a URL");
-        if let Some(header) = self.jar.cookies(&url) {
+        if let Some(header) = self.cookies.cookies(&url) {
             for pair in header.to_str().expect("text").split("; ") {
-                fork.jar
+                fork.cookies
+                    .0
                     .add_cookie_str(&format!("{pair}; Path=/; Secure"), &url);
             }
         }
@@ -67,6 +75,7 @@ impl Browser {
         let headers = response.headers().clone();
         let set_cookies = headers.get_all(SET_COOKIE).iter();
         Page {
+            url: response.url().to_string(),
             status: response.status().as_u16(),
             set_cookies: set_cookies
                 .map(|line| line.to_str().expect("text").to_owned())
@@ -75,4 +84,34 @@ impl Browser {
             headers,
         }
     }
+}
+
+/// A jar that takes what browsers take: `reqwest`'s own would keep a `__Host-` cookie that a browser throws away.
+#[derive(Default)]
+struct Cookies(Jar);
+
+impl CookieStore for Cookies {
+    fn set_cookies(&self, lines: &mut dyn Iterator<Item = &HeaderValue>, url: &Url) {
+        let mut taken = lines.filter(|line| is_taken(line.to_str().unwrap_or_default()));
+        self.0.set_cookies(&mut taken, url);
+    }
+
+    fn cookies(&self, url: &Url) -> Option<HeaderValue> {
+        self.0.cookies(url)
+    }
+}
+
+/// What RFC 6265bis, section 5.7, asks of a cookie beyond the rules of RFC 6265; and of a partitioned one, CHIPS.
+fn is_taken(line: &str) -> bool {
+    let mut parts = line.split(';').map(str::trim);
+    let name = parts.next().unwrap_or_default().to_ascii_lowercase();
+    let attributes: Vec<String> = parts.map(str::to_ascii_lowercase).collect();
+    let has = |attribute: &str| attributes.iter().any(|other| other == attribute);
+
+    let needs_secure = name.starts_with("__secure-")
+        || name.starts_with("__host-")
+        || has("samesite=none")
+        || has("partitioned");
+    let is_of_this_host = has("path=/") && !attributes.iter().any(|a| a.starts_with("domain="));
+    (has("secure") || !needs_secure) && (is_of_this_host || !name.starts_with("__host-"))
 }

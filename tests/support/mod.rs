@@ -1,27 +1,40 @@
-//! What the integration tests stand on: real servers, a real browser's cookie jar, an app on a real socket.
+//! What the integration tests stand on: real servers, a browser's cookie jar, an app on a real socket.
 //!
-//! `REDIS_SERVER` names the server's binary, so that the whole suite runs on Valkey as well.
+//! `REDIS_SERVER` names the server's binary, so that the whole suite runs on Valkey as well: `REDIS_SERVER=valkey-server cargo
+//! test`. `tests/run.sh` runs it once on each.
 
 // Each test binary uses a part of it.
 #![allow(dead_code, unreachable_pub)]
 
 pub mod app;
 pub mod browser;
+pub mod monitor;
 pub mod server;
 
-use std::time::{Duration, Instant};
+use std::{
+    panic::Location,
+    time::{Duration, Instant},
+};
+
+/// How long anything may take on a machine that is busy with other tests, before it is a failure and not a wait.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Polls until `holds`; panics when it does not by the deadline.
-pub async fn eventually<F: Future<Output = bool>>(
+// Not an `async fn`, whose panic could not name the caller.
+#[track_caller]
+pub fn eventually<F: Future<Output = bool>>(
     deadline: Duration,
     mut holds: impl FnMut() -> F,
-) {
-    let end = Instant::now() + deadline;
-    while !holds().await {
-        assert!(
-            Instant::now() < end,
-            "did not come true within {deadline:?}"
-        );
-        tokio::time::sleep(Duration::from_millis(5)).await;
+) -> impl Future<Output = ()> {
+    let caller = Location::caller();
+    async move {
+        let end = Instant::now() + deadline;
+        while !holds().await {
+            assert!(
+                Instant::now() < end,
+                "{caller}: did not come true within {deadline:?}"
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 }

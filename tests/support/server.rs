@@ -8,16 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use redis::FromRedisValue;
-use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
-    sync::Mutex,
-};
+use redis::{AsyncConnectionConfig, FromRedisValue, RedisResult, aio::MultiplexedConnection};
 
-/// How long a server may take to start on a machine that is busy with other tests.
-const PATIENCE: Duration = Duration::from_secs(20);
+use super::{PATIENCE, monitor::Monitor};
 
 /// A Redis or Valkey server of this test's own, without persistence, that ends with it.
+///
+/// When the test fails, the end of its log is printed.
 pub struct Server {
     child: Child,
     port: u16,
@@ -31,34 +28,18 @@ impl Server {
         Self::start_with(&[]).await
     }
 
+    /// With further arguments. After `--requirepass`, [`url`](Self::url) has the password.
     pub async fn start_with(arguments: &[&str]) -> Self {
-        static STARTED: AtomicU32 = AtomicU32::new(0);
-        let number = STARTED.fetch_add(1, Ordering::Relaxed);
-        let directory =
-            env::temp_dir().join(format!("axum-redis-sessions-{}-{number}", process::id()));
-        fs::create_dir_all(&directory).expect("a temporary directory");
-        let arguments: Vec<String> = arguments
-            .iter()
-            .map(|&argument| argument.to_owned())
-            .collect();
-        // Another test may take the port between our finding it free and the server's taking it.
+        let mut log = String::new();
+        // Another process may take the port between our finding it free and the server's taking it.
         for _ in 0..5 {
-            let port = free_port();
-            let mut server = Self {
-                child: spawn(port, &arguments, &directory),
-                port,
-                arguments: arguments.clone(),
-                directory: directory.clone(),
-            };
+            let mut server = Self::spawn(free_port(), arguments);
             if server.answers().await {
                 return server;
             }
+            log = server.log();
         }
-        panic!(
-            "{} did not start: {}",
-            binary(),
-            fs::read_to_string(directory.join("log")).unwrap_or_default()
-        );
+        panic!("{} did not start: {log}", binary());
     }
 
     pub fn port(&self) -> u16 {
@@ -66,7 +47,9 @@ impl Server {
     }
 
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}/", self.port)
+        let password = self.password();
+        let credentials = password.map_or_else(String::new, |password| format!(":{password}@"));
+        format!("redis://{credentials}127.0.0.1:{}/", self.port)
     }
 
     pub fn client(&self) -> redis::Client {
@@ -75,19 +58,27 @@ impl Server {
 
     /// Sends one command over a connection of its own.
     pub async fn command<T: FromRedisValue>(&self, words: &[&str]) -> T {
-        let mut connection = self
-            .client()
-            .get_multiplexed_async_connection()
-            .await
-            .expect("a connection");
-        let mut command = redis::cmd(words[0]);
-        for word in &words[1..] {
-            command.arg(*word);
+        let answer = async {
+            let mut connection = connect(&self.client()).await?;
+            let mut command = redis::cmd(words[0]);
+            command.arg(&words[1..]);
+            command.query_async(&mut connection).await
+        };
+        let answer: RedisResult<T> = answer.await;
+        answer.unwrap_or_else(|error| panic!("{}: {error}", words[0]))
+    }
+
+    /// Whether it is Valkey, which says that it is a Redis too.
+    pub async fn is_valkey(&self) -> bool {
+        self.information("valkey_version").await.is_some()
+    }
+
+    /// The server's own version, such as `7.0.15`.
+    pub async fn version(&self) -> String {
+        match self.information("valkey_version").await {
+            Some(version) => version,
+            None => self.information("redis_version").await.expect("a version"),
         }
-        command
-            .query_async(&mut connection)
-            .await
-            .unwrap_or_else(|error| panic!("{}: {error}", words[0]))
     }
 
     /// SIGKILL: it loses everything, and its port is closed.
@@ -99,6 +90,13 @@ impl Server {
     /// SIGSTOP: its port accepts and nothing answers.
     pub fn stop(&self) {
         self.signal("STOP");
+        // The signal is only on its way, and the server might answer a little longer. Where there is no /proc, it may.
+        let end = Instant::now() + PATIENCE;
+        let stat = format!("/proc/{}/stat", self.child.id());
+        while fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") T ")) {
+            assert!(Instant::now() < end, "the server did not stop");
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// SIGCONT.
@@ -106,11 +104,12 @@ impl Server {
         self.signal("CONT");
     }
 
-    /// Starts it again on the same port.
+    /// Starts it again on the same port, empty.
     pub async fn restart(&mut self) {
+        self.kill();
         let end = Instant::now() + PATIENCE;
         loop {
-            self.child = spawn(self.port, &self.arguments, &self.directory);
+            self.child = launch(self.port, &self.arguments, &self.directory);
             if self.answers().await {
                 return;
             }
@@ -124,17 +123,34 @@ impl Server {
 
     /// Records every command that a client sends from now on.
     pub async fn monitor(&self) -> Monitor {
-        let stream = tokio::net::TcpStream::connect(("127.0.0.1", self.port))
-            .await
-            .expect("a connection");
-        let mut stream = BufReader::new(stream);
-        stream.write_all(b"MONITOR\r\n").await.expect("sent");
-        let mut line = String::new();
-        stream.read_line(&mut line).await.expect("an answer");
-        assert_eq!(line, "+OK\r\n");
-        Monitor {
-            stream: Mutex::new(stream),
-            client: self.client(),
+        Monitor::of(self).await
+    }
+
+    /// What it printed so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.join("log")).unwrap_or_default()
+    }
+
+    pub(super) fn password(&self) -> Option<&str> {
+        let option = self
+            .arguments
+            .iter()
+            .position(|argument| argument == "--requirepass")?;
+        self.arguments.get(option + 1).map(String::as_str)
+    }
+
+    fn spawn(port: u16, arguments: &[&str]) -> Self {
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let directory =
+            env::temp_dir().join(format!("axum-redis-sessions-{}-{number}", process::id()));
+        fs::create_dir_all(&directory).expect("a temporary directory");
+        let arguments: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
+        Self {
+            child: launch(port, &arguments, &directory),
+            port,
+            arguments,
+            directory,
         }
     }
 
@@ -146,28 +162,36 @@ impl Server {
                 return false;
             }
             // Connecting alone says little: the port may be another process's.
-            if let Ok(mut connection) = self
-                .client()
-                .get_connection_with_timeout(Duration::from_secs(1))
-            {
-                let up: redis::RedisResult<String> =
-                    redis::cmd("INFO").arg("server").query(&mut connection);
-                if up.is_ok_and(|info| info.contains(&format!("process_id:{}\r", self.child.id())))
-                {
-                    return true;
-                }
+            let process = self.information("process_id").await;
+            if process.is_some_and(|id| id == self.child.id().to_string()) {
+                return true;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         false
     }
 
+    /// A line of INFO, if it answers.
+    async fn information(&self, name: &str) -> Option<String> {
+        let mut connection = connect(&self.client()).await.ok()?;
+        let mut command = redis::cmd("INFO");
+        let lines: String = command
+            .arg("server")
+            .query_async(&mut connection)
+            .await
+            .ok()?;
+        lines
+            .lines()
+            .filter_map(|line| line.split_once(':'))
+            .find_map(|(key, value)| (key == name).then(|| value.to_owned()))
+    }
+
     fn signal(&self, name: &str) {
-        let sent = Command::new("kill")
-            .arg(format!("-{name}"))
-            .arg(self.child.id().to_string())
-            .status();
-        assert!(sent.expect("kill runs").success());
+        // The shell's own `kill`: small systems have no other.
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "kill -s \"$0\" \"$1\"", name]);
+        let sent = shell.arg(self.child.id().to_string()).status();
+        assert!(sent.expect("a shell").success());
     }
 }
 
@@ -175,77 +199,39 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if !thread::panicking() {
-            let _ = fs::remove_dir_all(&self.directory);
+        if thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let end = lines[lines.len().saturating_sub(10)..].join("\n");
+            eprintln!(
+                "The server on port {} ended its log with:\n{end}",
+                self.port
+            );
         }
+        let _ = fs::remove_dir_all(&self.directory);
     }
 }
 
-/// What clients asked of a server, without what its scripts did on their behalf.
-pub struct Monitor {
-    stream: Mutex<BufReader<tokio::net::TcpStream>>,
-    client: redis::Client,
-}
-
-impl Monitor {
-    /// The commands since the last time, each as its words. Exact: a marker of our own comes last.
-    pub async fn drain(&self) -> Vec<Vec<String>> {
-        const MARKER: &str = "that was all";
-        let mut connection = self
-            .client
-            .get_multiplexed_async_connection()
-            .await
-            .expect("a connection");
-        let _: String = redis::cmd("ECHO")
-            .arg(MARKER)
-            .query_async(&mut connection)
-            .await
-            .expect("an echo");
-        let mut stream = self.stream.lock().await;
-        let mut commands = Vec::new();
-        loop {
-            let mut line = String::new();
-            stream.read_line(&mut line).await.expect("a line");
-            let (source, command) = line.split_once("] ").expect("`+time [db address] command`");
-            let words = words(command);
-            if words.last().is_some_and(|word| word == MARKER) {
-                return commands;
-            }
-            let of_a_script = source.ends_with("lua");
-            let of_a_connection = ["HELLO", "CLIENT", "AUTH", "SELECT", "PING", "MONITOR"]
-                .iter()
-                .any(|name| words[0].eq_ignore_ascii_case(name));
-            if !of_a_script && !of_a_connection {
-                commands.push(words);
-            }
-        }
-    }
-}
-
-/// The words of a line of MONITOR: each in double quotes, with backslashes before quotes and backslashes.
-fn words(line: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    let mut characters = line.chars();
-    while characters.by_ref().any(|character| character == '"') {
-        let mut word = String::new();
-        loop {
-            match characters.next().expect("a closing quote") {
-                '"' => break,
-                '\\' => word.push(characters.next().expect("an escaped character")),
-                character => word.push(character),
-            }
-        }
-        words.push(word);
-    }
-    words
+/// A connection that waits. The client's own half a second is too short for a busy machine, and no part of what is tested.
+pub(super) async fn connect(client: &redis::Client) -> RedisResult<MultiplexedConnection> {
+    let patient = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(PATIENCE))
+        .set_response_timeout(Some(PATIENCE));
+    client
+        .get_multiplexed_async_connection_with_config(&patient)
+        .await
 }
 
 fn binary() -> String {
     env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned())
 }
 
-fn spawn(port: u16, arguments: &[String], directory: &PathBuf) -> Child {
-    let log = fs::File::create(directory.join("log")).expect("a log");
+fn launch(port: u16, arguments: &[String], directory: &PathBuf) -> Child {
+    let log = fs::File::options()
+        .create(true)
+        .append(true)
+        .open(directory.join("log"));
+    let log = log.expect("a log");
     Command::new(binary())
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
         .args(["--save", "", "--appendonly", "no"])
@@ -256,6 +242,7 @@ fn spawn(port: u16, arguments: &[String], directory: &PathBuf) -> Child {
         .stdout(log)
         .spawn()
         .unwrap_or_else(|error| {
+            let _ = fs::remove_dir_all(directory);
             panic!(
                 "{} does not start ({error}): run tests/run.sh, which installs it",
                 binary()
@@ -263,10 +250,21 @@ fn spawn(port: u16, arguments: &[String], directory: &PathBuf) -> Child {
         })
 }
 
+/// A port that nobody listens on, below those that systems give to outgoing connections and to listeners that do not care. Among
+/// these another process may get it while the server is away, and a client that tries to reach the server may get it as its
+/// own, and so reach itself.
 fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let port = listener.local_addr().expect("an address").port();
-    drop(listener);
-
-    port
+    static ASKED: AtomicU32 = AtomicU32::new(0);
+    const FIRST: u32 = 20_000;
+    const COUNT: u32 = 10_000;
+    loop {
+        // The test binaries that run beside each other begin in different places.
+        let number = process::id()
+            .wrapping_mul(101)
+            .wrapping_add(ASKED.fetch_add(1, Ordering::Relaxed));
+        let port = u16::try_from(FIRST + number % COUNT).expect("below 2 to the 16");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
