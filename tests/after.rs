@@ -1,0 +1,278 @@
+//! What goes on after the handler: streams, WebSockets, clients that leave, and changes that nobody saves.
+
+mod support;
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::State,
+    http::{Request, StatusCode, header},
+    routing::get,
+};
+use axum_redis_sessions::{ErrorKind, RedisSessionLayer, Session, SessionError};
+use futures_util::stream;
+use support::{app, browser::Browser, eventually, server::Server};
+use tokio::sync::Notify;
+use tower::ServiceExt;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Counts every line that is streamed, and saves each.
+async fn lines(session: Session) -> Body {
+    Body::from_stream(stream::unfold((session, 0), |(session, line)| async move {
+        if line == 3 {
+            return None;
+        }
+        let sent = async {
+            session.update("lines", |n: Option<u64>| n.unwrap_or(0) + 1)?;
+            session.save().await
+        };
+        let line_ = match sent.await {
+            Ok(()) => format!("line {line}\n"),
+            Err(error) => format!("{:?}\n", error.kind()),
+        };
+        Some((Ok::<_, Infallible>(Bytes::from(line_)), (session, line + 1)))
+    }))
+}
+
+async fn count(session: Session) -> Result<String, SessionError> {
+    session
+        .update("visits", |n: Option<u64>| n.unwrap_or(0) + 1)
+        .map(|n| n.to_string())
+}
+
+async fn look(session: Session) -> Result<String, SessionError> {
+    Ok(format!(
+        "visits {:?}, lines {:?}",
+        session.get::<u64>("visits")?,
+        session.get::<u64>("lines")?
+    ))
+}
+
+#[tokio::test]
+async fn a_stream_saves_as_it_goes() {
+    let server = Server::start().await;
+    let app = Router::new()
+        .route("/", get(count))
+        .route("/lines", get(lines))
+        .route("/look", get(look))
+        .route(
+            "/log-out",
+            get(|session: Session| async move { session.destroy() }),
+        )
+        .layer(RedisSessionLayer::new(server.client()));
+    let app = app::serve(app).await;
+    let browser = Browser::new();
+    // Nothing was stored before the response's head, so there is no id that the browser could be told.
+    assert_eq!(
+        browser.get(app.url("/lines")).await.body,
+        "HeadSent\n".repeat(3)
+    );
+    browser.get(app.url("/")).await;
+    assert_eq!(
+        browser.get(app.url("/lines")).await.body,
+        "line 0\nline 1\nline 2\n"
+    );
+    assert_eq!(
+        browser.get(app.url("/look")).await.body,
+        "visits Some(1), lines Some(3)"
+    );
+}
+
+#[tokio::test]
+async fn a_stream_learns_that_its_session_was_logged_out() {
+    let layer = RedisSessionLayer::in_memory();
+    let app = Router::new()
+        .route("/", get(count))
+        .route("/lines", get(lines))
+        .route(
+            "/log-out",
+            get(|session: Session| async move { session.destroy() }),
+        )
+        .layer(layer.clone());
+    let send = async |path: &str, cookie: &str| {
+        let request = Request::builder().uri(path).header(header::COOKIE, cookie);
+        app.clone()
+            .oneshot(request.body(Body::empty()).expect("a request"))
+            .await
+            .expect("infallible")
+    };
+    let first = send("/", "").await;
+    let cookie = first.headers()[header::SET_COOKIE]
+        .to_str()
+        .expect("text")
+        .split(';')
+        .next()
+        .expect("a pair");
+    let mut streaming = send("/lines", cookie).await.into_body().into_data_stream();
+    let line = async |stream: &mut axum::body::BodyDataStream| {
+        use futures_util::StreamExt;
+        stream.next().await.expect("a line").expect("in memory")
+    };
+    assert_eq!(line(&mut streaming).await, "line 0\n");
+    assert_eq!(send("/log-out", cookie).await.status(), StatusCode::OK);
+    assert_eq!(line(&mut streaming).await, "Ended\n");
+    assert_eq!(layer.commit_stats().dropped, 1);
+}
+
+#[tokio::test]
+async fn a_new_id_after_the_responses_head_is_refused_and_nothing_is_lost() {
+    let kept: Arc<Mutex<Option<Session>>> = Arc::default();
+    let app = Router::new()
+        .route(
+            "/",
+            get(
+                |session: Session, State(kept): State<Arc<Mutex<Option<Session>>>>| async move {
+                    session.insert("a", 1).expect("a number");
+                    *kept.lock().expect("never poisoned") = Some(session);
+                },
+            ),
+        )
+        .layer(RedisSessionLayer::in_memory())
+        .with_state(kept.clone());
+    let response = app
+        .oneshot(Request::new(Body::empty()))
+        .await
+        .expect("infallible");
+    assert!(response.headers().contains_key(header::SET_COOKIE));
+    let session = kept.lock().expect("never poisoned").take().expect("kept");
+    let id = session.id();
+    session.cycle_id();
+    assert_eq!(
+        session.save().await.expect_err("too late").kind(),
+        ErrorKind::HeadSent
+    );
+    assert_eq!(
+        (session.id(), session.get::<u8>("a").expect("a number")),
+        (id, Some(1))
+    );
+}
+
+#[tokio::test]
+async fn a_commit_that_began_lands_even_if_the_client_is_gone() {
+    let server = Server::start().await;
+    let [loaded, go, handled]: [Arc<Notify>; 3] = Default::default();
+    let slow = {
+        let (loaded, go, handled) = (loaded.clone(), go.clone(), handled.clone());
+        |session: Session| async move {
+            loaded.notify_one();
+            go.notified().await;
+            session.insert("lines", 7).expect("a number");
+            handled.notify_one();
+        }
+    };
+    let app = Router::new()
+        .route("/", get(count))
+        .route("/look", get(look))
+        .route("/slow", get(slow))
+        .layer(RedisSessionLayer::new(server.client()).with_deadline(PATIENCE));
+    let request = |path: &str, cookie: &str| {
+        let request = Request::builder().uri(path).header(header::COOKIE, cookie);
+        app.clone()
+            .oneshot(request.body(Body::empty()).expect("a request"))
+    };
+    let first = request("/", "").await.expect("infallible");
+    let cookie = first.headers()[header::SET_COOKIE]
+        .to_str()
+        .expect("text")
+        .split(';')
+        .next()
+        .expect("a pair");
+
+    // Twice: the first client leaves before its handler is through, the second one after.
+    for leaves_early in [true, false] {
+        let mut leaving = Box::pin(request("/slow", cookie));
+        let reached = async |leaving: &mut (dyn Future<Output = _> + Unpin), point: &Notify| {
+            tokio::select! {
+                _ = leaving => panic!("answered without a server"),
+                () = point.notified() => {}
+            }
+        };
+        reached(&mut leaving, &loaded).await;
+        // Without its script the server has to be asked twice, and the client is gone before the second time.
+        server.command::<String>(&["SCRIPT", "FLUSH"]).await;
+        if leaves_early {
+            drop(leaving);
+        } else {
+            server.stop();
+            go.notify_one();
+            reached(&mut leaving, &handled).await;
+            drop(leaving);
+            server.resume();
+        }
+        let expected = if leaves_early {
+            "visits Some(1), lines None"
+        } else {
+            "visits Some(1), lines Some(7)"
+        };
+        eventually(PATIENCE, || async {
+            let response = request("/look", cookie).await.expect("infallible");
+            let body = axum::body::to_bytes(response.into_body(), 1024)
+                .await
+                .expect("a body");
+            body == expected
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_change_that_nobody_saved_is_reported_at_debug() {
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<String>>>);
+
+    impl tracing::Subscriber for Lines {
+        fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+            metadata.target().starts_with("axum_redis_sessions")
+        }
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+        fn event(&self, event: &tracing::Event<'_>) {
+            let line = format!("{} {event:?}", event.metadata().level());
+            self.0.lock().expect("never poisoned").push(line);
+        }
+        fn enter(&self, _: &tracing::span::Id) {}
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    let lines = Lines::default();
+    let _guard = tracing::subscriber::set_default(lines.clone());
+    let seen = || std::mem::take(&mut *lines.0.lock().expect("never poisoned"));
+    let app = Router::new()
+        .route("/", get(count))
+        .route(
+            "/late",
+            get(|session: Session| async move {
+                Body::from_stream(stream::once(async move {
+                    session.insert("late", "a secret value").expect("text");
+                    Ok::<_, Infallible>(Bytes::new())
+                }))
+            }),
+        )
+        .layer(RedisSessionLayer::in_memory());
+    for (path, reported) in [("/", false), ("/late", true)] {
+        let request = Request::builder()
+            .uri(path)
+            .body(Body::empty())
+            .expect("a request");
+        let response = app.clone().oneshot(request).await.expect("infallible");
+        axum::body::to_bytes(response.into_body(), 1024)
+            .await
+            .expect("a body");
+        let lines = seen();
+        let found = lines
+            .iter()
+            .any(|line| line.starts_with("DEBUG") && line.contains("changes that nobody saved"));
+        assert_eq!(found, reported, "{path}: {lines:?}");
+        assert!(!format!("{lines:?}").contains("secret"));
+    }
+}

@@ -1,0 +1,201 @@
+//! How long a session lives, as Redis has it. Time passes by hand: the stored times are set back.
+
+mod support;
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::{Router, routing::get};
+use axum_redis_sessions::{RedisSessionLayer, Session, SessionError};
+use support::{
+    app::{self, Address},
+    browser::Browser,
+    eventually,
+    server::Server,
+};
+
+const DAY: u64 = 86_400;
+const PATIENCE: Duration = Duration::from_secs(10);
+
+async fn count(session: Session) -> Result<String, SessionError> {
+    session
+        .update("visits", |n: Option<u64>| n.unwrap_or(0) + 1)
+        .map(|n| n.to_string())
+}
+
+async fn serve(layer: RedisSessionLayer) -> Address {
+    let app = Router::new()
+        .route("/", get(count))
+        .route(
+            "/look",
+            get(|session: Session| async move { format!("{:?}", session.keys()) }),
+        )
+        .route(
+            "/remember",
+            get(|session: Session| async move {
+                session.set_permanent(true);
+                session.insert("name", "Zoë")
+            }),
+        )
+        .route(
+            "/cycle",
+            get(|session: Session| async move { session.cycle_id() }),
+        )
+        .layer(layer);
+    app::serve(app).await
+}
+
+fn key(app: &Address, browser: &Browser) -> String {
+    format!(
+        "session:{}",
+        browser
+            .cookie(&app.url("/"), "__Host-session")
+            .expect("a session")
+    )
+}
+
+/// Seconds left, rounded up as a person would.
+async fn ttl(server: &Server, key: &str) -> u64 {
+    let millis = server.command::<i64>(&["PTTL", key]).await;
+    u64::try_from(millis).expect("a lifetime").div_ceil(1000)
+}
+
+fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("after 1970")
+        .as_secs()
+}
+
+/// Changes one of the times in a stored session.
+async fn set_back(server: &Server, key: &str, name: &str, value: &str) {
+    let stored: String = server.command(&["GET", key]).await;
+    let (before, rest) = stored.split_once(&format!("\"{name}\":")).expect("there");
+    let end = rest.find([',', '}']).expect("an end");
+    let changed = format!("{before}\"{name}\":{value}{}", &rest[end..]);
+    server
+        .command::<String>(&["SET", key, &changed, "KEEPTTL"])
+        .await;
+}
+
+#[tokio::test]
+async fn an_ordinary_session_lives_for_a_day_from_its_last_use() {
+    let server = Server::start().await;
+    let app = serve(RedisSessionLayer::new(server.client())).await;
+    let browser = Browser::new();
+    browser.get(app.url("/")).await;
+    let key = key(&app, &browser);
+    assert_eq!(ttl(&server, &key).await, DAY);
+    for path in ["/look", "/"] {
+        server.command::<i64>(&["EXPIRE", &key, "100"]).await;
+        browser.get(app.url(path)).await;
+        assert_eq!(ttl(&server, &key).await, DAY, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_permanent_session_lives_for_31_days_from_its_last_use() {
+    let server = Server::start().await;
+    let app = serve(RedisSessionLayer::new(server.client())).await;
+    let browser = Browser::new();
+    browser.get(app.url("/remember")).await;
+    let key = key(&app, &browser);
+    assert_eq!(ttl(&server, &key).await, 31 * DAY);
+    server.command::<i64>(&["EXPIRE", &key, "100"]).await;
+    browser.get(app.url("/look")).await;
+    // The load could not know; what it learned follows without anybody waiting for it.
+    eventually(PATIENCE, || async { ttl(&server, &key).await == 31 * DAY }).await;
+    browser.get(app.url("/")).await;
+    eventually(PATIENCE, || async { ttl(&server, &key).await == 31 * DAY }).await;
+}
+
+#[tokio::test]
+async fn a_lasting_cookie_is_sent_again_once_a_tenth_of_its_time_has_passed() {
+    let server = Server::start().await;
+    let app = serve(RedisSessionLayer::new(server.client())).await;
+    let browser = Browser::new();
+    let first = browser.get(app.url("/remember")).await.set_cookies;
+    assert!(first[0].ends_with("; Max-Age=2678400"), "{first:?}");
+    let key = key(&app, &browser);
+    for (days, sent_again) in [(0, false), (3, false), (4, true), (30, true)] {
+        set_back(
+            &server,
+            &key,
+            "_permanent",
+            &(now() - days * DAY).to_string(),
+        )
+        .await;
+        let again = browser.get(app.url("/look")).await.set_cookies;
+        assert_eq!(!again.is_empty(), sent_again, "after {days} days");
+        if sent_again {
+            assert_eq!(again, first);
+            assert!(
+                browser.get(app.url("/look")).await.set_cookies.is_empty(),
+                "and then no more"
+            );
+        }
+    }
+    // Other frameworks write `true`.
+    set_back(&server, &key, "_permanent", "true").await;
+    assert_eq!(browser.get(app.url("/look")).await.set_cookies, first);
+}
+
+#[tokio::test]
+async fn a_session_ends_at_its_absolute_timeout_however_much_it_is_used() {
+    let server = Server::start().await;
+    let absolute = Duration::from_secs(7 * DAY);
+    let app = serve(RedisSessionLayer::new(server.client()).with_absolute_timeout(absolute)).await;
+    let browser = Browser::new();
+    browser.get(app.url("/")).await;
+    let key = key(&app, &browser);
+    assert_eq!(ttl(&server, &key).await, DAY);
+
+    // An hour before its end a save gives it an hour, and a mere look as well.
+    for path in ["/", "/look"] {
+        set_back(
+            &server,
+            &key,
+            "_created",
+            &(now() - 7 * DAY + 3600).to_string(),
+        )
+        .await;
+        browser.get(app.url(path)).await;
+        eventually(PATIENCE, || async {
+            (3590..=3600).contains(&ttl(&server, &key).await)
+        })
+        .await;
+    }
+
+    for (name, created) in [
+        ("seven days ago", (now() - 7 * DAY).to_string()),
+        ("long ago", "0".to_owned()),
+        ("far in the future", (now() + 30 * DAY).to_string()),
+        ("not a time", "\"yesterday\"".to_owned()),
+        ("too large", "99999999999999999999999".to_owned()),
+    ] {
+        let browser = Browser::new();
+        browser.get(app.url("/")).await;
+        let key = self::key(&app, &browser);
+        set_back(&server, &key, "_created", &created).await;
+        assert_eq!(browser.get(app.url("/look")).await.body, "[]", "{name}");
+        assert_eq!(server.command::<i64>(&["EXISTS", &key]).await, 0, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_tombstone_ends_a_minute_after_the_rotation_however_often_it_is_found() {
+    let server = Server::start().await;
+    let app = serve(RedisSessionLayer::new(server.client())).await;
+    let browser = Browser::new();
+    browser.get(app.url("/")).await;
+    let old = key(&app, &browser);
+    let straggler = browser.fork(&app.url("/"));
+    browser.get(app.url("/cycle")).await;
+    assert_eq!(ttl(&server, &old).await, 60);
+    for _ in 0..3 {
+        assert_eq!(straggler.get(app.url("/look")).await.body, "[]");
+        eventually(PATIENCE, || async { ttl(&server, &old).await <= 60 }).await;
+    }
+    // A tombstone whose time is over is like any unknown id: the next insert begins a session.
+    set_back(&server, &old, "_rotated", "1000").await;
+    assert_eq!(straggler.get(app.url("/")).await.set_cookies.len(), 1);
+}
