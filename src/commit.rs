@@ -7,7 +7,7 @@
 //!
 //! `src/docs/design.md` has the pictures.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
@@ -17,7 +17,7 @@ use crate::{
     id::random_bytes,
     record::{Record, Stored, same_version, tombstone},
     session::Inner,
-    state::{Act, Attempt, CookieAction, Place, Plan, Unconfirmed},
+    state::{Act, Attempt, CookieAction, Place, Plan},
     store::{Created, Destroyed, Fault, Outcome, Rotation},
 };
 
@@ -180,14 +180,14 @@ async fn commit_changes(session: &Inner) -> Result<Verdict, SessionError> {
 
 /// Sends one write, and once more if the connection broke underneath. Beside the answer: whether this write, or one before it,
 /// may have been carried out without our knowing.
-async fn carry_out(session: &Inner, attempt: &Attempt) -> Result<(Outcome, bool), SessionError> {
+async fn carry_out(
+    session: &Inner,
+    attempt: &Arc<Attempt>,
+) -> Result<(Outcome, bool), SessionError> {
     // An earlier write whose answer is still out stays the one to look for.
     let uncertain = session.state().unconfirmed.is_some();
     if !uncertain {
-        session.state().unconfirmed = Some(Unconfirmed {
-            version: attempt.record.bytes().clone(),
-            attempt: attempt.clone(),
-        });
+        session.state().unconfirmed = Some(attempt.clone());
     }
     let answer = match send(session, attempt).await {
         Err(Fault::Dropped(_)) => {
@@ -284,13 +284,12 @@ impl Inner {
     /// Whether the winner is a write of our own whose answer never came.
     fn adopt_unconfirmed(&self, stored: &Bytes) -> bool {
         let mut state = self.state();
-        let Some(unconfirmed) = &state.unconfirmed else {
+        let Some(attempt) = state.unconfirmed.clone() else {
             return false;
         };
-        let own = same_version(stored, &unconfirmed.version)
-            || matches!(&unconfirmed.attempt.act, Act::Rotate { tombstone, .. } if tombstone == stored);
+        let own = same_version(stored, attempt.record.bytes())
+            || matches!(&attempt.act, Act::Rotate { tombstone, .. } if tombstone == stored);
         if own {
-            let attempt = unconfirmed.attempt.clone();
             state.adopt(&attempt);
         }
         own

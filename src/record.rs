@@ -13,7 +13,7 @@ use bytes::Bytes;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-pub(crate) use self::write::{Fate, Writer, Written, fingerprint_len, same_version, tombstone};
+pub(crate) use self::write::{Fate, Writer, Written, same_version, tombstone};
 use crate::error::SessionError;
 
 /// Keys that begin with this belong to the crate.
@@ -139,7 +139,7 @@ impl Record {
     ///
     /// Somebody else's JSON has no `_rev` in front; then it is the whole value, which is no prefix of any other JSON object.
     pub(crate) fn fingerprint(&self) -> Bytes {
-        self.bytes.slice(..fingerprint_len(&self.bytes))
+        self.bytes.slice(..write::fingerprint_len(&self.bytes))
     }
 
     pub(crate) fn bytes(&self) -> &Bytes {

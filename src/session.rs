@@ -7,7 +7,6 @@ use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    changes::Step,
     commit::{Verdict, commit},
     context::{Context, now},
     error::{ErrorKind, SessionError},
@@ -117,10 +116,11 @@ impl Session {
     {
         check_key(key)?;
         let name: Box<str> = key.into();
-        let step: Step = Arc::new(move |value| {
-            let value = value.map(|value| decode(&name, value)).transpose()?;
-            encode(&name, &f(value))
-        });
+        let step = move |value: Option<&[u8]>| {
+            let next = f(value.map(|value| decode(&name, value)).transpose()?);
+            let value = encode(&name, &next)?;
+            Ok::<_, SessionError>((next, value))
+        };
         loop {
             let (value, moment) = {
                 let state = self.0.state();
@@ -130,13 +130,14 @@ impl Session {
                 )
             };
             // Not under the lock, for `f` may use this session.
-            let value = step(value.as_deref())?;
-            let result = decode(key, &value)?;
+            let (next, value) = step(value.as_deref())?;
             let mut state = self.0.state();
             // Unless a clone of this session made a change in between.
             if state.changes.moment() == moment {
+                let step =
+                    Arc::new(move |value: Option<&[u8]>| step(value).map(|(_, value)| value));
                 state.changes.update(key, step, value);
-                return Ok(result);
+                return Ok(next);
             }
         }
     }

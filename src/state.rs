@@ -1,5 +1,7 @@
 //! Where a request's session stands: what the store holds, what the request changed, and what the two call for.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::{
@@ -22,7 +24,7 @@ pub(crate) struct State {
     pub(crate) cookie: CookieAction,
     pub(crate) head_sent: bool,
     /// A write that was sent and may or may not have been carried out.
-    pub(crate) unconfirmed: Option<Unconfirmed>,
+    pub(crate) unconfirmed: Option<Arc<Attempt>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,21 +46,15 @@ pub(crate) enum CookieAction {
     Remove,
 }
 
-pub(crate) struct Unconfirmed {
-    pub(crate) version: Bytes,
-    pub(crate) attempt: Attempt,
-}
-
 /// What the changes call for.
 pub(crate) enum Plan {
     Nothing,
     /// The changes have nowhere to go.
     Drop,
-    Act(Attempt),
+    Act(Arc<Attempt>),
 }
 
 /// One write, to be sent as often as it takes to know what became of it.
-#[derive(Clone)]
 pub(crate) struct Attempt {
     pub(crate) act: Act,
     /// The next version.
@@ -67,7 +63,6 @@ pub(crate) struct Attempt {
     pub(crate) moment: u64,
 }
 
-#[derive(Clone)]
 pub(crate) enum Act {
     Create {
         id: SessionId,
@@ -245,12 +240,12 @@ impl State {
         Ok(written)
     }
 
-    fn attempt(&self, act: Act, written: Written) -> Attempt {
-        Attempt {
+    fn attempt(&self, act: Act, written: Written) -> Arc<Attempt> {
+        Arc::new(Attempt {
             act,
             record: written.record,
             moment: self.changes.moment(),
-        }
+        })
     }
 
     fn cookie_is_due(&self, context: &Context, now: u64) -> bool {

@@ -1,5 +1,7 @@
 //! The next version of a session, spliced from the last one and what changed.
 
+use std::io::Write;
+
 use bytes::Bytes;
 
 use super::{
@@ -40,7 +42,7 @@ impl<'a> Writer<'a> {
         write_rev(&mut buffer)?;
         for (key, value) in [(CREATED, meta.created), (PERMANENT, meta.permanent)] {
             if let Some(value) = value {
-                buffer.extend_from_slice(format!(",\"{key}\":{value}").as_bytes());
+                write!(buffer, ",\"{key}\":{value}").expect("a Vec takes everything");
             }
         }
         Ok(Self {
@@ -58,10 +60,10 @@ impl<'a> Writer<'a> {
         let base = self.base;
         for (name, key, value) in base.pairs() {
             match fate(name) {
-                Fate::Keep => self.push(name, key, value),
+                Fate::Keep => self.push(name, Some(key), value),
                 Fate::Replace(other) => {
                     self.changed |= other != value;
-                    self.push(name, key, other);
+                    self.push(name, Some(key), other);
                 }
                 Fate::Drop => self.changed = true,
             }
@@ -70,9 +72,8 @@ impl<'a> Writer<'a> {
 
     /// Adds a key that the base does not have.
     pub(crate) fn append(&mut self, name: &str, value: &[u8]) {
-        let key = serde_json::to_string(name).expect("text serializes");
         self.changed = true;
-        self.push(name.as_bytes(), key.as_bytes(), value);
+        self.push(name.as_bytes(), None, value);
     }
 
     pub(crate) fn finish(mut self) -> Written {
@@ -88,17 +89,24 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn push(&mut self, name: &[u8], key: &[u8], value: &[u8]) {
+    /// `key` is the name as it was written before, if it was.
+    fn push(&mut self, name: &[u8], key: Option<&[u8]>, value: &[u8]) {
         self.buffer.push(b',');
         let start = self.buffer.len();
-        self.buffer.extend_from_slice(key);
+        match key {
+            Some(key) => self.buffer.extend_from_slice(key),
+            None => {
+                let name = std::str::from_utf8(name).expect("a key of the app is text");
+                serde_json::to_writer(&mut self.buffer, name).expect("text serializes");
+            }
+        }
         let middle = self.buffer.len();
         self.buffer.push(b':');
         self.buffer.extend_from_slice(value);
         self.entries.push(Entry {
             key: start..middle,
             value: middle + 1..self.buffer.len(),
-            unescaped: (name.len() + 2 != key.len())
+            unescaped: (name.len() + 2 != middle - start)
                 .then(|| String::from_utf8_lossy(name).into_owned().into()),
         });
         self.visible += usize::from(!name.starts_with(&[RESERVED as u8]));
@@ -109,7 +117,7 @@ impl<'a> Writer<'a> {
 pub(crate) fn tombstone(until: u64) -> Result<Bytes, SessionError> {
     let mut buffer = Vec::with_capacity(FINGERPRINT + 32);
     write_rev(&mut buffer)?;
-    buffer.extend_from_slice(format!(",\"{ROTATED}\":{until}}}").as_bytes());
+    write!(buffer, ",\"{ROTATED}\":{until}}}").expect("a Vec takes everything");
     Ok(buffer.into())
 }
 
@@ -118,7 +126,7 @@ pub(crate) fn same_version(stored: &[u8], version: &[u8]) -> bool {
     stored.starts_with(&version[..fingerprint_len(version)])
 }
 
-pub(crate) fn fingerprint_len(bytes: &[u8]) -> usize {
+pub(super) fn fingerprint_len(bytes: &[u8]) -> usize {
     let has_rev = bytes.starts_with(REV_OPENING) && bytes.get(FINGERPRINT - 1) == Some(&b'"');
     if has_rev { FINGERPRINT } else { bytes.len() }
 }

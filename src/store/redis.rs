@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::{Created, Destroyed, Fault, Outcome, Rotation, connection::Connection};
 use crate::{
     error::{ErrorKind, SessionError},
-    record::{fingerprint_len, same_version},
+    record::same_version,
 };
 
 #[derive(Clone)]
@@ -31,6 +31,8 @@ struct Program {
     hash: String,
 }
 
+/// 26 is the length of the fingerprint that every version of ours begins with.
+///
 /// Compares by GETRANGE, so that a large session does not pass through Lua only to have its first 26 bytes looked at.
 /// A key that holds an empty string counts as gone.
 const SAVE: &str = "\
@@ -41,8 +43,7 @@ if head == ARGV[1] then
 end
 if head == '' then return 0 end
 local stored = redis.call('GET', KEYS[1])
-local own = string.sub(ARGV[2], 1, ARGV[4])
-if string.sub(stored, 1, ARGV[4]) == own then return 1 end
+if string.sub(stored, 1, 26) == string.sub(ARGV[2], 1, 26) then return 1 end
 return stored";
 
 const DELETE: &str = "\
@@ -148,8 +149,8 @@ impl RedisStore {
                 _ => Err(unexpected()),
             };
         };
-        let (lifetime, rev) = (millis(lifetime), fingerprint_len(value).to_string());
-        let arguments = [expected, value, lifetime.as_bytes(), rev.as_bytes()];
+        let lifetime = millis(lifetime).to_string();
+        let arguments = [expected, value, lifetime.as_bytes()];
         outcome(self.run(&scripts.save, &[key], &arguments).await?)
     }
 
@@ -187,10 +188,8 @@ impl RedisStore {
         let Some(scripts) = &self.scripts else {
             return Err(unexpected());
         };
-        let (lifetime, tombstone_lifetime) = (
-            millis(rotation.lifetime),
-            millis(rotation.tombstone_lifetime),
-        );
+        let lifetime = millis(rotation.lifetime).to_string();
+        let tombstone_lifetime = millis(rotation.tombstone_lifetime).to_string();
         let arguments = [
             rotation.expected,
             rotation.value,
@@ -297,8 +296,10 @@ fn outcome(reply: Value) -> Result<Outcome, Fault> {
 }
 
 /// Redis refuses a lifetime of 0.
-fn millis(lifetime: Duration) -> String {
-    lifetime.as_millis().max(1).to_string()
+fn millis(lifetime: Duration) -> u64 {
+    u64::try_from(lifetime.as_millis())
+        .unwrap_or(u64::MAX)
+        .max(1)
 }
 
 fn unexpected() -> Fault {
