@@ -7,7 +7,7 @@
 //!
 //! `src/docs/design.md` has the pictures.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
@@ -45,10 +45,8 @@ pub(crate) enum Verdict {
 pub(crate) async fn commit(session: &Inner) -> Result<Verdict, SessionError> {
     let _turn = session.committing.lock().await;
     let context = &session.context;
-    let result = context
-        .store
-        .within(context.config.deadline, commit_all(session))
-        .await;
+    let work = pin!(commit_all(session));
+    let result = context.store.within(context.config.deadline, work).await;
     match &result {
         Ok(Verdict::Stored) => context.count(|counters| &counters.commits),
         Ok(Verdict::Dropped) => {
@@ -68,7 +66,12 @@ pub(crate) async fn commit(session: &Inner) -> Result<Verdict, SessionError> {
 }
 
 async fn commit_all(session: &Inner) -> Result<Verdict, SessionError> {
-    let destroyed = destroy(session).await?;
+    let destroyed = if session.state().doomed.is_some() {
+        // What is rare is boxed, so that it does not enlarge every commit's future.
+        Box::pin(destroy(session)).await?
+    } else {
+        false
+    };
     let rest = commit_changes(session).await?;
     Ok(if destroyed && rest == Verdict::Unchanged {
         Verdict::Stored
@@ -173,7 +176,7 @@ async fn commit_changes(session: &Inner) -> Result<Verdict, SessionError> {
                 None => None,
             };
         } else if tries >= PAUSE_FROM {
-            context.store.pause(jitter(tries)?).await;
+            Box::pin(context.store.pause(jitter(tries)?)).await;
         }
     }
 }
@@ -191,7 +194,8 @@ async fn carry_out(
     }
     let answer = match send(session, attempt).await {
         Err(Fault::Dropped(_)) => {
-            let outcome = send(session, attempt).await.map_err(Fault::into_error)?;
+            let again = Box::pin(send(session, attempt)).await;
+            let outcome = again.map_err(Fault::into_error)?;
             return Ok((outcome, true));
         }
         Err(Fault::Failed(error)) => Err(error),
@@ -241,7 +245,7 @@ async fn send(session: &Inner, attempt: &Attempt) -> Result<Outcome, Fault> {
                 tombstone,
                 tombstone_lifetime: TOMBSTONE,
             };
-            context.store.rotate(&rotation).await
+            Box::pin(context.store.rotate(&rotation)).await
         }
     }
 }

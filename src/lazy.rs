@@ -1,4 +1,4 @@
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, pin::pin, sync::Arc, time::Duration};
 
 use tokio::sync::OnceCell;
 
@@ -67,10 +67,8 @@ impl LazySession {
                 let id = presented.id(context.config.cookie.name());
                 let state = match id {
                     Some(id) => {
-                        context
-                            .store
-                            .within(context.config.deadline, load(context, id))
-                            .await?
+                        let load = pin!(load(context, id));
+                        context.store.within(context.config.deadline, load).await?
                     }
                     None => State::new(Place::New, Record::default()),
                 };
@@ -114,7 +112,7 @@ async fn load(context: &Context, id: SessionId) -> Result<State, SessionError> {
     let key = context.key(id);
     let idle = context.config.idle_timeout;
     let loaded = match context.store.load(&key, idle).await {
-        Err(Fault::Dropped(_)) => context.store.load(&key, idle).await,
+        Err(Fault::Dropped(_)) => Box::pin(context.store.load(&key, idle)).await,
         answer => answer,
     };
     let unknown = || State::new(Place::New, Record::default());
@@ -132,15 +130,12 @@ async fn load(context: &Context, id: SessionId) -> Result<State, SessionError> {
                 if lifetime != idle {
                     context
                         .store
-                        .touch_later(key, lifetime, context.config.deadline)
-                        .await;
+                        .touch_later(key, lifetime, context.config.deadline);
                 }
                 State::new(Place::Stored(id), record)
             }
             None => {
-                context
-                    .store
-                    .destroy(&key)
+                Box::pin(context.store.destroy(&key))
                     .await
                     .map_err(Fault::into_error)?;
                 unknown()
@@ -149,10 +144,11 @@ async fn load(context: &Context, id: SessionId) -> Result<State, SessionError> {
         Stored::Retired { until } => match until.saturating_sub(now_millis()) {
             0 => unknown(),
             left => {
-                context
-                    .store
-                    .touch_later(key, Duration::from_millis(left), context.config.deadline)
-                    .await;
+                context.store.touch_later(
+                    key,
+                    Duration::from_millis(left),
+                    context.config.deadline,
+                );
                 State::new(Place::Retired, Record::default())
             }
         },

@@ -80,7 +80,12 @@ impl Connection {
         &self,
         command: &Cmd,
     ) -> Result<Result<Value, (RedisError, Option<ServerErrorKind>)>, Fault> {
-        let (mut connection, generation) = self.open().await.map_err(Fault::Failed)?;
+        let ready = self.ready().map_err(Fault::Failed)?;
+        let (mut connection, generation) = match ready {
+            Some(ready) => ready,
+            // Boxed, so that what is rare does not enlarge every request's future.
+            None => Box::pin(self.connect()).await.map_err(Fault::Failed)?,
+        };
         let reply = connection.send_packed_command(command).await;
         let error = match reply.and_then(Value::extract_error) {
             Ok(value) => {
@@ -115,10 +120,7 @@ impl Connection {
         }
     }
 
-    async fn open(&self) -> Result<(MultiplexedConnection, u64), SessionError> {
-        if let Some(ready) = self.ready()? {
-            return Ok(ready);
-        }
+    async fn connect(&self) -> Result<(MultiplexedConnection, u64), SessionError> {
         let _turn = self.connecting.lock().await;
         // Whoever had the turn before may have connected, or failed to.
         if let Some(ready) = self.ready()? {

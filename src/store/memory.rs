@@ -38,11 +38,10 @@ impl MemoryStore {
         }))
     }
 
-    pub(crate) async fn touch(&self, key: &str, lifetime: Duration) -> Result<(), Fault> {
+    pub(crate) fn touch(&self, key: &str, lifetime: Duration) {
         if let Some(value) = self.keys().live(key) {
             value.expires = Instant::now() + lifetime;
         }
-        Ok(())
     }
 
     pub(crate) async fn create(

@@ -10,7 +10,11 @@ mod redis;
 #[cfg(test)]
 pub(crate) mod stepped;
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    time::Duration,
+};
 
 use bytes::Bytes;
 
@@ -95,25 +99,34 @@ impl Store {
     }
 
     /// Lets `key` live for `lifetime` from here, if it is there.
+    #[cfg(test)]
     pub(crate) async fn touch(&self, key: &str, lifetime: Duration) -> Result<(), Fault> {
-        each_store!(self, store => store.touch(key, lifetime).await)
+        match self {
+            Self::Redis(store) => return store.touch(key, lifetime).await,
+            Self::Memory(store) => store.touch(key, lifetime),
+            Self::Stepped(store) => store.touch(key, lifetime),
+        }
+        Ok(())
     }
 
-    /// [`touch`](Self::touch) without waiting, so that neither the handler waits nor a client that goes away prevents it. If it
+    /// Lets `key` live for `lifetime` from here, without waiting, so that neither the handler waits nor a client that goes away prevents it. If it
     /// fails, the session ends early rather than late.
-    pub(crate) async fn touch_later(&self, key: String, lifetime: Duration, deadline: Duration) {
-        let store = self.clone();
-        let touch = async move {
-            let touched = async { store.touch(&key, lifetime).await.map_err(Fault::into_error) };
-            if let Err(error) = store.within(deadline, touched).await {
-                tracing::debug!(%error, "a session's lifetime was not set");
-            }
-        };
+    pub(crate) fn touch_later(&self, key: String, lifetime: Duration, deadline: Duration) {
         match self {
-            Self::Redis(_) => drop(tokio::spawn(touch)),
-            Self::Memory(_) => touch.await,
+            Self::Redis(store) => {
+                let store = store.clone();
+                tokio::spawn(async move {
+                    let touch = pin!(async {
+                        store.touch(&key, lifetime).await.map_err(Fault::into_error)
+                    });
+                    if let Err(error) = store.within(deadline, touch).await {
+                        tracing::debug!(%error, "a session's lifetime was not set");
+                    }
+                });
+            }
+            Self::Memory(store) => store.touch(&key, lifetime),
             #[cfg(test)]
-            Self::Stepped(_) => touch.await,
+            Self::Stepped(store) => store.touch(&key, lifetime),
         }
     }
 
@@ -189,11 +202,11 @@ impl Store {
         Ok(outcome)
     }
 
-    /// `work`, but no longer than `deadline`.
+    /// `work`, but no longer than `deadline`. Pinned by the caller, for an argument of an asynchronous function is stored twice.
     pub(crate) async fn within<T>(
         &self,
         deadline: Duration,
-        work: impl Future<Output = Result<T, SessionError>>,
+        work: Pin<&mut impl Future<Output = Result<T, SessionError>>>,
     ) -> Result<T, SessionError> {
         match self {
             Self::Redis(store) => store.within(deadline, work).await,

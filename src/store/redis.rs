@@ -1,6 +1,6 @@
 //! The contract in Redis commands: one command a step, and a script where a step must look before it writes.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use ::redis::{Cmd, Script, Value};
 use bytes::Bytes;
@@ -206,7 +206,7 @@ impl RedisStore {
     pub(crate) async fn within<T>(
         &self,
         deadline: Duration,
-        work: impl Future<Output = Result<T, SessionError>>,
+        work: Pin<&mut impl Future<Output = Result<T, SessionError>>>,
     ) -> Result<T, SessionError> {
         match tokio::time::timeout(deadline, work).await {
             Ok(result) => result,

@@ -98,8 +98,8 @@ impl SteppedStore {
         self.step(self.memory.load(key, lifetime)).await
     }
 
-    pub(crate) async fn touch(&self, key: &str, lifetime: Duration) -> Result<(), Fault> {
-        self.memory.touch(key, lifetime).await
+    pub(crate) fn touch(&self, key: &str, lifetime: Duration) {
+        self.memory.touch(key, lifetime);
     }
 
     pub(crate) async fn create(
