@@ -5,12 +5,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::{
+    context::now,
     error::SessionError,
     record::{Fate, Meta, RESERVED, Record, Writer, Written},
 };
 
-/// One step of [`Session::update`](crate::Session::update): the old JSON text to the new.
-pub(crate) type Step = Arc<dyn Fn(Option<&[u8]>) -> Result<Bytes, SessionError> + Send + Sync>;
+/// One step of [`Session::update`](crate::Session::update): a key and its old JSON text to the new.
+pub(crate) type Step =
+    Arc<dyn Fn(&str, Option<&[u8]>) -> Result<Bytes, SessionError> + Send + Sync>;
 
 /// The changes of one request, over a base that may be replaced beneath them.
 ///
@@ -132,9 +134,9 @@ impl Changes {
     }
 
     /// The next version of the session, from what the request sees.
-    pub(crate) fn write(&self, base: &Record, now: u64) -> Result<Written, SessionError> {
+    pub(crate) fn write(&self, base: &Record) -> Result<Written, SessionError> {
         let meta = Meta {
-            created: base.meta.created.or(Some(now)),
+            created: Some(base.meta.created.unwrap_or_else(now)),
             permanent: self.permanent(base),
         };
         let more = self.keys.iter().map(|(key, change)| {
@@ -173,7 +175,7 @@ impl Changes {
             if let Change::Updated { value, steps } = change {
                 let mut current = base.value(key);
                 for (_, step) in steps {
-                    current = Some(step(current.as_deref())?);
+                    current = Some(step(key, current.as_deref())?);
                 }
                 *value = current.expect("an update has a step");
             }

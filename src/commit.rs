@@ -12,7 +12,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 use bytes::Bytes;
 
 use crate::{
-    context::{now, now_millis},
+    context::now_millis,
     error::{ErrorKind, SessionError},
     id::random_bytes,
     record::{Record, Stored, same_version, tombstone},
@@ -188,10 +188,12 @@ async fn carry_out(
     attempt: &Arc<Attempt>,
 ) -> Result<(Outcome, bool), SessionError> {
     // An earlier write whose answer is still out stays the one to look for.
-    let uncertain = session.state().unconfirmed.is_some();
-    if !uncertain {
-        session.state().unconfirmed = Some(attempt.clone());
-    }
+    let uncertain = {
+        let unconfirmed = &mut session.state().unconfirmed;
+        let uncertain = unconfirmed.is_some();
+        unconfirmed.get_or_insert_with(|| attempt.clone());
+        uncertain
+    };
     let answer = match send(session, attempt).await {
         Err(Fault::Dropped(_)) => {
             let again = Box::pin(send(session, attempt)).await;
@@ -201,8 +203,8 @@ async fn carry_out(
         Err(Fault::Failed(error)) => Err(error),
         Ok(outcome) => Ok((outcome, uncertain)),
     };
-    // An answer, whatever it is, means that the write is not still on its way.
-    if !uncertain {
+    // An answer, whatever it is, means that the write is not still on its way. (Adopting a saved one says so too.)
+    if !uncertain && !matches!(answer, Ok((Outcome::Saved, _))) {
         session.state().unconfirmed = None;
     }
     answer
@@ -211,9 +213,7 @@ async fn carry_out(
 async fn send(session: &Inner, attempt: &Attempt) -> Result<Outcome, Fault> {
     let context = &session.context;
     let value = attempt.record.bytes();
-    let lifetime = context
-        .lifetime(attempt.record.meta, now())
-        .unwrap_or_default();
+    let lifetime = context.lifetime(attempt.record.meta).unwrap_or_default();
     match &attempt.act {
         Act::Create { id } => match context
             .store
@@ -267,7 +267,7 @@ impl Inner {
         &self,
         tombstone: impl FnOnce() -> Result<Bytes, SessionError>,
     ) -> Result<Plan, SessionError> {
-        self.state().plan(&self.context, now(), tombstone)
+        self.state().plan(&self.context, tombstone)
     }
 
     /// Puts the changes on top of the version that another request stored.

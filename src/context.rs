@@ -77,8 +77,8 @@ impl Context {
         }
     }
 
-    /// How long a session may lie in the store from `now` on; `None` if its absolute timeout has passed.
-    pub(crate) fn lifetime(&self, meta: Meta, now: u64) -> Option<Duration> {
+    /// How long a session may lie in the store from now on; `None` if its absolute timeout has passed.
+    pub(crate) fn lifetime(&self, meta: Meta) -> Option<Duration> {
         let config = &self.config;
         let idle = match meta.permanent {
             Some(_) => config.permanent_lifetime,
@@ -87,6 +87,7 @@ impl Context {
         let (Some(absolute), Some(created)) = (config.absolute_timeout, meta.created) else {
             return Some(idle);
         };
+        let now = now();
         // A creation time that is not a time, or in the future by more than clocks differ, is as good as long ago.
         let age = Duration::from_secs(match now.checked_sub(created) {
             Some(age) => age,
@@ -98,8 +99,8 @@ impl Context {
     }
 
     /// Whether a lasting cookie is due to be sent again: once a tenth of its time has passed.
-    pub(crate) fn cookie_is_due(&self, sent: u64, now: u64) -> bool {
-        now.saturating_sub(sent) >= (self.config.permanent_lifetime.as_secs() / 10).max(1)
+    pub(crate) fn cookie_is_due(&self, sent: u64) -> bool {
+        now().saturating_sub(sent) >= (self.config.permanent_lifetime.as_secs() / 10).max(1)
     }
 
     /// The line in which the requests of this process that conflict over one session take turns.
@@ -133,6 +134,11 @@ pub(crate) fn now() -> u64 {
 /// Unix milliseconds.
 pub(crate) fn now_millis() -> u64 {
     u64::try_from(since_epoch().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Unix nanoseconds, or rather their lower 64 bits.
+pub(crate) fn now_nanos() -> u64 {
+    since_epoch().as_nanos() as u64
 }
 
 fn since_epoch() -> Duration {

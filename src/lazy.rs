@@ -3,7 +3,7 @@ use std::{fmt, pin::pin, sync::Arc, time::Duration};
 use tokio::sync::OnceCell;
 
 use crate::{
-    context::{Context, now, now_millis},
+    context::{Context, now_millis},
     cookie::Presented,
     error::SessionError,
     id::SessionId,
@@ -124,7 +124,7 @@ async fn load(context: &Context, id: SessionId) -> Result<State, SessionError> {
         return Err(SessionError::too_large(size, limit));
     }
     Ok(match Record::decode(&bytes)? {
-        Stored::Live(record) => match context.lifetime(record.meta, now()) {
+        Stored::Live(record) => match context.lifetime(record.meta) {
             Some(lifetime) => {
                 // The read cannot know in advance that a session has another lifetime than most.
                 if lifetime != idle {

@@ -7,10 +7,10 @@
 
 mod write;
 
-use std::{borrow::Cow, fmt, ops::Range};
+use std::{fmt, mem, ops::Range};
 
 use bytes::Bytes;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 pub(crate) use self::write::{Fate, Writer, Written, same_version, tombstone};
@@ -28,6 +28,9 @@ const ROTATED: &str = "_rotated";
 const REV_OPENING: &[u8] = b"{\"_rev\":\"";
 const REV_DIGITS: usize = 16;
 const FINGERPRINT: usize = REV_OPENING.len() + REV_DIGITS + 1;
+
+/// Up to this many keys are compared with each other; more are sorted.
+const FEW: usize = 16;
 
 /// What the crate keeps about a session beside the app's own keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,66 +76,41 @@ impl Record {
     /// `Corrupt` for all that is not one JSON object with distinct keys.
     pub(crate) fn decode(bytes: &Bytes) -> Result<Stored, SessionError> {
         let text = std::str::from_utf8(bytes).map_err(|_| SessionError::corrupt("not UTF-8"))?;
-        let Pairs(pairs) = serde_json::from_str(text)
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let parts = Parts::new(text)
+            .deserialize(&mut deserializer)
+            .and_then(|parts| deserializer.end().map(|()| parts))
             .map_err(|_| SessionError::corrupt("not a JSON object with distinct keys"))?;
-        let within = |part: &str| {
-            let start = part.as_ptr() as usize - text.as_ptr() as usize;
-            start..start + part.len()
-        };
-
-        let mut meta = Meta::default();
-        let mut entries = Vec::with_capacity(pairs.len());
-        let mut names: Vec<Cow<'_, str>> = Vec::with_capacity(pairs.len());
-        for (key, value) in pairs {
-            let (key, value) = (key.get(), value.get());
-            let name = if key.contains('\\') {
-                let name: String = serde_json::from_str(key)
-                    .map_err(|_| SessionError::corrupt("a key is not text"))?;
-                Cow::Owned(name)
-            } else {
-                Cow::Borrowed(&key[1..key.len() - 1])
-            };
-            match &*name {
-                REV => {}
-                CREATED => meta.created = Some(value.parse().unwrap_or(0)),
-                // Other frameworks write `true`, which is as good as a cookie that was sent long ago.
-                PERMANENT => {
-                    meta.permanent = match value {
-                        "false" | "null" => None,
-                        sent => Some(sent.parse().unwrap_or(0)),
-                    };
-                }
-                ROTATED => {
-                    return Ok(Stored::Retired {
-                        until: value.parse().unwrap_or(0),
-                    });
-                }
-                _ => entries.push(Entry {
-                    key: within(key),
-                    value: within(value),
-                    unescaped: match &name {
-                        Cow::Borrowed(_) => None,
-                        Cow::Owned(name) => Some(name.as_str().into()),
-                    },
-                }),
-            }
-            names.push(name);
+        if let Some(until) = parts.rotated {
+            return Ok(Stored::Retired { until });
         }
-        names.sort_unstable();
-        if names.windows(2).any(|pair| pair[0] == pair[1]) {
-            return Err(SessionError::corrupt("a key is there twice"));
-        }
-
         let record = Self {
             bytes: bytes.clone(),
-            entries,
-            meta,
+            entries: parts.entries,
+            meta: parts.meta,
         };
+        if record.has_twins() {
+            return Err(SessionError::corrupt("a key is there twice"));
+        }
         Ok(if record.entries.is_empty() {
             Stored::Empty
         } else {
             Stored::Live(record)
         })
+    }
+
+    fn has_twins(&self) -> bool {
+        let name = |entry| self.name(entry);
+        if self.entries.len() <= FEW {
+            return self.entries.iter().enumerate().any(|(index, entry)| {
+                self.entries[..index]
+                    .iter()
+                    .any(|earlier| name(earlier) == name(entry))
+            });
+        }
+        let mut names: Vec<&[u8]> = self.entries.iter().map(name).collect();
+        names.sort_unstable();
+        names.windows(2).any(|pair| pair[0] == pair[1])
     }
 
     /// The beginning of the stored bytes that no other version of this session has.
@@ -197,30 +175,90 @@ impl fmt::Debug for Record {
     }
 }
 
-/// A JSON object as the raw text of its keys and values.
-struct Pairs<'a>(Vec<(&'a RawValue, &'a RawValue)>);
+/// What a pass over a stored object finds.
+struct Parts<'a> {
+    text: &'a str,
+    entries: Vec<Entry>,
+    meta: Meta,
+    rotated: Option<u64>,
+    /// Which of the crate's own keys were there, to notice a second one.
+    own: [bool; 3],
+}
 
-impl<'de> Deserialize<'de> for Pairs<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct PairsVisitor;
-
-        impl<'de> Visitor<'de> for PairsVisitor {
-            type Value = Pairs<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut pairs = Vec::with_capacity(16);
-                while let Some(pair) = map.next_entry()? {
-                    pairs.push(pair);
-                }
-                Ok(Pairs(pairs))
-            }
+impl<'a> Parts<'a> {
+    fn new(text: &'a str) -> Self {
+        Self {
+            text,
+            entries: Vec::with_capacity(8),
+            meta: Meta::default(),
+            rotated: None,
+            own: [false; 3],
         }
+    }
 
-        deserializer.deserialize_map(PairsVisitor)
+    fn add(&mut self, key: &'a str, value: &'a str) -> Result<(), serde_json::Error> {
+        let unescaped: Option<Box<str>> = match key.contains('\\') {
+            true => Some(serde_json::from_str(key)?),
+            false => None,
+        };
+        match unescaped.as_deref().unwrap_or(&key[1..key.len() - 1]) {
+            REV => self.note(0)?,
+            CREATED => {
+                self.note(1)?;
+                self.meta.created = Some(value.parse().unwrap_or(0));
+            }
+            PERMANENT => {
+                self.note(2)?;
+                // Other frameworks write `true`, which is as good as a cookie that was sent long ago.
+                self.meta.permanent = match value {
+                    "false" | "null" => None,
+                    sent => Some(sent.parse().unwrap_or(0)),
+                };
+            }
+            ROTATED => self.rotated = Some(value.parse().unwrap_or(0)),
+            _ => self.entries.push(Entry {
+                key: self.within(key),
+                value: self.within(value),
+                unescaped,
+            }),
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, own: usize) -> Result<(), serde_json::Error> {
+        if mem::replace(&mut self.own[own], true) {
+            return Err(serde::de::Error::custom("twice"));
+        }
+        Ok(())
+    }
+
+    fn within(&self, part: &str) -> Range<usize> {
+        let start = part.as_ptr() as usize - self.text.as_ptr() as usize;
+        start..start + part.len()
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Parts<'de> {
+    type Value = Self;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Parts<'de> {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self, A::Error> {
+        while let Some((key, value)) = map.next_entry::<&RawValue, &RawValue>()? {
+            self.add(key.get(), value.get())
+                .map_err(serde::de::Error::custom)?;
+        }
+        Ok(self)
     }
 }
 

@@ -15,7 +15,7 @@ use tower_service::Service;
 
 use crate::{
     commit::{Verdict, commit},
-    context::{Context, now},
+    context::Context,
     cookie::{self, Presented},
     error::SessionError,
     lazy::LazySession,
@@ -164,7 +164,7 @@ where
                     let Some(session) = lazy.loaded() else {
                         return Poll::Ready(Ok(response));
                     };
-                    if !session.inner().state().is_dirty(context, now()) {
+                    if !session.inner().state().is_dirty(context) {
                         set_cookie(&session, response.headers_mut());
                         return Poll::Ready(Ok(response));
                     }

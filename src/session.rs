@@ -115,10 +115,9 @@ impl Session {
         F: Fn(Option<T>) -> T + Send + Sync + 'static,
     {
         check_key(key)?;
-        let name: Box<str> = key.into();
-        let step = move |value: Option<&[u8]>| {
-            let next = f(value.map(|value| decode(&name, value)).transpose()?);
-            let value = encode(&name, &next)?;
+        let step = move |key: &str, value: Option<&[u8]>| {
+            let next = f(value.map(|value| decode(key, value)).transpose()?);
+            let value = encode(key, &next)?;
             Ok::<_, SessionError>((next, value))
         };
         loop {
@@ -130,12 +129,13 @@ impl Session {
                 )
             };
             // Not under the lock, for `f` may use this session.
-            let (next, value) = step(value.as_deref())?;
+            let (next, value) = step(key, value.as_deref())?;
             let mut state = self.0.state();
             // Unless a clone of this session made a change in between.
             if state.changes.moment() == moment {
-                let step =
-                    Arc::new(move |value: Option<&[u8]>| step(value).map(|(_, value)| value));
+                let step = Arc::new(move |key: &str, value: Option<&[u8]>| {
+                    step(key, value).map(|(_, value)| value)
+                });
                 state.changes.update(key, step, value);
                 return Ok(next);
             }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     changes::Changes,
-    context::Context,
+    context::{Context, now},
     error::{ErrorKind, SessionError},
     id::SessionId,
     record::{Record, Written},
@@ -98,11 +98,11 @@ impl State {
     }
 
     /// Whether a commit could have anything to do.
-    pub(crate) fn is_dirty(&self, context: &Context, now: u64) -> bool {
+    pub(crate) fn is_dirty(&self, context: &Context) -> bool {
         self.doomed.is_some()
             || !self.changes.is_empty()
             || (self.cycle && self.place != Place::New)
-            || self.cookie_is_due(context, now)
+            || self.cookie_is_due(context)
     }
 
     /// Whether a change would be lost with this state.
@@ -127,7 +127,6 @@ impl State {
     pub(crate) fn plan(
         &mut self,
         context: &Context,
-        now: u64,
         tombstone: impl FnOnce() -> Result<Bytes, SessionError>,
     ) -> Result<Plan, SessionError> {
         if self.place == Place::Retired && self.cycle {
@@ -140,7 +139,7 @@ impl State {
                 if nothing {
                     return Ok(Plan::Nothing);
                 }
-                let written = self.write(context, now)?;
+                let written = self.write(context)?;
                 if written.is_empty {
                     return Ok(Plan::Nothing);
                 }
@@ -153,15 +152,15 @@ impl State {
                 )))
             }
             Place::Stored(id) => {
-                if self.cookie_is_due(context, now)
+                if self.cookie_is_due(context)
                     || (self.cycle && self.changes.permanent(&self.base).is_some())
                 {
-                    self.changes.set_permanent(Some(now));
+                    self.changes.set_permanent(Some(now()));
                 }
                 if self.changes.is_empty() && !self.cycle {
                     return Ok(Plan::Nothing);
                 }
-                let written = self.write(context, now)?;
+                let written = self.write(context)?;
                 let expected = self.base.fingerprint();
                 let act = if written.is_empty {
                     Act::Delete { id, expected }
@@ -231,8 +230,8 @@ impl State {
         self.unconfirmed = None;
     }
 
-    fn write(&self, context: &Context, now: u64) -> Result<Written, SessionError> {
-        let written = self.changes.write(&self.base, now)?;
+    fn write(&self, context: &Context) -> Result<Written, SessionError> {
+        let written = self.changes.write(&self.base)?;
         let (size, limit) = (written.record.bytes().len(), context.config.max_size);
         if size > limit {
             return Err(SessionError::too_large(size, limit));
@@ -248,14 +247,14 @@ impl State {
         })
     }
 
-    fn cookie_is_due(&self, context: &Context, now: u64) -> bool {
+    fn cookie_is_due(&self, context: &Context) -> bool {
         matches!(self.place, Place::Stored(_))
             && !self.head_sent
             && self
                 .base
                 .meta
                 .permanent
-                .is_some_and(|sent| context.cookie_is_due(sent, now))
+                .is_some_and(|sent| context.cookie_is_due(sent))
     }
 
     fn check_head(&self, what: &str) -> Result<(), SessionError> {

@@ -1,14 +1,11 @@
 //! The next version of a session, spliced from the last one and what changed.
 
-use std::io::Write;
+use std::{cell::RefCell, io::Write};
 
 use bytes::Bytes;
 
-use super::{
-    CREATED, Entry, FINGERPRINT, Meta, PERMANENT, RESERVED, REV_DIGITS, REV_OPENING, ROTATED,
-    Record,
-};
-use crate::{error::SessionError, id::random_bytes};
+use super::{CREATED, Entry, FINGERPRINT, Meta, PERMANENT, RESERVED, REV_OPENING, ROTATED, Record};
+use crate::{context::now_nanos, error::SessionError, id::random_bytes};
 
 /// Writes the next version of a session, and knows when it is the same as the last.
 pub(crate) struct Writer<'a> {
@@ -134,10 +131,29 @@ pub(super) fn fingerprint_len(bytes: &[u8]) -> usize {
 fn write_rev(buffer: &mut Vec<u8>) -> Result<(), SessionError> {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     buffer.extend_from_slice(REV_OPENING);
-    for byte in random_bytes::<{ REV_DIGITS / 2 }>()? {
+    for byte in new_rev()?.to_be_bytes() {
         buffer.push(DIGITS[usize::from(byte >> 4)]);
         buffer.push(DIGITS[usize::from(byte & 15)]);
     }
     buffer.push(b'"');
     Ok(())
+}
+
+/// 64 bits that no other version of a session has. Unlike an id they are no secret, so the operating system is asked for many at
+/// once (each time would be a fiftieth of a small save). The time is added in case a running machine is copied with what was
+/// left over: its copies go on at moments of their own.
+fn new_rev() -> Result<u64, SessionError> {
+    const MANY: usize = 64;
+    thread_local! {
+        static LEFT_OVER: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+    }
+    let random = LEFT_OVER.with_borrow_mut(|left_over| {
+        if left_over.is_empty() {
+            let bytes = random_bytes::<{ MANY * 8 }>()?;
+            let (words, _) = bytes.as_chunks();
+            left_over.extend(words.iter().map(|word| u64::from_ne_bytes(*word)));
+        }
+        Ok(left_over.pop().expect("filled"))
+    })?;
+    Ok(random.wrapping_add(now_nanos()))
 }
