@@ -13,7 +13,7 @@ use bytes::Bytes;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-pub(crate) use self::write::{Fate, Writer, Written, same_version, tombstone};
+pub(crate) use self::write::{Fate, Writer, Written, fingerprint, same_version, tombstone};
 use crate::error::SessionError;
 
 /// Keys that begin with this belong to the crate.
@@ -111,13 +111,6 @@ impl Record {
         let mut names: Vec<&[u8]> = self.entries.iter().map(name).collect();
         names.sort_unstable();
         names.windows(2).any(|pair| pair[0] == pair[1])
-    }
-
-    /// The beginning of the stored bytes that no other version of this session has.
-    ///
-    /// Somebody else's JSON has no `_rev` in front; then it is the whole value, which is no prefix of any other JSON object.
-    pub(crate) fn fingerprint(&self) -> Bytes {
-        self.bytes.slice(..write::fingerprint_len(&self.bytes))
     }
 
     pub(crate) fn bytes(&self) -> &Bytes {

@@ -161,7 +161,7 @@ impl State {
                     return Ok(Plan::Nothing);
                 }
                 let written = self.write(context)?;
-                let expected = self.base.fingerprint();
+                let expected = self.base.bytes().clone();
                 let act = if written.is_empty {
                     Act::Delete { id, expected }
                 } else if self.cycle {

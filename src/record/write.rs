@@ -120,12 +120,19 @@ pub(crate) fn tombstone(until: u64) -> Result<Bytes, SessionError> {
 
 /// Whether `stored` is this very version.
 pub(crate) fn same_version(stored: &[u8], version: &[u8]) -> bool {
-    stored.starts_with(&version[..fingerprint_len(version)])
+    stored.starts_with(fingerprint(version))
 }
 
-pub(super) fn fingerprint_len(bytes: &[u8]) -> usize {
-    let has_rev = bytes.starts_with(REV_OPENING) && bytes.get(FINGERPRINT - 1) == Some(&b'"');
-    if has_rev { FINGERPRINT } else { bytes.len() }
+/// The beginning of a version that no other version of its session has.
+///
+/// Somebody else's JSON has no `_rev` in front; then it is the whole value, which is no prefix of any other JSON object.
+pub(crate) fn fingerprint(version: &[u8]) -> &[u8] {
+    let has_rev = version.starts_with(REV_OPENING) && version.get(FINGERPRINT - 1) == Some(&b'"');
+    if has_rev {
+        &version[..FINGERPRINT]
+    } else {
+        version
+    }
 }
 
 fn write_rev(buffer: &mut Vec<u8>) -> Result<(), SessionError> {

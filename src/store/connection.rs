@@ -6,7 +6,7 @@
 use std::{
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -32,6 +32,8 @@ pub(crate) struct Connection {
     /// across that await on purpose.
     connecting: tokio::sync::Mutex<()>,
     silences: AtomicU32,
+    /// The server behind the present connection does not know `SET … IFEQ`.
+    no_conditional_set: AtomicBool,
 }
 
 #[derive(Default)]
@@ -49,6 +51,7 @@ impl Connection {
             slot: Mutex::default(),
             connecting: tokio::sync::Mutex::default(),
             silences: AtomicU32::new(0),
+            no_conditional_set: AtomicBool::new(false),
         }
     }
 
@@ -63,6 +66,22 @@ impl Connection {
         match self.exchange(command).await? {
             Ok(value) => Ok(Some(value)),
             Err((_, Some(ServerErrorKind::NoScript))) => Ok(None),
+            Err((error, _)) => Err(Fault::Failed(refused(&error))),
+        }
+    }
+
+    /// `None`: the server does not know this form of SET. That is found out once for each connection, by trying.
+    pub(crate) async fn send_conditional_set(&self, command: &Cmd) -> Result<Option<Value>, Fault> {
+        if self.no_conditional_set.load(Relaxed) {
+            return Ok(None);
+        }
+        match self.exchange(command).await? {
+            Ok(value) => Ok(Some(value)),
+            // `ERR syntax error`.
+            Err((_, Some(ServerErrorKind::ResponseError))) => {
+                self.no_conditional_set.store(true, Relaxed);
+                Ok(None)
+            }
             Err((error, _)) => Err(Fault::Failed(refused(&error))),
         }
     }
@@ -137,6 +156,7 @@ impl Connection {
         let mut slot = self.slot();
         match opened {
             Ok(connection) => {
+                self.no_conditional_set.store(false, Relaxed);
                 slot.generation += 1;
                 slot.failed = None;
                 slot.open = Some(connection.clone());

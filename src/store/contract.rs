@@ -20,10 +20,6 @@ fn version(number: u64) -> Bytes {
     format!("{{\"_rev\":\"{number:016x}\",\"n\":{number}}}").into()
 }
 
-fn fingerprint(version: &Bytes) -> &[u8] {
-    &version[..26]
-}
-
 async fn stores() -> (Vec<(&'static str, Store)>, Server) {
     let server = Server::start().await;
     let redis = RedisStore::new(server.client());
@@ -70,10 +66,7 @@ async fn a_save_replaces_only_the_version_it_builds_on() {
     for (name, store) in stores {
         let (one, two, three) = (version(1), version(2), version(3));
         let save = async |expected: &Bytes, next: &Bytes| {
-            store
-                .save("k", fingerprint(expected), next, LONG)
-                .await
-                .expect(name)
+            store.save("k", expected, next, LONG).await.expect(name)
         };
         assert_eq!(save(&one, &two).await, Outcome::Gone);
         assert_eq!(
@@ -101,8 +94,7 @@ async fn a_save_replaces_only_the_version_it_builds_on() {
 async fn a_delete_takes_only_the_version_it_names() {
     let (stores, _server) = stores().await;
     for (name, store) in stores {
-        let delete =
-            async |version: &Bytes| store.delete("k", fingerprint(version)).await.expect(name);
+        let delete = async |version: &Bytes| store.delete("k", version).await.expect(name);
         store.create("k", &version(2), LONG).await.expect(name);
         assert_eq!(
             delete(&version(1)).await,
@@ -146,7 +138,7 @@ async fn a_rotation_moves_the_session_and_leaves_a_tombstone() {
         let rotate = async |from, to, stone: &Bytes| {
             let rotation = Rotation {
                 from,
-                expected: fingerprint(&one),
+                expected: &one,
                 to,
                 value: &two,
                 lifetime: LONG,
@@ -199,10 +191,7 @@ async fn a_session_ends_when_its_lifetime_does_and_each_step_says_how_long_that_
         store.create("touched", &one, LONG).await.expect(name);
         store.touch("touched", SHORT).await.expect(name);
         store.create("saved", &one, LONG).await.expect(name);
-        store
-            .save("saved", fingerprint(&one), &two, SHORT)
-            .await
-            .expect(name);
+        store.save("saved", &one, &two, SHORT).await.expect(name);
         for key in ["created", "loaded", "touched", "saved"] {
             assert!(ends(&store, key).await, "{name}: {key} goes on");
         }
@@ -287,12 +276,7 @@ async fn a_server_that_forgets_its_scripts_between_steps_is_not_noticed() {
     for number in 0..10 {
         server.command::<String>(&["SCRIPT", "FLUSH"]).await;
         let saved = store
-            .save(
-                "k",
-                fingerprint(&version(number)),
-                &version(number + 1),
-                LONG,
-            )
+            .save("k", &version(number), &version(number + 1), LONG)
             .await;
         assert_eq!(saved.expect("saved"), Outcome::Saved);
     }

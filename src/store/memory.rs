@@ -147,7 +147,7 @@ impl Keys {
         match self.live(key) {
             None => Outcome::Gone,
             Some(stored)
-                if stored.bytes.starts_with(expected) || same_version(&stored.bytes, own) =>
+                if same_version(&stored.bytes, expected) || same_version(&stored.bytes, own) =>
             {
                 Outcome::Saved
             }

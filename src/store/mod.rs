@@ -72,7 +72,7 @@ pub(crate) enum Destroyed {
 /// A session moves from one key to another.
 pub(crate) struct Rotation<'a> {
     pub(crate) from: &'a str,
-    /// The fingerprint that must still be at `from`.
+    /// The version that must still be at `from`.
     pub(crate) expected: &'a [u8],
     pub(crate) to: &'a str,
     pub(crate) value: &'a Bytes,
@@ -140,7 +140,7 @@ impl Store {
         each_store!(self, store => store.create(key, value, lifetime).await)
     }
 
-    /// Replaces the version that begins with `expected`.
+    /// Replaces the version `expected`.
     pub(crate) async fn save(
         &self,
         key: &str,
@@ -151,7 +151,7 @@ impl Store {
         each_store!(self, store => store.save(key, expected, value, lifetime).await)
     }
 
-    /// Deletes the version that begins with `expected`.
+    /// Deletes the version `expected`.
     pub(crate) async fn delete(&self, key: &str, expected: &[u8]) -> Result<Outcome, Fault> {
         each_store!(self, store => store.delete(key, expected).await)
     }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::{Created, Destroyed, Fault, Outcome, Rotation, connection::Connection};
 use crate::{
     error::{ErrorKind, SessionError},
-    record::same_version,
+    record::{fingerprint, same_version},
 };
 
 #[derive(Clone)]
@@ -30,6 +30,10 @@ struct Program {
     source: &'static str,
     hash: String,
 }
+
+/// Up to this size, in bytes, a version is compared as a whole where the server can do so by itself (Valkey 8.1, Redis 8.4): it
+/// costs the server a fifth less than the script, whatever the size, but the old version travels along.
+const SMALL: usize = 4096;
 
 /// 26 is the length of the fingerprint that every version of ours begins with.
 ///
@@ -149,14 +153,28 @@ impl RedisStore {
                 _ => Err(unexpected()),
             };
         };
+        if expected.len() <= SMALL {
+            let mut set = command("SET", &[key.as_bytes(), value]);
+            set.arg("IFEQ")
+                .arg(expected)
+                .arg("PX")
+                .arg(millis(lifetime));
+            // Anything but success is for the script to look into.
+            if let Some(Value::Okay) = self.connection.send_conditional_set(&set).await? {
+                return Ok(Outcome::Saved);
+            }
+        }
         let lifetime = millis(lifetime).to_string();
-        let arguments = [expected, value, lifetime.as_bytes()];
+        let arguments = [fingerprint(expected), value, lifetime.as_bytes()];
         outcome(self.run(&scripts.save, &[key], &arguments).await?)
     }
 
     pub(crate) async fn delete(&self, key: &str, expected: &[u8]) -> Result<Outcome, Fault> {
         let reply = match &self.scripts {
-            Some(scripts) => self.run(&scripts.delete, &[key], &[expected]).await?,
+            Some(scripts) => {
+                self.run(&scripts.delete, &[key], &[fingerprint(expected)])
+                    .await?
+            }
             None => {
                 self.connection
                     .send(&command("DEL", &[key.as_bytes()]))
@@ -191,7 +209,7 @@ impl RedisStore {
         let lifetime = millis(rotation.lifetime).to_string();
         let tombstone_lifetime = millis(rotation.tombstone_lifetime).to_string();
         let arguments = [
-            rotation.expected,
+            fingerprint(rotation.expected),
             rotation.value,
             lifetime.as_bytes(),
             rotation.tombstone,
