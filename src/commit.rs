@@ -24,12 +24,13 @@ use crate::{
 /// How long an id that was rotated away is kept from being used: longer than any request that began with it should take.
 const TOMBSTONE: Duration = Duration::from_secs(60);
 
-/// With the requests of one process taking turns, this many nodes have to get in between one after the other.
-const MOST_TRIES: u32 = 32;
+/// A bound beside the deadline. With the requests of one process taking turns, other nodes have to get in between this often.
+const MOST_TRIES: u32 = 64;
 
-/// From this try on, somebody other than this process is in the way, and both step back at random.
-const PAUSE_FROM: u32 = 3;
-const SHORTEST_PAUSE: Duration = Duration::from_micros(250);
+/// Trying again at once has the best chance, since the winner's bytes are at their freshest; after a pause they are stale. But when
+/// this many tries in a row failed, something keeps step with us, and a pause of random length breaks the step.
+const TRIES_IN_A_ROW: u32 = 8;
+const LONGEST_PAUSE: Duration = Duration::from_millis(1);
 
 /// What became of a request's changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +127,14 @@ async fn commit_changes(session: &Inner) -> Result<Verdict, SessionError> {
                 ),
             ));
         }
+        // Where others of this process take turns already, one who came later does not jump the queue.
+        let line = attempt.act.id().map(|id| context.line(id));
+        if turn.is_none()
+            && let Some(line) = line
+            && line.try_lock().is_err()
+        {
+            turn = Some(line.lock().await);
+        }
         let (outcome, uncertain) = carry_out(session, &attempt).await?;
         let bytes = match outcome {
             Outcome::Saved => {
@@ -171,12 +180,12 @@ async fn commit_changes(session: &Inner) -> Result<Verdict, SessionError> {
         }
         // From the second try on, the requests of this process take turns.
         if turn.is_none() {
-            turn = match attempt.act.id() {
-                Some(id) => Some(context.line(id).lock().await),
+            turn = match line {
+                Some(line) => Some(line.lock().await),
                 None => None,
             };
-        } else if tries >= PAUSE_FROM {
-            Box::pin(context.store.pause(jitter(tries)?)).await;
+        } else if tries % TRIES_IN_A_ROW == 0 {
+            Box::pin(context.store.pause(jitter()?)).await;
         }
     }
 }
@@ -305,9 +314,7 @@ fn new_tombstone() -> Result<Bytes, SessionError> {
     tombstone(now_millis().saturating_add(lifetime))
 }
 
-/// Between nothing and a bound that doubles with each try, so that two nodes do not meet again.
-fn jitter(tries: u32) -> Result<Duration, SessionError> {
-    let bound = SHORTEST_PAUSE * (1 << (tries - PAUSE_FROM).min(6));
+fn jitter() -> Result<Duration, SessionError> {
     let share = f64::from(u32::from_le_bytes(random_bytes()?)) / f64::from(u32::MAX);
-    Ok(bound.mul_f64(share))
+    Ok(LONGEST_PAUSE.mul_f64(share))
 }

@@ -10,9 +10,9 @@ use std::{
 
 use crate::{config::Config, error::SessionError, id::SessionId, record::Meta, store::Store};
 
-/// Sessions that conflict wait in this many lines. More than two cores' worth of storms; fewer would make strangers wait
-/// for each other.
-const LINES: usize = 64;
+/// Requests that conflict take turns in this many lines, by session. A session in the line of one that many write to at once waits
+/// with them, so there are many, at 40 bytes each.
+const LINES: usize = 256;
 
 #[derive(Clone)]
 pub(crate) struct Context {

@@ -171,31 +171,18 @@ async fn a_server_without_memory_refuses_writes_and_still_answers_reads() {
 #[tokio::test]
 async fn an_acl_that_forbids_a_command_is_named_and_heals() {
     let server = Server::start().await;
-    server
-        .command::<String>(&[
-            "ACL",
-            "SETUSER",
-            "app",
-            "on",
-            ">swordfish",
-            "~session:*",
-            "+@all",
-            "-eval",
-            "-evalsha",
-        ])
-        .await;
-    let client = redis::Client::open(format!(
-        "redis://app:swordfish@127.0.0.1:{}/",
-        server.port()
-    ))
-    .expect("an address");
-    let app = serve(client).await;
+    let acl = async |rules: &[&str]| {
+        let command = [&["ACL", "SETUSER", "app"], rules].concat();
+        server.command::<String>(&command).await;
+    };
+    acl(&["on", ">swordfish", "~session:*", "+@all"]).await;
+    let client = format!("redis://app:swordfish@127.0.0.1:{}/", server.port());
+    let app = serve(redis::Client::open(client).expect("an address")).await;
     let browser = Browser::new();
-    assert_eq!(
-        browser.get(app.url("/")).await.body,
-        "1",
-        "a session begins by SET"
-    );
+    assert_eq!(browser.get(app.url("/")).await.body, "1");
+
+    // What a save needs: the one on Valkey, the others on Redis.
+    acl(&["-set", "-eval", "-evalsha"]).await;
     let refused = browser.get(app.url("/")).await;
     assert_eq!(refused.status, 503);
     assert!(
@@ -203,10 +190,19 @@ async fn an_acl_that_forbids_a_command_is_named_and_heals() {
         "{}",
         refused.body
     );
-    server
-        .command::<String>(&["ACL", "SETUSER", "app", "+eval", "+evalsha"])
-        .await;
+    acl(&["+set", "+eval", "+evalsha"]).await;
     assert_eq!(browser.get(app.url("/")).await.body, "2");
+
+    acl(&["resetkeys", "~other:*"]).await;
+    let refused = browser.get(app.url("/")).await;
+    assert_eq!(refused.status, 503);
+    assert!(
+        refused.body.contains("on the layer's prefix"),
+        "{}",
+        refused.body
+    );
+    acl(&["~session:*"]).await;
+    assert_eq!(browser.get(app.url("/")).await.body, "3");
 
     server
         .command::<String>(&["ACL", "SETUSER", "app", "resetpass", ">sailfish"])

@@ -38,13 +38,34 @@ struct Measured {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let setting = |name: &str, default: u64| env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default);
-    let (rounds, seconds, connections) = (setting("ROUNDS", 7), setting("SECONDS_EACH", 3), setting("CONNECTIONS", 64));
+    let setting = |name: &str, default: u64| {
+        env::var(name)
+            .ok()
+            .and_then(|value| value.parse().ok())
+            .unwrap_or(default)
+    };
+    let (rounds, seconds, connections) = (
+        setting("ROUNDS", 7),
+        setting("SECONDS_EACH", 3),
+        setting("CONNECTIONS", 64),
+    );
 
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let binary = env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".into());
-    let arguments = ["--port", &port.to_string(), "--save", "", "--appendonly", "no"];
-    let redis = Process(Command::new(&binary).args(arguments).stdout(Stdio::null()).spawn()?);
+    let arguments = [
+        "--port",
+        &port.to_string(),
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+    ];
+    let redis = Process(
+        Command::new(&binary)
+            .args(arguments)
+            .stdout(Stdio::null())
+            .spawn()?,
+    );
     let url = format!("redis://127.0.0.1:{port}/");
     let client = redis::Client::open(&*url)?;
     let started = Instant::now();
@@ -57,14 +78,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let server = env::current_exe()?.with_file_name("server");
     let start = |kind: &str| -> Result<(Process, String), Box<dyn std::error::Error>> {
-        let mut child = Command::new(&server).args([kind, &url]).stdout(Stdio::piped()).spawn()?;
+        let mut child = Command::new(&server)
+            .args([kind, &url])
+            .stdout(Stdio::piped())
+            .spawn()?;
         let mut address = String::new();
         BufReader::new(child.stdout.take().ok_or("no output")?).read_line(&mut address)?;
         Ok((Process(child), address.trim().to_owned()))
     };
     let apps = [start("by-hand")?, start("layer")?];
 
-    println!("| request | app CPU | instructions | requests/s | Redis CPU | commands | app µs by hand / layer | p99 by hand / layer |");
+    println!(
+        "| request | app CPU | instructions | requests/s | Redis CPU | commands | app µs by hand / layer | p99 by hand / layer |"
+    );
     println!("|---|--:|--:|--:|--:|--:|--:|--:|");
     for (name, path, size) in [
         ("untouched", "untouched", 300),
@@ -83,24 +109,47 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 let app = usize::from((round + turn) % 2 == 1);
                 let (process, address) = &apps[app];
                 seed(&mut connection, size)?;
-                pair[app] = Some(measure(process, &redis, &mut connection, &format!("http://{address}/{path}"), seconds, connections)?);
+                pair[app] = Some(measure(
+                    process,
+                    &redis,
+                    &mut connection,
+                    &format!("http://{address}/{path}"),
+                    seconds,
+                    connections,
+                )?);
             }
             if let [Some(by_hand), Some(layer)] = pair {
                 pairs.push((by_hand, layer));
             }
         }
         let ratio = |of: fn(&Measured) -> f64| {
-            let mut ratios: Vec<f64> = pairs.iter().map(|(by_hand, layer)| of(layer) / of(by_hand)).collect();
+            let mut ratios: Vec<f64> = pairs
+                .iter()
+                .map(|(by_hand, layer)| of(layer) / of(by_hand))
+                .collect();
             ratios.sort_by(f64::total_cmp);
-            format!("{:.2} ({:.2}–{:.2})", ratios[ratios.len() / 2], ratios[0], ratios[ratios.len() - 1])
+            format!(
+                "{:.2} ({:.2}–{:.2})",
+                ratios[ratios.len() / 2],
+                ratios[0],
+                ratios[ratios.len() - 1]
+            )
         };
         let (by_hand, layer) = &pairs[pairs.len() / 2];
-        let instructions = if layer.instructions.is_some() { ratio(|m| m.instructions.unwrap_or(f64::NAN)) } else { "–".into() };
+        let instructions = if layer.instructions.is_some() {
+            ratio(|m| m.instructions.unwrap_or(f64::NAN))
+        } else {
+            "–".into()
+        };
         println!(
             "| {name} | {} | {instructions} | {} | {} | {:.1} / {:.1} | {:.1} / {:.1} | {} / {} |",
             ratio(|m| m.app_micros),
             ratio(|m| m.per_second),
-            if layer.redis_micros > 0.5 { ratio(|m| m.redis_micros) } else { "–".into() },
+            if layer.redis_micros > 0.5 {
+                ratio(|m| m.redis_micros)
+            } else {
+                "–".into()
+            },
             by_hand.commands,
             layer.commands,
             by_hand.app_micros,
@@ -114,17 +163,27 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 /// Many sessions, so that 64 connections hardly ever meet on one.
 fn seed(connection: &mut redis::Connection, size: usize) -> Result<(), redis::RedisError> {
-    let mut map = format!("{{\"_rev\":\"0123456789abcdef\",\"_created\":{},\"n\":1", 1_760_000_000);
+    let mut map = format!(
+        "{{\"_rev\":\"0123456789abcdef\",\"_created\":{},\"n\":1",
+        1_760_000_000
+    );
     for field in 0.. {
         if map.len() + 40 > size {
             break;
         }
-        map += &format!(",\"field-{field:04}\":\"{}\"", "x".repeat(if size > 1000 { 90 } else { 20 }));
+        map += &format!(
+            ",\"field-{field:04}\":\"{}\"",
+            "x".repeat(if size > 1000 { 90 } else { 20 })
+        );
     }
     map.push('}');
     let mut pipe = redis::pipe();
     for number in 0..SESSIONS {
-        pipe.cmd("SETEX").arg(format!("session:{}", id(number))).arg(86_400).arg(&map).ignore();
+        pipe.cmd("SETEX")
+            .arg(format!("session:{}", id(number)))
+            .arg(86_400)
+            .arg(&map)
+            .ignore();
     }
     pipe.query(connection)
 }
@@ -154,38 +213,73 @@ fn measure(
     )?;
     let calls = |connection: &mut redis::Connection| -> Result<f64, redis::RedisError> {
         let info: String = redis::cmd("INFO").arg("commandstats").query(connection)?;
-        // Without what scripts call.
+        // Each script sends one SET of its own.
         let count = |name: &str| {
-            let line = info.lines().find(|line| line.starts_with(&format!("cmdstat_{name}:calls=")));
-            line.and_then(|line| line.split(['=', ',']).nth(1)?.parse::<f64>().ok()).unwrap_or(0.0)
+            let line = info
+                .lines()
+                .find(|line| line.starts_with(&format!("cmdstat_{name}:calls=")));
+            line.and_then(|line| line.split(['=', ',']).nth(1)?.parse::<f64>().ok())
+                .unwrap_or(0.0)
         };
-        Ok(count("get") + count("getex") + count("setex") + count("evalsha"))
+        let (scripts, sets) = (count("evalsha"), count("set"));
+        Ok(count("get") + count("getex") + count("setex") + scripts + (sets - scripts).max(0.0))
     };
     let perf = Command::new("perf")
-        .args(["stat", "-x,", "-e", "instructions:u", "-p", &app.0.id().to_string()])
+        .args([
+            "stat",
+            "-x,",
+            "-e",
+            "instructions:u",
+            "-p",
+            &app.0.id().to_string(),
+        ])
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .ok();
     let before = (cpu(app)?, cpu(redis)?, calls(connection)?);
     let load = Command::new("wrk")
-        .args(["-t1", &format!("-c{connections}"), &format!("-d{seconds}s"), "--latency", "-s"])
+        .args([
+            "-t1",
+            &format!("-c{connections}"),
+            &format!("-d{seconds}s"),
+            "--latency",
+            "-s",
+        ])
         .arg(&script)
         .arg(url)
         .output()
         .map_err(|error| format!("wrk does not start ({error}); on Debian: apt-get install wrk"))?;
     let after = (cpu(app)?, cpu(redis)?, calls(connection)?);
     let instructions = perf.and_then(|perf| {
-        Command::new("kill").args(["-INT", &perf.id().to_string()]).status().ok()?;
+        Command::new("kill")
+            .args(["-INT", &perf.id().to_string()])
+            .status()
+            .ok()?;
         let output = perf.wait_with_output().ok()?;
-        String::from_utf8(output.stderr).ok()?.lines().find(|line| line.contains("instructions"))?.split(',').next()?.parse::<f64>().ok()
+        String::from_utf8(output.stderr)
+            .ok()?
+            .lines()
+            .find(|line| line.contains("instructions"))?
+            .split(',')
+            .next()?
+            .parse::<f64>()
+            .ok()
     });
     let report = String::from_utf8(load.stdout)?;
     if report.contains("Non-2xx") || report.contains("Socket errors") {
         return Err(format!("{url}: {report}").into());
     }
-    let requests: f64 = report.lines().find(|line| line.contains("requests in")).and_then(|line| line.split_whitespace().next()?.parse().ok()).ok_or("no requests")?;
-    let p99 = report.lines().find(|line| line.trim_start().starts_with("99%")).and_then(|line| line.split_whitespace().nth(1)).unwrap_or("?");
+    let requests: f64 = report
+        .lines()
+        .find(|line| line.contains("requests in"))
+        .and_then(|line| line.split_whitespace().next()?.parse().ok())
+        .ok_or("no requests")?;
+    let p99 = report
+        .lines()
+        .find(|line| line.trim_start().starts_with("99%"))
+        .and_then(|line| line.split_whitespace().nth(1))
+        .unwrap_or("?");
     Ok(Measured {
         app_micros: (after.0 - before.0) / requests,
         redis_micros: (after.1 - before.1) / requests,
@@ -199,7 +293,12 @@ fn measure(
 /// Microseconds of CPU that a process has used, to the tick of 10 ms.
 fn cpu(process: &Process) -> Result<f64, Box<dyn std::error::Error>> {
     let stat = fs::read_to_string(format!("/proc/{}/stat", process.0.id()))?;
-    let fields: Vec<&str> = stat.rsplit_once(") ").ok_or("no name")?.1.split(' ').collect();
+    let fields: Vec<&str> = stat
+        .rsplit_once(") ")
+        .ok_or("no name")?
+        .1
+        .split(' ')
+        .collect();
     let ticks = fields[11].parse::<f64>()? + fields[12].parse::<f64>()?;
     Ok(ticks * 10_000.0)
 }

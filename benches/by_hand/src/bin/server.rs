@@ -9,7 +9,12 @@
 
 use std::env;
 
-use axum::{Router, extract::State, http::{HeaderMap, StatusCode, header}, routing::get};
+use axum::{
+    Router,
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+    routing::get,
+};
 use axum_redis_sessions::{RedisSessionLayer, Session, SessionError};
 use redis::{AsyncConnectionConfig, aio::MultiplexedConnection};
 use serde_json::{Map, Value};
@@ -17,7 +22,10 @@ use serde_json::{Map, Value};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = env::args().skip(1);
-    let (kind, url) = (arguments.next().ok_or("by-hand or layer?")?, arguments.next().ok_or("the server's URL?")?);
+    let (kind, url) = (
+        arguments.next().ok_or("by-hand or layer?")?,
+        arguments.next().ok_or("the server's URL?")?,
+    );
     let client = redis::Client::open(url)?;
     let app = match &*kind {
         "by-hand" => by_hand(client).await?,
@@ -26,7 +34,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     println!("{}", listener.local_addr()?);
-    axum::serve(axum::serve::ListenerExt::tap_io(listener, |stream| drop(stream.set_nodelay(true))), app).await?;
+    axum::serve(
+        axum::serve::ListenerExt::tap_io(listener, |stream| drop(stream.set_nodelay(true))),
+        app,
+    )
+    .await?;
     Ok(())
 }
 
@@ -35,7 +47,9 @@ fn layer(client: redis::Client) -> Router {
         Ok(session.get::<u64>("n")?.unwrap_or(0).to_string())
     }
     async fn write(session: Session) -> Result<String, SessionError> {
-        session.update("n", |n: Option<u64>| n.unwrap_or(0) + 1).map(|n| n.to_string())
+        session
+            .update("n", |n: Option<u64>| n.unwrap_or(0) + 1)
+            .map(|n| n.to_string())
     }
     let layer = RedisSessionLayer::new(client);
     let stats = layer.clone();
@@ -48,7 +62,10 @@ fn layer(client: redis::Client) -> Router {
             "/stats",
             get(|| async move {
                 let stats = stats.commit_stats();
-                format!("{} {} {} {}", stats.commits, stats.replays, stats.conflicts, stats.dropped)
+                format!(
+                    "{} {} {} {}",
+                    stats.commits, stats.replays, stats.conflicts, stats.dropped
+                )
             }),
         )
 }
@@ -58,16 +75,34 @@ async fn by_hand(client: redis::Client) -> Result<Router, redis::RedisError> {
     let settings = info.tcp_settings().clone().set_nodelay(true);
     let client = redis::Client::open(info.set_tcp_settings(settings))?;
     let config = AsyncConnectionConfig::new().set_response_timeout(None);
-    let connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+    let connection = client
+        .get_multiplexed_async_connection_with_config(&config)
+        .await?;
 
-    async fn load(connection: &mut MultiplexedConnection, headers: &HeaderMap) -> Result<(String, Map<String, Value>), StatusCode> {
-        let cookies = headers.get(header::COOKIE).and_then(|cookies| cookies.to_str().ok()).ok_or(StatusCode::UNAUTHORIZED)?;
-        let id = cookies.split("; ").find_map(|pair| pair.strip_prefix("__Host-session="));
-        let id = id.filter(|id| uuid::Uuid::try_parse(id).is_ok()).ok_or(StatusCode::UNAUTHORIZED)?;
+    async fn load(
+        connection: &mut MultiplexedConnection,
+        headers: &HeaderMap,
+    ) -> Result<(String, Map<String, Value>), StatusCode> {
+        let cookies = headers
+            .get(header::COOKIE)
+            .and_then(|cookies| cookies.to_str().ok())
+            .ok_or(StatusCode::UNAUTHORIZED)?;
+        let id = cookies
+            .split("; ")
+            .find_map(|pair| pair.strip_prefix("__Host-session="));
+        let id = id
+            .filter(|id| uuid::Uuid::try_parse(id).is_ok())
+            .ok_or(StatusCode::UNAUTHORIZED)?;
         let key = format!("session:{id}");
-        let stored: Option<Vec<u8>> = redis::cmd("GET").arg(&key).query_async(connection).await.map_err(|_| StatusCode::BAD_GATEWAY)?;
+        let stored: Option<Vec<u8>> = redis::cmd("GET")
+            .arg(&key)
+            .query_async(connection)
+            .await
+            .map_err(|_| StatusCode::BAD_GATEWAY)?;
         let map = match stored {
-            Some(stored) => serde_json::from_slice(&stored).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?,
+            Some(stored) => {
+                serde_json::from_slice(&stored).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?
+            }
             None => Map::new(),
         };
         Ok((key, map))
@@ -75,16 +110,27 @@ async fn by_hand(client: redis::Client) -> Result<Router, redis::RedisError> {
     fn number(map: &Map<String, Value>) -> u64 {
         map.get("n").and_then(Value::as_u64).unwrap_or(0)
     }
-    async fn read(State(mut connection): State<MultiplexedConnection>, headers: HeaderMap) -> Result<String, StatusCode> {
+    async fn read(
+        State(mut connection): State<MultiplexedConnection>,
+        headers: HeaderMap,
+    ) -> Result<String, StatusCode> {
         let (_, map) = load(&mut connection, &headers).await?;
         Ok(number(&map).to_string())
     }
-    async fn write(State(mut connection): State<MultiplexedConnection>, headers: HeaderMap) -> Result<String, StatusCode> {
+    async fn write(
+        State(mut connection): State<MultiplexedConnection>,
+        headers: HeaderMap,
+    ) -> Result<String, StatusCode> {
         let (key, mut map) = load(&mut connection, &headers).await?;
         let next = number(&map) + 1;
         map.insert("n".to_owned(), next.into());
         let encoded = serde_json::to_vec(&map).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
-        let saved = redis::cmd("SETEX").arg(&key).arg(86_400).arg(encoded).query_async::<()>(&mut connection).await;
+        let saved = redis::cmd("SETEX")
+            .arg(&key)
+            .arg(86_400)
+            .arg(encoded)
+            .query_async::<()>(&mut connection)
+            .await;
         saved.map_err(|_| StatusCode::BAD_GATEWAY)?;
         Ok(next.to_string())
     }
