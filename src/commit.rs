@@ -138,7 +138,7 @@ async fn commit_changes(session: &Inner) -> Result<Verdict, SessionError> {
         let (outcome, uncertain) = carry_out(session, &attempt).await?;
         let bytes = match outcome {
             Outcome::Saved => {
-                session.state().adopt(&attempt);
+                session.state().adopt(attempt);
                 verdict = Verdict::Stored;
                 continue;
             }
@@ -303,7 +303,7 @@ impl Inner {
         let own = same_version(stored, attempt.record.bytes())
             || matches!(&attempt.act, Act::Rotate { tombstone, .. } if tombstone == stored);
         if own {
-            state.adopt(&attempt);
+            state.adopt(attempt);
         }
         own
     }

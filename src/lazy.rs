@@ -92,6 +92,10 @@ impl LazySession {
         }))
     }
 
+    pub(crate) fn context(&self) -> &Context {
+        &self.0.context
+    }
+
     /// Whether anybody looked, successfully or not.
     pub(crate) fn was_looked_at(&self) -> bool {
         self.0.session.initialized()

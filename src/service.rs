@@ -74,7 +74,7 @@ where
             };
             Stage::Loading {
                 load,
-                next: Some((ready, request)),
+                next: Some(Box::new((ready, request))),
             }
         } else {
             Stage::Inner {
@@ -83,7 +83,7 @@ where
         };
         ResponseFuture {
             stage,
-            lazy: Some((lazy, self.context.clone())),
+            lazy: Some(lazy),
         }
     }
 }
@@ -108,14 +108,14 @@ pin_project! {
         #[pin]
         stage: Stage<S, S::Future, S::Response, ReqBody>,
         // `None`: this layer has nothing to do with the request.
-        lazy: Option<(LazySession, Arc<Context>)>,
+        lazy: Option<LazySession>,
     }
 }
 
 pin_project! {
     #[project = StageProjection]
     enum Stage<S, F, R, ReqBody> {
-        Loading { load: Load, next: Option<(S, Request<ReqBody>)> },
+        Loading { load: Load, next: Option<Box<(S, Request<ReqBody>)>> },
         Inner { #[pin] future: F },
         Committing { commit: Finish, response: Option<R> },
     }
@@ -134,13 +134,15 @@ where
             let next = match this.stage.as_mut().project() {
                 StageProjection::Loading { load, next } => {
                     let loaded = ready!(load.as_mut().poll(task));
-                    let (_, context) = this.lazy.as_ref().expect("only a layer that acts loads");
+                    let lazy = this.lazy.as_ref().expect("only a layer that acts loads");
                     let session = match loaded {
                         Ok(session) => session,
-                        Err(error) => return Poll::Ready(Ok(error_response(context, &error))),
+                        Err(error) => {
+                            return Poll::Ready(Ok(error_response(lazy.context(), &error)));
+                        }
                     };
                     let (mut service, mut request) =
-                        next.take().expect("not polled again once loaded");
+                        *next.take().expect("not polled again once loaded");
                     request.extensions_mut().insert(session);
                     Stage::Inner {
                         future: service.call(request),
@@ -149,22 +151,20 @@ where
                 StageProjection::Inner { future } => {
                     let response = ready!(future.poll(task));
                     // Untouched, or in another layer's hand: nothing more to do.
-                    let Some((lazy, context)) =
-                        this.lazy.as_ref().filter(|(lazy, _)| lazy.was_looked_at())
-                    else {
+                    let Some(lazy) = this.lazy.as_ref().filter(|lazy| lazy.was_looked_at()) else {
                         return Poll::Ready(response);
                     };
                     let mut response = response?;
                     if let Some(error) = response.extensions().get::<SessionError>().cloned()
-                        && context.config.error_response.is_some()
+                        && lazy.context().config.error_response.is_some()
                     {
-                        response = error_response(context, &error);
+                        response = error_response(lazy.context(), &error);
                     }
                     vary_by_cookie(response.headers_mut());
                     let Some(session) = lazy.loaded() else {
                         return Poll::Ready(Ok(response));
                     };
-                    if !session.inner().state().is_dirty(context) {
+                    if !session.inner().state().is_dirty(lazy.context()) {
                         set_cookie(&session, response.headers_mut());
                         return Poll::Ready(Ok(response));
                     }
@@ -177,15 +177,14 @@ where
                 }
                 StageProjection::Committing { commit, response } => {
                     let committed = ready!(commit.poll(task));
-                    let (lazy, context) =
-                        this.lazy.as_ref().expect("only a layer that acts commits");
+                    let lazy = this.lazy.as_ref().expect("only a layer that acts commits");
                     let mut response = response.take().expect("not polled again once committed");
                     match (committed, lazy.loaded()) {
                         (Ok(_), Some(session)) => set_cookie(&session, response.headers_mut()),
                         (Ok(_), None) => {}
                         // What the handler says did not happen; so nobody gets to read it, nor a cookie.
                         (Err(error), _) => {
-                            response = error_response(context, &error);
+                            response = error_response(lazy.context(), &error);
                             vary_by_cookie(response.headers_mut());
                         }
                     }

@@ -55,6 +55,7 @@ pub(crate) enum Plan {
 }
 
 /// One write, to be sent as often as it takes to know what became of it.
+#[derive(Clone)]
 pub(crate) struct Attempt {
     pub(crate) act: Act,
     /// The next version.
@@ -63,6 +64,7 @@ pub(crate) struct Attempt {
     pub(crate) moment: u64,
 }
 
+#[derive(Clone)]
 pub(crate) enum Act {
     Create {
         id: SessionId,
@@ -189,7 +191,8 @@ impl State {
     }
 
     /// The store holds what `attempt` wrote.
-    pub(crate) fn adopt(&mut self, attempt: &Attempt) {
+    pub(crate) fn adopt(&mut self, attempt: Arc<Attempt>) {
+        self.unconfirmed = None;
         let was_permanent = self.base.meta.permanent;
         self.place = match &attempt.act {
             Act::Create { id } => {
@@ -211,13 +214,15 @@ impl State {
                 Place::New
             }
         };
-        self.base = match attempt.act {
-            Act::Delete { .. } => Record::default(),
-            Act::Create { .. } | Act::Save { .. } | Act::Rotate { .. } => attempt.record.clone(),
-        };
         self.changes.forget_until(attempt.moment);
         self.cycle = false;
-        self.unconfirmed = None;
+        self.base = match attempt.act {
+            Act::Delete { .. } => Record::default(),
+            // Mostly nobody else has it, and nothing need be copied.
+            Act::Create { .. } | Act::Save { .. } | Act::Rotate { .. } => {
+                Arc::unwrap_or_clone(attempt).record
+            }
+        };
     }
 
     /// The session is no longer where it was, and what was changed is dropped.

@@ -70,11 +70,13 @@ impl Connection {
         }
     }
 
-    /// `None`: the server does not know this form of SET. That is found out once for each connection, by trying.
+    /// Whether `SET … IFEQ` is worth a try. That the server does not know it is found out once for each connection.
+    pub(crate) fn may_know_conditional_set(&self) -> bool {
+        !self.no_conditional_set.load(Relaxed)
+    }
+
+    /// `None`: the server does not know this form of SET.
     pub(crate) async fn send_conditional_set(&self, command: &Cmd) -> Result<Option<Value>, Fault> {
-        if self.no_conditional_set.load(Relaxed) {
-            return Ok(None);
-        }
         match self.exchange(command).await? {
             Ok(value) => Ok(Some(value)),
             // `ERR syntax error`.

@@ -153,7 +153,7 @@ impl RedisStore {
                 _ => Err(unexpected()),
             };
         };
-        if expected.len() <= SMALL {
+        if expected.len() <= SMALL && self.connection.may_know_conditional_set() {
             let mut set = command("SET", &[key.as_bytes(), value]);
             set.arg("IFEQ")
                 .arg(expected)

@@ -5,7 +5,8 @@
 //! ../../target/by-hand/release/compare            # needs redis-server and wrk on the PATH
 //! ```
 //!
-//! `ROUNDS` (7), `SECONDS_EACH` (3), `CONNECTIONS` (64) and `REDIS_SERVER` (`redis-server`) may be set.
+//! `ROUNDS` (7), `SECONDS_EACH` (3), `CONNECTIONS` (64), `REDIS_SERVER` (`redis-server`) and `ONLY` (how the names of the rows begin)
+//! may be set.
 
 use std::{
     env, fs,
@@ -92,6 +93,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "| request | app CPU | instructions | requests/s | Redis CPU | commands | app µs by hand / layer | p99 by hand / layer |"
     );
     println!("|---|--:|--:|--:|--:|--:|--:|--:|");
+    let only = env::var("ONLY").unwrap_or_default();
     for (name, path, size) in [
         ("untouched", "untouched", 300),
         ("read 300 B", "read", 300),
@@ -101,6 +103,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ("write 2 kB", "write", 2_000),
         ("write 20 kB", "write", 20_000),
     ] {
+        if !name.starts_with(&only) {
+            continue;
+        }
         let mut pairs = Vec::new();
         for round in 0..rounds {
             let mut pair = [None, None];
