@@ -107,9 +107,10 @@ impl State {
             || self.cookie_is_due(context)
     }
 
-    /// Whether a change would be lost with this state.
+    /// Whether a change would be lost with this state. A session that was never stored and is empty has none.
     pub(crate) fn has_unsaved(&self) -> bool {
-        self.doomed.is_some() || !self.changes.is_empty()
+        let is_blank = self.place == Place::New && self.changes.keys(&self.base).next().is_none();
+        self.doomed.is_some() || !(self.changes.is_empty() || is_blank)
     }
 
     pub(crate) fn destroy(&mut self) {

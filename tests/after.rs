@@ -250,6 +250,13 @@ async fn a_change_that_nobody_saved_is_reported_at_debug() {
     let app = Router::new()
         .route("/", get(count))
         .route(
+            "/blank",
+            get(|session: Session| async move {
+                session.insert("a", 1).expect("a number");
+                session.clear();
+            }),
+        )
+        .route(
             "/late",
             get(|session: Session| async move {
                 Body::from_stream(stream::once(async move {
@@ -259,7 +266,7 @@ async fn a_change_that_nobody_saved_is_reported_at_debug() {
             }),
         )
         .layer(RedisSessionLayer::in_memory());
-    for (path, reported) in [("/", false), ("/late", true)] {
+    for (path, reported) in [("/", false), ("/blank", false), ("/late", true)] {
         let request = Request::builder()
             .uri(path)
             .body(Body::empty())

@@ -1,8 +1,8 @@
 //! What a request costs with this crate, as a ratio to the same app written by hand, measured in turns in one run.
 //!
 //! ```sh
-//! cd benches/by_hand && cargo build --release --target-dir ../../target/by-hand
-//! ../../target/by-hand/release/compare            # needs redis-server and wrk on the PATH
+//! cargo build --release --manifest-path benches/by_hand/Cargo.toml --target-dir target/by-hand
+//! target/by-hand/release/compare            # needs redis-server and wrk on the PATH
 //! ```
 //!
 //! `ROUNDS` (7), `SECONDS_EACH` (3), `CONNECTIONS` (64), `REDIS_SERVER` (`redis-server`) and `ONLY` (how the names of the rows begin)
@@ -10,23 +10,12 @@
 
 use std::{
     env, fs,
-    io::{BufRead, BufReader},
-    net::TcpListener,
-    process::{Child, Command, Stdio},
-    thread,
-    time::{Duration, Instant},
+    process::{Command, Stdio},
 };
 
+use by_hand::{Failure, Process, setting, start_app, start_redis};
+
 const ID: &str = "5e0c1f0a-93a4-4f8e-a7d8-0c2f6f1b9a3e";
-
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// One app under load: what it and Redis spent on each request.
 struct Measured {
@@ -38,56 +27,15 @@ struct Measured {
     p99: String,
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let setting = |name: &str, default: u64| {
-        env::var(name)
-            .ok()
-            .and_then(|value| value.parse().ok())
-            .unwrap_or(default)
-    };
+fn main() -> Result<(), Failure> {
     let (rounds, seconds, connections) = (
         setting("ROUNDS", 7),
         setting("SECONDS_EACH", 3),
         setting("CONNECTIONS", 64),
     );
-
-    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let binary = env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".into());
-    let arguments = [
-        "--port",
-        &port.to_string(),
-        "--save",
-        "",
-        "--appendonly",
-        "no",
-    ];
-    let redis = Process(
-        Command::new(&binary)
-            .args(arguments)
-            .stdout(Stdio::null())
-            .spawn()?,
-    );
-    let url = format!("redis://127.0.0.1:{port}/");
-    let client = redis::Client::open(&*url)?;
-    let started = Instant::now();
-    let mut connection = loop {
-        match client.get_connection() {
-            Ok(connection) => break connection,
-            Err(error) if started.elapsed() > Duration::from_secs(10) => return Err(error.into()),
-            Err(_) => thread::sleep(Duration::from_millis(20)),
-        }
-    };
-    let server = env::current_exe()?.with_file_name("server");
-    let start = |kind: &str| -> Result<(Process, String), Box<dyn std::error::Error>> {
-        let mut child = Command::new(&server)
-            .args([kind, &url])
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let mut address = String::new();
-        BufReader::new(child.stdout.take().ok_or("no output")?).read_line(&mut address)?;
-        Ok((Process(child), address.trim().to_owned()))
-    };
-    let apps = [start("by-hand")?, start("layer")?];
+    let (redis, url) = start_redis()?;
+    let mut connection = redis::Client::open(&*url)?.get_connection()?;
+    let apps = [start_app("by-hand", &url)?, start_app("layer", &url)?];
 
     println!(
         "| request | app CPU | instructions | requests/s | Redis CPU | commands | app µs by hand / layer | p99 by hand / layer |"
@@ -206,7 +154,7 @@ fn measure(
     url: &str,
     seconds: u64,
     connections: u64,
-) -> Result<Measured, Box<dyn std::error::Error>> {
+) -> Result<Measured, Failure> {
     let script = env::temp_dir().join("axum-redis-sessions-wrk.lua");
     fs::write(
         &script,
@@ -236,7 +184,7 @@ fn measure(
             "-e",
             "instructions:u",
             "-p",
-            &app.0.id().to_string(),
+            &app.id().to_string(),
         ])
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -296,8 +244,8 @@ fn measure(
 }
 
 /// Microseconds of CPU that a process has used, to the tick of 10 ms.
-fn cpu(process: &Process) -> Result<f64, Box<dyn std::error::Error>> {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", process.0.id()))?;
+fn cpu(process: &Process) -> Result<f64, Failure> {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", process.id()))?;
     let fields: Vec<&str> = stat
         .rsplit_once(") ")
         .ok_or("no name")?

@@ -1,82 +1,28 @@
 //! 64 writers on one session for five seconds, over two instances of the app that share one Redis: what became of each write.
 //!
 //! ```sh
-//! cd benches/by_hand && cargo build --release --target-dir ../../target/by-hand
-//! ../../target/by-hand/release/storm              # needs redis-server on the PATH
+//! cargo build --release --manifest-path benches/by_hand/Cargo.toml --target-dir target/by-hand
+//! target/by-hand/release/storm              # needs redis-server on the PATH
 //! ```
 //!
 //! `WRITERS` (64), `SECONDS_EACH` (5) and `REDIS_SERVER` (`redis-server`) may be set.
 
 use std::{
     collections::BTreeMap,
-    env,
-    io::{BufRead, BufReader},
-    net::TcpListener,
-    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
+use by_hand::{Failure, setting, start_app, start_redis};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
-
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Failure> {
-    let setting = |name: &str, default: u64| {
-        env::var(name)
-            .ok()
-            .and_then(|value| value.parse().ok())
-            .unwrap_or(default)
-    };
     let (writers, seconds) = (setting("WRITERS", 64), setting("SECONDS_EACH", 5));
-
-    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let binary = env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".into());
-    let arguments = [
-        "--port",
-        &port.to_string(),
-        "--save",
-        "",
-        "--appendonly",
-        "no",
-    ];
-    let _redis = Process(
-        Command::new(&binary)
-            .args(arguments)
-            .stdout(Stdio::null())
-            .spawn()?,
-    );
-    let url = format!("redis://127.0.0.1:{port}/");
-    let started = Instant::now();
-    while redis::Client::open(&*url)?.get_connection().is_err() {
-        if started.elapsed() > Duration::from_secs(10) {
-            return Err(format!("{binary} does not answer").into());
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    let server = env::current_exe()?.with_file_name("server");
-    let start = || -> Result<(Process, String), Failure> {
-        let mut child = Command::new(&server)
-            .args(["layer", &url])
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let mut address = String::new();
-        BufReader::new(child.stdout.take().ok_or("no output")?).read_line(&mut address)?;
-        Ok((Process(child), address.trim().to_owned()))
-    };
-    let nodes = [start()?, start()?];
+    let (_redis, url) = start_redis()?;
+    let nodes = [start_app("layer", &url)?, start_app("layer", &url)?];
 
     let (_, head, _) = Client::connect(&nodes[0].1)
         .await?
