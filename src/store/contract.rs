@@ -206,14 +206,14 @@ async fn a_session_ends_when_its_lifetime_does_and_each_step_says_how_long_that_
             ("prolonged by a load", LONG),
             ("prolonged by a touch", LONG),
         ] {
-            store.create(key, &one, SHORT * 10).await.expect(name);
+            store.create(key, &one, SHORT * 100).await.expect(name);
             if key.ends_with("load") {
                 store.load(key, ttl).await.expect(name);
             } else {
                 store.touch(key, ttl).await.expect(name);
             }
         }
-        store.create("clock", &one, SHORT * 10).await.expect(name);
+        store.create("clock", &one, SHORT * 100).await.expect(name);
         assert!(ends(&store, "clock").await);
         for key in ["prolonged by a load", "prolonged by a touch"] {
             assert!(
