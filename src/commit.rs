@@ -136,7 +136,15 @@ async fn commit_changes(session: &Inner) -> Result<Verdict, SessionError> {
             turn = Some(line.lock().await);
         }
         let (outcome, uncertain) = carry_out(session, &attempt).await?;
+        if session.state().life != attempt.life {
+            return bury(session, &attempt, &outcome).await;
+        }
         let bytes = match outcome {
+            // A delete leaves nothing behind by which it could recognise itself.
+            Outcome::Gone if uncertain && matches!(attempt.act, Act::Delete { .. }) => {
+                session.state().adopt(attempt);
+                return Ok(Verdict::Stored);
+            }
             Outcome::Saved => {
                 session.state().adopt(attempt);
                 verdict = Verdict::Stored;
@@ -188,6 +196,23 @@ async fn commit_changes(session: &Inner) -> Result<Verdict, SessionError> {
             Box::pin(context.store.pause(jitter()?)).await;
         }
     }
+}
+
+/// The session was destroyed, by a clone of it, while a write was on its way. A new id that the write gave it ends as well; the
+/// old one is deleted by the commit that the destruction asks for.
+async fn bury(
+    session: &Inner,
+    attempt: &Attempt,
+    outcome: &Outcome,
+) -> Result<Verdict, SessionError> {
+    let (Outcome::Saved, Act::Create { id } | Act::Rotate { to: id, .. }) = (outcome, &attempt.act)
+    else {
+        return Ok(Verdict::Unchanged);
+    };
+    let key = session.context.key(*id);
+    let buried = Box::pin(session.context.store.destroy(&key)).await;
+    buried.map_err(Fault::into_error)?;
+    Ok(Verdict::Stored)
 }
 
 /// Sends one write, and once more if the connection broke underneath. Beside the answer: whether this write, or one before it,

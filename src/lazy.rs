@@ -1,4 +1,12 @@
-use std::{fmt, pin::pin, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use tokio::sync::OnceCell;
 
@@ -34,6 +42,8 @@ struct Handle {
     context: Arc<Context>,
     presented: Presented,
     session: OnceCell<Result<Session, SessionError>>,
+    /// Whoever loads from now on can no longer tell the browser of a new id.
+    head_sent: AtomicBool,
 }
 
 impl LazySession {
@@ -61,17 +71,19 @@ impl LazySession {
             context,
             presented,
             session,
+            head_sent,
         } = &*self.0;
         session
             .get_or_init(|| async {
                 let id = presented.id(context.config.cookie.name());
-                let state = match id {
+                let mut state = match id {
                     Some(id) => {
                         let load = pin!(load(context, id));
                         context.store.within(context.config.deadline, load).await?
                     }
                     None => State::new(Place::New, Record::default()),
                 };
+                state.head_sent = head_sent.load(Relaxed);
                 Ok(Session::new(context.clone(), state))
             })
             .await
@@ -89,7 +101,12 @@ impl LazySession {
             context,
             presented,
             session: OnceCell::new(),
+            head_sent: AtomicBool::new(false),
         }))
+    }
+
+    pub(crate) fn note_head(&self) {
+        self.0.head_sent.store(true, Relaxed);
     }
 
     pub(crate) fn context(&self) -> &Context {

@@ -150,10 +150,15 @@ where
                 }
                 StageProjection::Inner { future } => {
                     let response = ready!(future.poll(task));
-                    // Untouched, or in another layer's hand: nothing more to do.
-                    let Some(lazy) = this.lazy.as_ref().filter(|lazy| lazy.was_looked_at()) else {
+                    // In another layer's hand.
+                    let Some(lazy) = this.lazy.as_ref() else {
                         return Poll::Ready(response);
                     };
+                    // Untouched: nothing more to do. But a stream may look yet.
+                    lazy.note_head();
+                    if !lazy.was_looked_at() {
+                        return Poll::Ready(response);
+                    }
                     let mut response = response?;
                     if let Some(error) = response.extensions().get::<SessionError>().cloned()
                         && lazy.context().config.error_response.is_some()

@@ -21,6 +21,8 @@ pub(crate) struct State {
     pub(crate) cycle: bool,
     /// A session that was destroyed and is to be deleted; whatever was changed since is another session.
     pub(crate) doomed: Option<SessionId>,
+    /// Counts the sessions of this request: what is heard of a write of a destroyed one says nothing about the next.
+    pub(crate) life: u32,
     pub(crate) cookie: CookieAction,
     pub(crate) head_sent: bool,
     /// A write that was sent and may or may not have been carried out.
@@ -62,6 +64,7 @@ pub(crate) struct Attempt {
     pub(crate) record: Record,
     /// The changes up to this moment are in it.
     pub(crate) moment: u64,
+    pub(crate) life: u32,
 }
 
 #[derive(Clone)]
@@ -93,6 +96,7 @@ impl State {
             changes: Changes::default(),
             cycle: false,
             doomed: None,
+            life: 0,
             cookie: CookieAction::Keep,
             head_sent: false,
             unconfirmed: None,
@@ -121,10 +125,12 @@ impl State {
             }
             Place::New | Place::Retired | Place::Ended => {}
         }
+        self.life += 1;
         self.base = Record::default();
         self.changes.reset();
         self.cycle = false;
         self.cookie = CookieAction::Keep;
+        self.unconfirmed = None;
     }
 
     pub(crate) fn plan(
@@ -216,7 +222,8 @@ impl State {
             }
         };
         self.changes.forget_until(attempt.moment);
-        self.cycle = false;
+        // A plain save leaves a new id that was asked for while it was on its way to the next one.
+        self.cycle &= matches!(attempt.act, Act::Save { .. });
         self.base = match attempt.act {
             Act::Delete { .. } => Record::default(),
             // Mostly nobody else has it, and nothing need be copied.
@@ -250,6 +257,7 @@ impl State {
             act,
             record: written.record,
             moment: self.changes.moment(),
+            life: self.life,
         })
     }
 

@@ -15,7 +15,7 @@ use axum::{
     http::{Request, StatusCode, header},
     routing::get,
 };
-use axum_redis_sessions::{ErrorKind, RedisSessionLayer, Session, SessionError};
+use axum_redis_sessions::{ErrorKind, LazySession, RedisSessionLayer, Session, SessionError};
 use futures_util::stream;
 use support::{app, browser::Browser, eventually, server::Server};
 use tokio::sync::Notify;
@@ -83,6 +83,27 @@ async fn a_stream_saves_as_it_goes() {
         browser.get(app.url("/look")).await.body,
         "visits Some(1), lines Some(3)"
     );
+}
+
+#[tokio::test]
+async fn a_session_that_is_first_looked_at_in_a_stream_cannot_begin_there() {
+    let app = Router::new()
+        .route(
+            "/",
+            get(|lazy: LazySession| async move {
+                Body::from_stream(stream::once(async move {
+                    let session = lazy.load().await.expect("loaded");
+                    session.insert("a", 1).expect("a number");
+                    let error = session.save().await.expect_err("nobody would learn its id");
+                    Ok::<_, Infallible>(Bytes::from(format!("{:?}", error.kind())))
+                }))
+            }),
+        )
+        .layer(RedisSessionLayer::in_memory());
+    let request = Request::new(Body::empty());
+    let response = app.oneshot(request).await.expect("infallible");
+    let body = axum::body::to_bytes(response.into_body(), 1024).await;
+    assert_eq!(body.expect("a body"), "HeadSent");
 }
 
 #[tokio::test]
