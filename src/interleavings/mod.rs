@@ -4,6 +4,7 @@
 //! orders are gone through by running again from the start with the next choice. After each, what the store and the browser hold
 //! is compared with a model that knows only the rules in [`Session`]'s documentation.
 
+mod clones;
 mod model;
 mod tests;
 mod world;
