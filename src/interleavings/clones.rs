@@ -100,7 +100,7 @@ fn a_change_that_is_made_while_a_save_is_on_its_way_is_saved_next() {
     let (store, session) = stored();
     session.insert("a", 1).expect("a number");
     save_and_meanwhile(&store, &session, |session| {
-        session.insert("a", 2).expect("a number")
+        session.insert("a", 2).expect("a number");
     });
     let (_, bytes) = store.memory().dump().remove(0);
     assert!(bytes.ends_with(br#""user":42,"a":2}"#));
