@@ -34,11 +34,21 @@ enum Change {
     Removed {
         moment: u64,
     },
-    /// `value` is what the steps made of the base.
+    /// `value` is what the steps made of where they started.
     Updated {
         value: Bytes,
+        start: Start,
         steps: Vec<(u64, Step)>,
     },
+}
+
+/// What the first step of an update is done to.
+#[derive(Clone)]
+enum Start {
+    /// Whatever the base holds.
+    Base,
+    /// What this request had put there, or nothing if it had removed it; until that is saved, and so in the base.
+    Own { moment: u64, value: Option<Bytes> },
 }
 
 impl Changes {
@@ -53,9 +63,15 @@ impl Changes {
 
     /// Whether doing these changes twice differs from doing them once.
     pub(crate) fn has_steps(&self) -> bool {
-        self.keys
-            .iter()
-            .any(|(_, change)| matches!(change, Change::Updated { .. }))
+        self.keys.iter().any(|(_, change)| {
+            matches!(
+                change,
+                Change::Updated {
+                    start: Start::Base,
+                    ..
+                }
+            )
+        })
     }
 
     pub(crate) fn set(&mut self, key: &str, value: Bytes) {
@@ -70,24 +86,48 @@ impl Changes {
 
     /// `value` is what `step` made of the present value.
     pub(crate) fn update(&mut self, key: &str, step: Step, value: Bytes) {
-        let moment = self.tick();
-        let known = self.cleared.is_some();
+        let at = self.tick();
+        let mut start = match self.cleared {
+            Some(moment) => Start::Own {
+                moment,
+                value: None,
+            },
+            None => Start::Base,
+        };
         match self.keys.iter_mut().find(|(name, _)| **name == *key) {
-            Some((_, Change::Updated { value: last, steps })) => {
-                *last = value;
-                steps.push((moment, step));
-            }
-            // The value before does not depend on the base, so neither does the one after.
-            Some((_, change)) => *change = Change::Set { moment, value },
-            None if known => self.put(key, Change::Set { moment, value }),
-            None => self.put(
-                key,
+            Some((
+                _,
                 Change::Updated {
-                    value,
-                    steps: vec![(moment, step)],
+                    value: last, steps, ..
                 },
-            ),
+            )) => {
+                *last = value;
+                steps.push((at, step));
+                return;
+            }
+            Some((_, Change::Set { moment, value })) => {
+                start = Start::Own {
+                    moment: *moment,
+                    value: Some(value.clone()),
+                };
+            }
+            Some((_, Change::Removed { moment })) => {
+                start = Start::Own {
+                    moment: *moment,
+                    value: None,
+                };
+            }
+            None => {}
         }
+        let steps = vec![(at, step)];
+        self.put(
+            key,
+            Change::Updated {
+                value,
+                start,
+                steps,
+            },
+        );
     }
 
     pub(crate) fn clear(&mut self) {
@@ -172,8 +212,16 @@ impl Changes {
     pub(crate) fn replayed_on(&self, base: &Record) -> Result<Self, SessionError> {
         let mut replayed = self.clone();
         for (key, change) in &mut replayed.keys {
-            if let Change::Updated { value, steps } = change {
-                let mut current = base.value(key);
+            if let Change::Updated {
+                value,
+                start,
+                steps,
+            } = change
+            {
+                let mut current = match start {
+                    Start::Base => base.value(key),
+                    Start::Own { value, .. } => value.clone(),
+                };
                 for (_, step) in steps {
                     current = Some(step(key, current.as_deref())?);
                 }
@@ -189,7 +237,10 @@ impl Changes {
         self.permanent = self.permanent.filter(|(at, _)| *at > moment);
         self.keys.retain_mut(|(_, change)| match change {
             Change::Set { moment: at, .. } | Change::Removed { moment: at } => *at > moment,
-            Change::Updated { steps, .. } => {
+            Change::Updated { start, steps, .. } => {
+                if matches!(start, Start::Own { moment: at, .. } if *at <= moment) {
+                    *start = Start::Base;
+                }
                 steps.retain(|(at, _)| *at > moment);
                 !steps.is_empty()
             }

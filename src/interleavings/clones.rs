@@ -4,6 +4,7 @@ use std::{
     pin::pin,
     sync::Arc,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use crate::{
@@ -50,6 +51,16 @@ fn live(store: &SteppedStore) -> usize {
 
 /// Does `meanwhile` while a save is on its way, and lets everything end.
 fn save_and_meanwhile(store: &SteppedStore, session: &Session, meanwhile: impl FnOnce(&Session)) {
+    save_meanwhile_and_then(store, session, meanwhile, |_| ());
+}
+
+/// The same, and `then` before what was done meanwhile is saved.
+fn save_meanwhile_and_then(
+    store: &SteppedStore,
+    session: &Session,
+    meanwhile: impl FnOnce(&Session),
+    then: impl FnOnce(&SteppedStore),
+) {
     let finish = |save: &mut (dyn Future<Output = Result<(), crate::SessionError>> + Unpin)| {
         for _ in 0..10 {
             store.grant(0, Grant::Pass);
@@ -73,6 +84,7 @@ fn save_and_meanwhile(store: &SteppedStore, session: &Session, meanwhile: impl F
     );
     meanwhile(&session.clone());
     finish(&mut first);
+    then(store);
     let mut second = Box::pin(session.save());
     finish(&mut second);
 }
@@ -104,4 +116,31 @@ fn a_change_that_is_made_while_a_save_is_on_its_way_is_saved_next() {
     });
     let (_, bytes) = store.memory().dump().remove(0);
     assert!(bytes.ends_with(br#""user":42,"a":2}"#));
+}
+
+#[test]
+fn an_update_that_is_made_while_an_insert_is_on_its_way_runs_again_on_what_others_store() {
+    let (store, session) = stored();
+    session.insert("n", 1).expect("a number");
+    let others = |store: &SteppedStore| {
+        let (key, bytes) = store.memory().dump().remove(0);
+        let theirs = String::from_utf8(bytes.to_vec()).expect("text");
+        let theirs = theirs.replace("\"n\":1}", "\"n\":5}");
+        let (_, rest) = theirs.split_at(26);
+        let theirs = format!("{{\"_rev\":\"ffffffffffffffff\"{rest}");
+        store
+            .memory()
+            .overwrite(&key, &theirs.into(), Duration::from_secs(60));
+    };
+    save_meanwhile_and_then(
+        &store,
+        &session,
+        |session| {
+            session
+                .update("n", |n: Option<u64>| n.unwrap_or(0) + 10)
+                .expect("a number");
+        },
+        others,
+    );
+    assert_eq!(session.get::<u64>("n").expect("a number"), Some(15));
 }
