@@ -54,7 +54,7 @@ fn save_and_meanwhile(store: &SteppedStore, session: &Session, meanwhile: impl F
     save_meanwhile_and_then(store, session, meanwhile, |_| ());
 }
 
-/// The same, and `then` before what was done meanwhile is saved.
+/// The same, and `then` once the first write was carried out, before what was done meanwhile is written.
 fn save_meanwhile_and_then(
     store: &SteppedStore,
     session: &Session,
@@ -83,8 +83,12 @@ fn save_meanwhile_and_then(
             .is_pending()
     );
     meanwhile(&session.clone());
-    finish(&mut first);
+    store.grant(0, Grant::Pass);
+    let carried_out = first.as_mut().poll(&mut Context::from_waker(Waker::noop()));
     then(store);
+    if carried_out.is_pending() {
+        finish(&mut first);
+    }
     let mut second = Box::pin(session.save());
     finish(&mut second);
 }
