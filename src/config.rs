@@ -5,6 +5,7 @@ use http::Response;
 use crate::{
     error::{ConfigError, SessionError},
     id::SessionId,
+    store::ReplicaAcks,
 };
 
 /// One day, as in the Flask snippet that this crate grew out of.
@@ -44,6 +45,9 @@ pub(crate) struct Config {
     pub(crate) permanent_lifetime: Duration,
     pub(crate) deadline: Duration,
     pub(crate) max_size: usize,
+    /// How many, and how long a write waits for them.
+    pub(crate) replica_acks: Option<(usize, Duration)>,
+    pub(crate) replica_acks_for_every_write: bool,
     pub(crate) eager: bool,
     pub(crate) cookie: CookieConfig,
     pub(crate) id_generator: Option<IdGenerator>,
@@ -71,6 +75,8 @@ impl Default for Config {
             permanent_lifetime: PERMANENT_LIFETIME,
             deadline: DEADLINE,
             max_size: MAX_SIZE,
+            replica_acks: None,
+            replica_acks_for_every_write: false,
             eager: false,
             cookie: CookieConfig {
                 name: None,
@@ -151,6 +157,15 @@ impl CookieConfig {
 }
 
 impl Config {
+    pub(crate) fn replica_acks(&self) -> Option<ReplicaAcks> {
+        let (replicas, timeout) = self.replica_acks?;
+        Some(ReplicaAcks {
+            replicas,
+            timeout,
+            every_write: self.replica_acks_for_every_write,
+        })
+    }
+
     /// What a setter alone cannot see.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         self.cookie.check()?;
@@ -181,6 +196,28 @@ impl Config {
         // Beyond this the sum with the present time overflows somewhere in Redis.
         if self.idle_timeout > Duration::from_secs(100 * 366 * 86_400) {
             return error("with_idle_timeout is over a hundred years: make it shorter");
+        }
+        match self.replica_acks {
+            Some((0, _)) => {
+                return error(
+                    "with_replica_acks needs at least one replica: leave it out to wait for none",
+                );
+            }
+            Some((_, timeout))
+                if timeout < Duration::from_millis(1) || timeout >= self.deadline =>
+            {
+                return error(format!(
+                    "with_replica_acks waits for {timeout:?}, and the deadline is {:?}: make it at least a millisecond, and shorter than \
+                     with_deadline",
+                    self.deadline
+                ));
+            }
+            None if self.replica_acks_for_every_write => {
+                return error(
+                    "with_replica_acks_for_every_write says when, and with_replica_acks for how many: add it",
+                );
+            }
+            _ => {}
         }
         if self.max_size == 0 || u32::try_from(self.max_size).is_err() {
             return error("with_max_size needs between one byte and 4 GiB");
@@ -222,6 +259,7 @@ impl fmt::Debug for Config {
             .field("permanent_lifetime", &self.permanent_lifetime)
             .field("deadline", &self.deadline)
             .field("max_size", &self.max_size)
+            .field("replica_acks", &self.replica_acks())
             .field("eager", &self.eager)
             .field("cookie", &self.cookie)
             .finish_non_exhaustive()

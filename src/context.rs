@@ -8,6 +8,8 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use tokio_util::task::TaskTracker;
+
 use crate::{config::Config, error::SessionError, id::SessionId, record::Meta, store::Store};
 
 /// Requests that conflict take turns in this many lines, by session. A session in the line of one that many write to at once waits
@@ -24,6 +26,8 @@ pub(crate) struct Context {
 /// What stays common to a layer and its clones, however each is configured further.
 pub(crate) struct Shared {
     pub(crate) counters: Counters,
+    /// Saves that go on though their clients have gone.
+    pub(crate) stray_commits: TaskTracker,
     lines: [tokio::sync::Mutex<()>; LINES],
 }
 
@@ -56,6 +60,7 @@ impl Context {
             store,
             shared: Arc::new(Shared {
                 counters: Counters::default(),
+                stray_commits: TaskTracker::new(),
                 lines: std::array::from_fn(|_| tokio::sync::Mutex::default()),
             }),
         }

@@ -41,6 +41,9 @@ pub enum ErrorKind {
     Unavailable,
     /// The store answered with an error of its own, such as a missing permission or no memory left. Status 503.
     Refused,
+    /// The change was made, but too few replicas confirmed it for
+    /// [`with_replica_acks`](crate::RedisSessionLayer::with_replica_acks): a failover may undo it. Try again. Status 503.
+    Unconfirmed,
     /// Other requests changed the session each time this one tried to. Try again. Status 503.
     Conflict,
     /// The session was logged out, rotated away or expired while this request ran, so its changes were dropped. Only
@@ -148,9 +151,10 @@ impl SessionError {
     #[must_use]
     pub fn status(&self) -> http::StatusCode {
         match self.0.kind {
-            ErrorKind::Unavailable | ErrorKind::Refused | ErrorKind::Conflict => {
-                http::StatusCode::SERVICE_UNAVAILABLE
-            }
+            ErrorKind::Unavailable
+            | ErrorKind::Refused
+            | ErrorKind::Unconfirmed
+            | ErrorKind::Conflict => http::StatusCode::SERVICE_UNAVAILABLE,
             ErrorKind::Ended => http::StatusCode::CONFLICT,
             ErrorKind::MissingLayer
             | ErrorKind::HeadSent

@@ -3,13 +3,17 @@ use std::{fmt, sync::Arc, time::Duration};
 use http::Response;
 use tower_layer::Layer;
 
+#[cfg(feature = "cluster")]
+use crate::store::Cluster;
+#[cfg(feature = "sentinel")]
+use crate::store::Sentinels;
 use crate::{
-    config::SameSite,
+    config::{Config, SameSite},
     context::{CommitStats, Context},
     error::{ConfigError, SessionError},
     id::SessionId,
     service::SessionService,
-    store::{MemoryStore, RedisStore, Store},
+    store::{Link, MemoryStore, RedisStore, Servers, Source, Store},
 };
 
 /// Gives every request below it a [`Session`](crate::Session), kept in Redis.
@@ -43,8 +47,65 @@ impl RedisSessionLayer {
     ///
     /// Nothing happens yet: it connects at the first request that looks at its session, and connects again by itself. It may
     /// be called outside a Tokio runtime.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a layer is made of a client, whatever it takes from it"
+    )]
     pub fn new(client: redis::Client) -> Self {
-        Self::with_store(Store::Redis(RedisStore::new(client)))
+        let server = Servers::one(client.get_connection_info().clone());
+        Self::with_link(Link::server(Source::new(server)))
+    }
+
+    /// Keeps sessions in a Redis or Valkey cluster, by the same rules: each session is in the slot of its key. Redis 6.2 or later, Valkey 8
+    /// or later.
+    ///
+    /// Nodes, slots that move and failovers are followed; while one master is away, the sessions of the other slots are served as ever.
+    /// The client's addresses, credentials and certificates are used; its retries, timeouts and read routing are not, since this layer
+    /// has its own. `cycle_id` takes two steps, the new key first, as the two keys are in different slots.
+    ///
+    /// ```
+    /// use axum_redis_sessions::RedisSessionLayer;
+    /// use redis::cluster::ClusterClient;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let client = ClusterClient::new(["redis://10.0.0.1:6379/", "redis://10.0.0.2:6379/"])?;
+    /// let layer = RedisSessionLayer::cluster(client);
+    /// # Ok(()) }
+    /// ```
+    #[cfg(feature = "cluster")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "cluster")))]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a layer is made of a client, whatever it takes from it"
+    )]
+    pub fn cluster(client: redis::cluster::ClusterClient) -> Self {
+        Self::with_link(Link::Cluster(Arc::new(Cluster::new(&client))))
+    }
+
+    /// Keeps sessions in the master that Redis Sentinel names, and follows it through failovers.
+    ///
+    /// Sentinel is asked at each connecting and twice a second, so that little is written to a master that was demoted, and lost. What
+    /// the master acknowledged a moment before it died may be lost as well: [`with_replica_acks`](Self::with_replica_acks).
+    ///
+    /// ```
+    /// use axum_redis_sessions::RedisSessionLayer;
+    /// use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let sentinels = [redis::ConnectionAddr::Tcp("10.0.0.1".to_owned(), 26379)];
+    /// let client = SentinelClientBuilder::new(sentinels, "mymaster", SentinelServerType::Master)?.build()?;
+    /// let layer = RedisSessionLayer::sentinel(client);
+    /// # Ok(()) }
+    /// ```
+    #[cfg(feature = "sentinel")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "sentinel")))]
+    pub fn sentinel(client: redis::sentinel::SentinelClient) -> Self {
+        let servers = Servers::Master(Sentinels::new(client));
+        Self::with_link(Link::server(Source::new(servers)))
+    }
+
+    fn with_link(link: Link) -> Self {
+        Self::with_store(Store::Redis(RedisStore::new(link)))
     }
 
     /// Keeps sessions in this process's memory, by the same rules, for development and tests. They end with the process, and
@@ -167,11 +228,47 @@ impl RedisSessionLayer {
     /// Saves without comparing, for a Redis whose ACL forbids scripts. **Parallel requests then lose each other's changes**, as
     /// in other session crates; logging out still wins over a late save. Default: scripts, and nothing lost.
     pub fn with_last_write_wins(self) -> Self {
-        self.configured(|context| {
-            if let Store::Redis(store) = &context.store {
-                context.store = Store::Redis(store.clone().with_last_write_wins());
-            }
-        })
+        self.with_redis(|store, _| store.with_last_write_wins())
+    }
+
+    /// Asks for the password at each connecting, for one that rotates, instead of taking the client's. A connection that the server
+    /// turns away for its password is opened anew, with what this says then.
+    ///
+    /// ```no_run
+    /// use axum_redis_sessions::RedisSessionLayer;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let client = redis::Client::open("redis://app@127.0.0.1/")?;
+    /// let layer = RedisSessionLayer::new(client)
+    ///     .with_password_provider(|| std::fs::read_to_string("/run/secrets/redis").unwrap_or_default().trim().to_owned());
+    /// # Ok(()) }
+    /// ```
+    pub fn with_password_provider(
+        self,
+        password: impl Fn() -> String + Send + Sync + 'static,
+    ) -> Self {
+        self.with_redis(|store, _| store.with_password(Arc::new(password)))
+    }
+
+    /// Logging out and rotation wait until this many replicas have them (WAIT), so that a failover does not bring an ended session back.
+    /// Default: none are waited for.
+    ///
+    /// Where fewer confirm within `timeout`, the request is answered with 503 and
+    /// [`ErrorKind::Unconfirmed`](crate::ErrorKind::Unconfirmed): the change is made on the master, and may not survive it. `timeout`
+    /// must be shorter than the deadline. Redis confirms that a replica *received* a write; without `appendfsync always` a power failure
+    /// of all of them loses it still.
+    ///
+    /// Such writes have a connection of their own, for WAIT holds up what comes behind it.
+    pub fn with_replica_acks(self, replicas: usize, timeout: Duration) -> Self {
+        self.configured(|context| context.config.replica_acks = Some((replicas, timeout)))
+            .with_redis(|store, config| store.with_replica_acks(config.replica_acks()))
+    }
+
+    /// Every save waits for the replicas of [`with_replica_acks`](Self::with_replica_acks), not logging out and rotation alone. It costs
+    /// each one a round trip from the master to its replicas.
+    pub fn with_replica_acks_for_every_write(self) -> Self {
+        self.configured(|context| context.config.replica_acks_for_every_write = true)
+            .with_redis(|store, config| store.with_replica_acks(config.replica_acks()))
     }
 
     /// Makes the responses that tell of a [`SessionError`]: those of the extractor, of a handler that returned one, and the one
@@ -220,10 +317,41 @@ impl RedisSessionLayer {
         Ok(self)
     }
 
+    /// Waits for the saves that are still on their way though their clients have gone, over this layer and its clones. Each ends within
+    /// the deadline.
+    ///
+    /// For the end of the process, after the server has stopped: axum's graceful shutdown waits for the requests that still have
+    /// a client, and this for the rest.
+    ///
+    /// ```no_run
+    /// # use axum_redis_sessions::RedisSessionLayer;
+    /// # async fn stopped() {}
+    /// # async fn example(listener: tokio::net::TcpListener) -> std::io::Result<()> {
+    /// let sessions = RedisSessionLayer::default();
+    /// let app = axum::Router::new().layer(sessions.clone());
+    /// axum::serve(listener, app).with_graceful_shutdown(stopped()).await?;
+    /// sessions.drain().await;
+    /// # Ok(()) }
+    /// ```
+    pub async fn drain(&self) {
+        let commits = &self.context.shared.stray_commits;
+        // Closed, a tracker tells when it is empty; it goes on taking tasks.
+        commits.close();
+        commits.wait().await;
+    }
+
     /// How the saves of this layer and its clones went so far.
     #[must_use]
     pub fn commit_stats(&self) -> CommitStats {
         self.context.stats()
+    }
+
+    fn with_redis(self, configure: impl FnOnce(RedisStore, &Config) -> RedisStore) -> Self {
+        self.configured(|context| {
+            if let Store::Redis(store) = &context.store {
+                context.store = Store::Redis(configure(store.clone(), &context.config));
+            }
+        })
     }
 
     fn configured(mut self, configure: impl FnOnce(&mut Context)) -> Self {
@@ -249,6 +377,9 @@ impl<S> Layer<S> for RedisSessionLayer {
         if let Err(error) = self.context.config.check() {
             panic!("RedisSessionLayer: {error}");
         }
+        self.context
+            .store
+            .set_patience(self.context.config.deadline);
         SessionService::new(inner, self.context.clone())
     }
 }

@@ -11,6 +11,7 @@ use std::{
 
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use pin_project_lite::pin_project;
+use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
 use crate::{
@@ -174,7 +175,10 @@ where
                         return Poll::Ready(Ok(response));
                     }
                     let inner = session.inner().clone();
-                    let commit = Finish(Some(Box::pin(async move { commit(&inner).await })));
+                    let commit = Finish {
+                        stray_commits: lazy.context().shared.stray_commits.clone(),
+                        commit: Some(Box::pin(async move { commit(&inner).await })),
+                    };
                     Stage::Committing {
                         commit,
                         response: Some(response),
@@ -211,28 +215,36 @@ where
 }
 
 /// A commit that, once begun, is carried through: if the client goes away and the response's future with it, on a task.
-struct Finish(Option<Commit>);
+struct Finish {
+    commit: Option<Commit>,
+    stray_commits: TaskTracker,
+}
 
 impl Finish {
     fn poll(&mut self, task: &mut TaskContext<'_>) -> Poll<Result<Verdict, SessionError>> {
-        let commit = self.0.as_mut().expect("not polled again once committed");
+        let commit = self
+            .commit
+            .as_mut()
+            .expect("not polled again once committed");
         let result = ready!(commit.as_mut().poll(task));
-        self.0 = None;
+        self.commit = None;
         Poll::Ready(result)
     }
 }
 
 impl Drop for Finish {
     fn drop(&mut self) {
-        let (Some(commit), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current())
+        let (Some(commit), Ok(runtime)) =
+            (self.commit.take(), tokio::runtime::Handle::try_current())
         else {
             return;
         };
-        runtime.spawn(async move {
+        let finish = async move {
             if let Err(error) = commit.await {
                 tracing::debug!(%error, "a session was not saved, and its client is gone");
             }
-        });
+        };
+        self.stray_commits.spawn_on(finish, &runtime);
     }
 }
 

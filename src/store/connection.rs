@@ -1,73 +1,100 @@
-//! One multiplexed connection that is opened at the first use and again after it broke.
+//! One multiplexed connection to one server, that is opened at the first use and again after it broke.
+//!
+//! 1. Connecting is a task of its own, so that a request which reaches its deadline, or whose client leaves, does not begin it anew
+//!    for the next one. There is one attempt at a time, whoever asks.
+//! 2. While the server is known to be down, requests fail at once, but for the one that looks whether it came back.
+//! 3. A connection is replaced when it breaks, when the server stays silent, and when the server says that it is not the one
+//!    to talk to any more.
 //!
 //! Deliberately not `redis::aio::ConnectionManager`: it panics when it is built outside a runtime, waits for seconds when the
 //! server is away, and keeps some errors for ever.
 
 use std::{
+    mem,
+    pin::pin,
     sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
 
-use redis::{
-    AsyncConnectionConfig, Client, Cmd, RedisError, ServerErrorKind, Value,
-    aio::MultiplexedConnection,
+use redis::{Cmd, Pipeline, RedisError, ServerErrorKind, Value, aio::MultiplexedConnection};
+use tokio::sync::Notify;
+
+use super::{
+    connect::{self, Source},
+    failure::{self, Failure},
 };
+use crate::{error::SessionError, id::random_bytes};
 
-use super::Fault;
-use crate::error::{ErrorKind, SessionError};
-
-/// After a connection failed, requests fail at once for this long, rather than each trying on its own.
+/// After an attempt to connect failed, nobody tries for between half of this and one and a half of it. Of random length, so that
+/// a fleet does not knock in step.
 const REST: Duration = Duration::from_millis(50);
+
+/// What was found out about a server this long ago says nothing about it now.
+const KNOWN: Duration = Duration::from_secs(1);
 
 /// A connection that missed this many deadlines in a row is taken for half-open, and replaced.
 const SILENCES: u32 = 3;
 
+/// Of the attempts to reach a server that is known to be down, each fourth one has as long as a request; the others have this, so
+/// that one which hangs does not stand in the way when the server comes back.
+const SHORT_ATTEMPT: Duration = Duration::from_millis(125);
+
+/// A connection that the server answers but refuses to work on is replaced at most this often.
+const SHORTEST_LIFE: Duration = Duration::from_millis(250);
+
 pub(crate) struct Connection {
-    client: Client,
+    source: Source,
     slot: Mutex<Slot>,
-    /// Held while connecting, so that one request connects and the others wait for it. Asynchronous, since it is held
-    /// across that await on purpose.
-    connecting: tokio::sync::Mutex<()>,
+    attempt_ended: Notify,
+    /// Deadlines in a row that passed without an answer.
     silences: AtomicU32,
     /// The server behind the present connection does not know `SET … IFEQ`.
     no_conditional_set: AtomicBool,
+    /// In milliseconds.
+    patience: AtomicU64,
 }
 
 #[derive(Default)]
 struct Slot {
     open: Option<MultiplexedConnection>,
+    opened: Option<Instant>,
     /// Counts the connections, so that an error of an old one does not close the new one.
     generation: u64,
-    failed: Option<(Instant, SessionError)>,
+    attempting: bool,
+    /// Why the last attempt failed, if it did.
+    down: Option<Down>,
+}
+
+struct Down {
+    at: Instant,
+    rest: Duration,
+    attempts: u32,
+    error: SessionError,
 }
 
 impl Connection {
-    pub(crate) fn new(client: Client) -> Self {
-        Self {
-            client: without_delay(client),
+    pub(crate) fn new(source: Source) -> Arc<Self> {
+        Arc::new(Self {
+            source,
             slot: Mutex::default(),
-            connecting: tokio::sync::Mutex::default(),
+            attempt_ended: Notify::new(),
             silences: AtomicU32::new(0),
             no_conditional_set: AtomicBool::new(false),
-        }
+            patience: AtomicU64::new(500),
+        })
     }
 
-    pub(crate) async fn send(&self, command: &Cmd) -> Result<Value, Fault> {
-        self.exchange(command)
-            .await?
-            .map_err(|(error, _)| Fault::Failed(refused(&error)))
+    pub(crate) fn source(&self) -> Source {
+        self.source.clone()
     }
 
-    /// `None`: the server does not have the script.
-    pub(crate) async fn send_unless_missing(&self, command: &Cmd) -> Result<Option<Value>, Fault> {
-        match self.exchange(command).await? {
-            Ok(value) => Ok(Some(value)),
-            Err((_, Some(ServerErrorKind::NoScript))) => Ok(None),
-            Err((error, _)) => Err(Fault::Failed(refused(&error))),
-        }
+    /// How long a request waits at most.
+    pub(crate) fn set_patience(&self, patience: Duration) {
+        let millis = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+        self.patience.store(millis, Relaxed);
     }
 
     /// Whether `SET … IFEQ` is worth a try. That the server does not know it is found out once for each connection.
@@ -75,119 +102,163 @@ impl Connection {
         !self.no_conditional_set.load(Relaxed)
     }
 
-    /// `None`: the server does not know this form of SET.
-    pub(crate) async fn send_conditional_set(&self, command: &Cmd) -> Result<Option<Value>, Fault> {
-        match self.exchange(command).await? {
-            Ok(value) => Ok(Some(value)),
-            // `ERR syntax error`.
-            Err((_, Some(ServerErrorKind::ResponseError))) => {
-                self.no_conditional_set.store(true, Relaxed);
-                Ok(None)
-            }
-            Err((error, _)) => Err(Fault::Failed(refused(&error))),
-        }
+    pub(crate) fn note_no_conditional_set(&self) {
+        self.no_conditional_set.store(true, Relaxed);
     }
 
-    /// A deadline passed without an answer.
-    pub(crate) fn note_silence(&self) {
-        if self.silences.fetch_add(1, Relaxed) + 1 >= SILENCES {
-            self.silences.store(0, Relaxed);
-            self.slot().open = None;
-        }
-    }
-
-    /// The outer error: no answer. The inner one: the server's own.
-    async fn exchange(
-        &self,
-        command: &Cmd,
-    ) -> Result<Result<Value, (RedisError, Option<ServerErrorKind>)>, Fault> {
-        let ready = self.ready().map_err(Fault::Failed)?;
-        let (mut connection, generation) = match ready {
+    pub(crate) async fn send(self: &Arc<Self>, command: &Cmd) -> Result<Value, Failure> {
+        let (mut connection, generation) = match self.ready().map_err(Failure::Unsent)? {
             Some(ready) => ready,
             // Boxed, so that what is rare does not enlarge every request's future.
-            None => Box::pin(self.connect()).await.map_err(Fault::Failed)?,
+            None => Box::pin(self.connected()).await.map_err(Failure::Unsent)?,
+        };
+        let unanswered = Unanswered {
+            connection: self,
+            generation,
+            since: Instant::now(),
         };
         let reply = connection.send_packed_command(command).await;
-        let error = match reply.and_then(Value::extract_error) {
-            Ok(value) => {
-                if self.silences.load(Relaxed) != 0 {
-                    self.silences.store(0, Relaxed);
-                }
-                return Ok(Ok(value));
-            }
-            Err(error) => error,
+        mem::forget(unanswered);
+        if self.silences.load(Relaxed) != 0 {
+            self.silences.store(0, Relaxed);
+        }
+        reply
+            .and_then(Value::extract_error)
+            .map_err(|error| self.failed(error, generation))
+    }
+
+    /// Several commands, one right behind the other. Their replies may be errors of the server, for [`checked`](Self::checked).
+    pub(crate) async fn send_all(
+        self: &Arc<Self>,
+        commands: &Pipeline,
+    ) -> Result<Vec<Value>, Failure> {
+        let (mut connection, generation) = self.connected().await.map_err(Failure::Unsent)?;
+        let unanswered = Unanswered {
+            connection: self,
+            generation,
+            since: Instant::now(),
         };
-        match error.kind() {
+        let replies = connection
+            .send_packed_commands(commands, 0, commands.len())
+            .await;
+        mem::forget(unanswered);
+        replies.map_err(|error| self.failed(error, generation))
+    }
+
+    /// A reply of [`send_all`](Self::send_all).
+    pub(crate) fn checked(&self, reply: Value) -> Result<Value, Failure> {
+        let generation = self.slot().generation;
+        reply
+            .extract_error()
+            .map_err(|error| self.failed(error, generation))
+    }
+
+    fn failed(&self, error: RedisError, generation: u64) -> Failure {
+        let is_elsewhere = match error.kind() {
+            // A demoted master, or one that lost its own: ask the address again.
             redis::ErrorKind::Server(kind) => {
-                // A demoted master, or one that lost its own: ask the address again.
-                if matches!(
+                matches!(
                     kind,
                     ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown
-                ) {
-                    self.close(generation);
-                }
-                Ok(Err((error, Some(kind))))
+                )
             }
-            redis::ErrorKind::Extension => {
-                if matches!(error.code(), Some("NOAUTH" | "WRONGPASS")) {
-                    self.close(generation);
-                }
-                Ok(Err((error, None)))
-            }
+            redis::ErrorKind::Extension => matches!(error.code(), Some("NOAUTH" | "WRONGPASS")),
+            redis::ErrorKind::AuthenticationFailed => true,
             _ => {
                 self.close(generation);
-                Err(Fault::Dropped(unreachable(&error)))
+                return Failure::Lost(failure::unreachable(&error));
             }
+        };
+        if is_elsewhere && self.close_unless_new(generation) {
+            return Failure::Undone(failure::refused(&error, ""));
         }
+        Failure::Refused(error)
     }
 
-    async fn connect(&self) -> Result<(MultiplexedConnection, u64), SessionError> {
-        let _turn = self.connecting.lock().await;
-        // Whoever had the turn before may have connected, or failed to.
-        if let Some(ready) = self.ready()? {
-            return Ok(ready);
-        }
-        // The deadline of the whole step bounds both.
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(None)
-            .set_response_timeout(None);
-        let opened = self
-            .client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await;
-        let mut slot = self.slot();
-        match opened {
-            Ok(connection) => {
-                self.no_conditional_set.store(false, Relaxed);
-                slot.generation += 1;
-                slot.failed = None;
-                slot.open = Some(connection.clone());
-                Ok((connection, slot.generation))
-            }
-            Err(error) => {
-                let error = unreachable(&error);
-                slot.failed = Some((Instant::now(), error.clone()));
-                Err(error)
-            }
-        }
-    }
-
+    /// The connection, if it is there; an error, if the server is known to be down; else it is for the caller to connect.
     fn ready(&self) -> Result<Option<(MultiplexedConnection, u64)>, SessionError> {
         let slot = self.slot();
         if let Some(connection) = &slot.open {
             return Ok(Some((connection.clone(), slot.generation)));
         }
-        match &slot.failed {
-            Some((at, error)) if at.elapsed() < REST => Err(error.clone()),
+        match &slot.down {
+            Some(down) if down.fails_fast(slot.attempting) => Err(down.error.clone()),
             _ => Ok(None),
         }
     }
 
-    fn close(&self, generation: u64) {
+    /// The connection, once it is there.
+    async fn connected(self: &Arc<Self>) -> Result<(MultiplexedConnection, u64), SessionError> {
+        let mut waited = false;
+        loop {
+            let mut ended = pin!(self.attempt_ended.notified());
+            // From here on no end of an attempt is missed.
+            ended.as_mut().enable();
+            if let Some(ready) = self.ready()? {
+                return Ok(ready);
+            }
+            {
+                let mut slot = self.slot();
+                if let Some(down) = &slot.down
+                    && waited
+                {
+                    return Err(down.error.clone());
+                }
+                if slot.open.is_none() && !slot.attempting {
+                    slot.attempting = true;
+                    tokio::spawn(Attempt(self.clone()).run());
+                }
+            }
+            ended.await;
+            waited = true;
+        }
+    }
+
+    /// A deadline passed without an answer.
+    fn note_silence(&self, generation: u64) {
+        if self.silences.fetch_add(1, Relaxed) + 1 >= SILENCES {
+            self.silences.store(0, Relaxed);
+            self.close(generation);
+        }
+    }
+
+    pub(crate) fn close(&self, generation: u64) {
         let mut slot = self.slot();
         if slot.generation == generation {
             slot.open = None;
         }
+    }
+
+    /// Whether another connection may do better.
+    fn close_unless_new(&self, generation: u64) -> bool {
+        let mut slot = self.slot();
+        if slot.generation != generation {
+            return true;
+        }
+        let is_new = slot
+            .opened
+            .is_some_and(|opened| opened.elapsed() < SHORTEST_LIFE);
+        if !is_new {
+            slot.open = None;
+        }
+        !is_new
+    }
+
+    /// Whether it is open, and nobody waits in vain.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn answers(&self) -> bool {
+        self.silences.load(Relaxed) == 0 && self.slot().open.is_some()
+    }
+
+    /// Whether this is the connection that is in use.
+    #[cfg(feature = "sentinel")]
+    pub(crate) fn is_open(&self, generation: u64) -> bool {
+        let slot = self.slot();
+        slot.generation == generation && slot.open.is_some()
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_millis(self.patience.load(Relaxed))
     }
 
     fn slot(&self) -> MutexGuard<'_, Slot> {
@@ -195,57 +266,97 @@ impl Connection {
     }
 }
 
-/// Nagle's algorithm holds small commands back for the acknowledgement of the last; redis-rs leaves it on.
-fn without_delay(client: Client) -> Client {
-    let info = client.get_connection_info().clone();
-    let settings = info.tcp_settings().clone();
-    Client::open(info.set_tcp_settings(settings.set_nodelay(true))).unwrap_or(client)
-}
-
-fn unreachable(error: &RedisError) -> SessionError {
-    SessionError::new(
-        ErrorKind::Unavailable,
-        format!(
-            "Redis cannot be reached ({}); the session was left alone: check the client's address and credentials, and \
-             that the server is up",
-            what(error)
-        ),
-    )
-}
-
-fn refused(error: &RedisError) -> SessionError {
-    let mend = match error.code() {
-        Some("NOPERM") => {
-            "allow GETEX, GET, GETRANGE, SET, DEL, PEXPIRE, EVALSHA and EVAL on the layer's prefix in the user's ACL"
-        }
-        Some("WRONGTYPE") => {
-            "the session's key holds a list, a hash or the like: give the layer a prefix of its own"
-        }
-        Some("OOM") => "the server is at its maxmemory: raise it, or choose an eviction policy",
-        Some("READONLY") => "this server is a replica: connect to the master",
-        Some("NOAUTH" | "WRONGPASS") => "check the client's user and password",
-        Some("LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "BUSY") => {
-            "try again in a moment"
-        }
-        _ => "look into the server's log",
-    };
-    let kind = match error.code() {
-        Some("WRONGTYPE") => ErrorKind::Corrupt,
-        Some("LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "BUSY" | "READONLY") => {
-            ErrorKind::Unavailable
-        }
-        _ => ErrorKind::Refused,
-    };
-    SessionError::new(
-        kind,
-        format!("Redis answered with an error ({}): {mend}", what(error)),
-    )
-}
-
-/// The error's kind or code. Never its text: Redis echoes arguments, and with them ids and values.
-fn what(error: &RedisError) -> String {
-    match error.code() {
-        Some(code) => code.to_owned(),
-        None => error.category().to_owned(),
+impl Down {
+    fn fails_fast(&self, attempting: bool) -> bool {
+        let age = self.at.elapsed();
+        age < if attempting { KNOWN } else { self.rest }
     }
+}
+
+/// An attempt to connect. However it ends, a panic and the end of its runtime included, the next one may begin.
+struct Attempt(Arc<Connection>);
+
+impl Attempt {
+    async fn run(self) {
+        let connection = &self.0;
+        let (attempts, generation) = {
+            let slot = connection.slot();
+            let attempts = slot
+                .down
+                .as_ref()
+                .filter(|down| down.at.elapsed() < KNOWN)
+                .map_or(0, |down| down.attempts);
+            (attempts, slot.generation + 1)
+        };
+        let patience = match attempts % 4 {
+            0 => connection.patience(),
+            _ => connection.patience().min(SHORT_ATTEMPT),
+        };
+        // When the server closes the connection, nobody need fail to find that out.
+        let closed = {
+            let connection = Arc::downgrade(connection);
+            move || {
+                if let Some(connection) = Weak::upgrade(&connection) {
+                    connection.close(generation);
+                }
+            }
+        };
+        let opened =
+            tokio::time::timeout(patience, connect::open(&connection.source, closed)).await;
+        let error = match opened {
+            Ok(Ok(open)) => {
+                connection.no_conditional_set.store(false, Relaxed);
+                connection.silences.store(0, Relaxed);
+                let mut slot = connection.slot();
+                slot.generation = generation;
+                slot.down = None;
+                slot.open = Some(open.connection);
+                slot.opened = Some(Instant::now());
+                drop(slot);
+                #[cfg(feature = "sentinel")]
+                if let Some((sentinels, address)) = open.master {
+                    super::sentinel::watch(sentinels, connection, generation, address);
+                }
+                return;
+            }
+            Ok(Err(error)) => error,
+            Err(_) => failure::silent(patience),
+        };
+        connection.slot().down = Some(Down {
+            at: Instant::now(),
+            rest: REST.mul_f64(0.5 + share()),
+            attempts: attempts + 1,
+            error,
+        });
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.0.slot().attempting = false;
+        self.0.attempt_ended.notify_waiters();
+    }
+}
+
+/// A command that is on its way. Dropped without an answer after most of a request's time, it counts as a silence; a client that
+/// leaves early says nothing about the server.
+struct Unanswered<'a> {
+    connection: &'a Connection,
+    generation: u64,
+    since: Instant,
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if self.since.elapsed() >= self.connection.patience().mul_f64(0.75) {
+            self.connection.note_silence(self.generation);
+        }
+    }
+}
+
+/// A random number between 0 and 1. Without randomness from the system nothing else works either, so then it is the middle.
+fn share() -> f64 {
+    random_bytes().map_or(0.5, |bytes| {
+        f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
+    })
 }

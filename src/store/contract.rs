@@ -9,7 +9,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use self::support::server::Server;
-use super::{Created, Destroyed, Fault, MemoryStore, Outcome, RedisStore, Rotation, Store};
+use super::{
+    Created, Destroyed, Fault, MemoryStore, Outcome, RedisStore, Rotation, Store,
+    connect::{Servers, Source},
+    link::Link,
+};
 use crate::record::{Record, Stored, tombstone};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -22,7 +26,9 @@ fn version(number: u64) -> Bytes {
 
 async fn stores() -> (Vec<(&'static str, Store)>, Server) {
     let server = Server::start().await;
-    let redis = RedisStore::new(server.client());
+    let redis = RedisStore::new(Link::server(Source::new(Servers::one(
+        server.client().get_connection_info().clone(),
+    ))));
     let stores = vec![
         ("memory", Store::Memory(MemoryStore::default())),
         ("redis", Store::Redis(redis)),
@@ -129,7 +135,10 @@ async fn destroy_takes_every_version_and_spares_a_tombstone() {
 #[tokio::test]
 async fn a_rotation_moves_the_session_and_leaves_a_tombstone() {
     let (stores, server) = stores().await;
-    let two_steps = RedisStore::new(server.client()).with_last_write_wins();
+    let two_steps = RedisStore::new(Link::server(Source::new(Servers::one(
+        server.client().get_connection_info().clone(),
+    ))))
+    .with_last_write_wins();
     let two_steps = ("redis, in two steps", Store::Redis(two_steps));
     for (name, store) in stores.into_iter().chain([two_steps]) {
         let exact = name != "redis, in two steps";
@@ -253,7 +262,9 @@ async fn any_bytes_go_in_and_come_out() {
 #[tokio::test]
 async fn a_key_that_is_no_string_is_an_error_and_left_alone() {
     let server = Server::start().await;
-    let store = Store::Redis(RedisStore::new(server.client()));
+    let store = Store::Redis(RedisStore::new(Link::server(Source::new(Servers::one(
+        server.client().get_connection_info().clone(),
+    )))));
     server.command::<i64>(&["RPUSH", "k", "a"]).await;
     let answers = [
         store.load("k", LONG).await.map(drop),
@@ -271,7 +282,9 @@ async fn a_key_that_is_no_string_is_an_error_and_left_alone() {
 #[tokio::test]
 async fn a_server_that_forgets_its_scripts_between_steps_is_not_noticed() {
     let server = Server::start().await;
-    let store = Store::Redis(RedisStore::new(server.client()));
+    let store = Store::Redis(RedisStore::new(Link::server(Source::new(Servers::one(
+        server.client().get_connection_info().clone(),
+    )))));
     store.create("k", &version(0), LONG).await.expect("created");
     for number in 0..10 {
         server.command::<String>(&["SCRIPT", "FLUSH"]).await;

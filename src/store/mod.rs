@@ -2,11 +2,18 @@
 //!
 //! All steps may be repeated after a broken connection: a step that was carried out recognises itself.
 
+#[cfg(feature = "cluster")]
+mod cluster;
+mod connect;
 mod connection;
 #[cfg(test)]
 mod contract;
+mod failure;
+mod link;
 mod memory;
 mod redis;
+#[cfg(feature = "sentinel")]
+mod sentinel;
 #[cfg(test)]
 pub(crate) mod stepped;
 
@@ -18,7 +25,16 @@ use std::{
 
 use bytes::Bytes;
 
-pub(crate) use self::{memory::MemoryStore, redis::RedisStore};
+#[cfg(feature = "cluster")]
+pub(crate) use self::cluster::Cluster;
+#[cfg(feature = "sentinel")]
+pub(crate) use self::sentinel::Sentinels;
+pub(crate) use self::{
+    connect::{Servers, Source},
+    link::Link,
+    memory::MemoryStore,
+    redis::{RedisStore, ReplicaAcks},
+};
 use crate::error::SessionError;
 
 #[derive(Clone)]
@@ -93,6 +109,16 @@ macro_rules! each_store {
 }
 
 impl Store {
+    /// How long a request waits at most.
+    pub(crate) fn set_patience(&self, patience: Duration) {
+        match self {
+            Self::Redis(store) => store.set_patience(patience),
+            Self::Memory(_) => {}
+            #[cfg(test)]
+            Self::Stepped(_) => {}
+        }
+    }
+
     /// The value under `key`, which now lives for `lifetime` from here.
     pub(crate) async fn load(&self, key: &str, lifetime: Duration) -> Result<Option<Bytes>, Fault> {
         each_store!(self, store => store.load(key, lifetime).await)
@@ -164,42 +190,11 @@ impl Store {
     /// Moves a session, so that at no moment neither key has it.
     pub(crate) async fn rotate(&self, rotation: &Rotation<'_>) -> Result<Outcome, Fault> {
         match self {
-            Self::Redis(store) if store.rotates_in_one_step() => store.rotate(rotation).await,
+            Self::Redis(store) => store.rotate(rotation).await,
             Self::Memory(store) => store.rotate(rotation),
             #[cfg(test)]
-            Self::Stepped(store) if store.rotates_in_one_step() => store.rotate(rotation).await,
-            #[cfg(test)]
-            Self::Stepped(_) => self.rotate_in_two_steps(rotation).await,
-            Self::Redis(_) => self.rotate_in_two_steps(rotation).await,
+            Self::Stepped(store) => store.rotate(rotation).await,
         }
-    }
-
-    /// The same with steps on one key each: the new one first, so that a crash in between leaves the old one.
-    async fn rotate_in_two_steps(&self, rotation: &Rotation<'_>) -> Result<Outcome, Fault> {
-        let Rotation {
-            from,
-            expected,
-            to,
-            value,
-            lifetime,
-            tombstone,
-            tombstone_lifetime,
-        } = rotation;
-        match self.create(to, value, *lifetime).await? {
-            Created::Yes => {}
-            Created::Taken => return Err(Fault::Failed(SessionError::id_taken())),
-        }
-        let outcome = self
-            .save(from, expected, tombstone, *tombstone_lifetime)
-            .await?;
-        match outcome {
-            Outcome::Saved => {}
-            // Nobody knows the new id yet, so nobody misses it.
-            Outcome::Conflict(_) | Outcome::Gone => {
-                self.destroy(to).await?;
-            }
-        }
-        Ok(outcome)
     }
 
     /// `work`, but no longer than `deadline`. Pinned by the caller, for an argument of an asynchronous function is stored twice.
@@ -226,4 +221,37 @@ impl Store {
             Self::Stepped(_) => {}
         }
     }
+}
+
+/// A rotation in steps on one key each: the new one first, so that a crash in between leaves the old one.
+async fn rotate_in_two_steps<'a, C, S, D>(
+    rotation: &Rotation<'a>,
+    create: impl FnOnce(&'a str, &'a Bytes, Duration) -> C,
+    save: impl FnOnce(&'a str, &'a [u8], &'a Bytes, Duration) -> S,
+    destroy: impl FnOnce(&'a str) -> D,
+) -> Result<Outcome, Fault>
+where
+    C: Future<Output = Result<Created, Fault>>,
+    S: Future<Output = Result<Outcome, Fault>>,
+    D: Future<Output = Result<Destroyed, Fault>>,
+{
+    match create(rotation.to, rotation.value, rotation.lifetime).await? {
+        Created::Yes => {}
+        Created::Taken => return Err(Fault::Failed(SessionError::id_taken())),
+    }
+    let outcome = save(
+        rotation.from,
+        rotation.expected,
+        rotation.tombstone,
+        rotation.tombstone_lifetime,
+    )
+    .await?;
+    match outcome {
+        Outcome::Saved => {}
+        // Nobody knows the new id yet, so nobody misses it.
+        Outcome::Conflict(_) | Outcome::Gone => {
+            destroy(rotation.to).await?;
+        }
+    }
+    Ok(outcome)
 }

@@ -1,11 +1,19 @@
 //! The contract in Redis commands: one command a step, and a script where a step must look before it writes.
 
+mod script;
+
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use ::redis::{Cmd, Script, Value};
+use ::redis::{Cmd, ServerErrorKind, Value};
 use bytes::Bytes;
 
-use super::{Created, Destroyed, Fault, Outcome, Rotation, connection::Connection};
+use self::script::{Program, Scripts};
+use super::{
+    Created, Destroyed, Fault, Outcome, Rotation,
+    connect::Password,
+    failure::{self, Failure},
+    link::Link,
+};
 use crate::{
     error::{ErrorKind, SessionError},
     record::{fingerprint, same_version},
@@ -13,80 +21,39 @@ use crate::{
 
 #[derive(Clone)]
 pub(crate) struct RedisStore {
-    connection: Arc<Connection>,
+    link: Link,
     /// `None`: last write wins.
     scripts: Option<Arc<Scripts>>,
+    acks: Option<ReplicaAcks>,
 }
 
-struct Scripts {
-    save: Program,
-    delete: Program,
-    destroy: Program,
-    rotate: Program,
+/// Replicas that are asked whether they have a write.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReplicaAcks {
+    pub(crate) replicas: usize,
+    pub(crate) timeout: Duration,
+    pub(crate) every_write: bool,
 }
 
-/// A script with its size on the wire, so that a command is allocated once.
-struct Program {
-    source: &'static str,
-    hash: String,
+/// Whether a failover may undo a write that was acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Weight {
+    /// A change: at worst its user makes it again.
+    Usual,
+    /// A logout or a rotation, without which somebody keeps an access that was taken away.
+    Grave,
 }
 
 /// Up to this size, in bytes, a version is compared as a whole where the server can do so by itself (Valkey 8.1, Redis 8.4): it
 /// costs the server a fifth less than the script, whatever the size, but the old version travels along.
 const SMALL: usize = 4096;
 
-/// 26 is the length of the fingerprint that every version of ours begins with.
-///
-/// Compares by GETRANGE, so that a large session does not pass through Lua only to have its first 26 bytes looked at.
-/// A key that holds an empty string counts as gone.
-const SAVE: &str = "\
-local head = redis.call('GETRANGE', KEYS[1], 0, #ARGV[1] - 1)
-if head == ARGV[1] then
-  redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
-  return 1
-end
-if head == '' then return 0 end
-local stored = redis.call('GET', KEYS[1])
-if string.sub(stored, 1, 26) == string.sub(ARGV[2], 1, 26) then return 1 end
-return stored";
-
-const DELETE: &str = "\
-local head = redis.call('GETRANGE', KEYS[1], 0, #ARGV[1] - 1)
-if head == ARGV[1] then
-  redis.call('DEL', KEYS[1])
-  return 1
-end
-if head == '' then return 0 end
-return redis.call('GET', KEYS[1])";
-
-/// `,\"_rotated\":` follows the fingerprint of a tombstone, and of nothing else.
-const DESTROY: &str = "\
-if redis.call('GETRANGE', KEYS[1], 26, 37) == ',\"_rotated\":' then return 0 end
-redis.call('DEL', KEYS[1])
-return 1";
-
-const ROTATE: &str = "\
-local head = redis.call('GETRANGE', KEYS[1], 0, #ARGV[1] - 1)
-if head == ARGV[1] then
-  redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
-  redis.call('SET', KEYS[1], ARGV[4], 'PX', ARGV[5])
-  return 1
-end
-if head == '' then return 0 end
-local stored = redis.call('GET', KEYS[1])
-if stored == ARGV[4] then return 1 end
-return stored";
-
 impl RedisStore {
-    pub(crate) fn new(client: ::redis::Client) -> Self {
+    pub(crate) fn new(link: Link) -> Self {
         Self {
-            connection: Arc::new(Connection::new(client)),
-            scripts: Some(Arc::new(Scripts {
-                save: Program::new(SAVE),
-                delete: Program::new(DELETE),
-                destroy: Program::new(DESTROY),
-                rotate: Program::new(ROTATE),
-            })),
+            link,
+            scripts: Some(Arc::new(Scripts::new())),
+            acks: None,
         }
     }
 
@@ -97,10 +64,26 @@ impl RedisStore {
         }
     }
 
+    pub(crate) fn with_replica_acks(self, acks: Option<ReplicaAcks>) -> Self {
+        Self { acks, ..self }
+    }
+
+    pub(crate) fn with_password(self, password: Password) -> Self {
+        Self {
+            link: self.link.with_password(password),
+            ..self
+        }
+    }
+
+    /// How long a request waits at most, which tells a slow server from a silent one.
+    pub(crate) fn set_patience(&self, patience: Duration) {
+        self.link.set_patience(patience);
+    }
+
     pub(crate) async fn load(&self, key: &str, lifetime: Duration) -> Result<Option<Bytes>, Fault> {
         let mut command = command("GETEX", &[key.as_bytes()]);
         command.arg("PX").arg(millis(lifetime));
-        match self.connection.send(&command).await? {
+        match self.send(key, &command).await? {
             Value::Nil => Ok(None),
             Value::BulkString(bytes) => Ok(Some(bytes.into())),
             _ => Err(unexpected()),
@@ -110,7 +93,7 @@ impl RedisStore {
     pub(crate) async fn touch(&self, key: &str, lifetime: Duration) -> Result<(), Fault> {
         let mut command = command("PEXPIRE", &[key.as_bytes()]);
         command.arg(millis(lifetime));
-        self.connection.send(&command).await.map(drop)
+        self.send(key, &command).await.map(drop)
     }
 
     pub(crate) async fn create(
@@ -119,16 +102,22 @@ impl RedisStore {
         value: &Bytes,
         lifetime: Duration,
     ) -> Result<Created, Fault> {
+        self.create_as(Weight::Usual, key, value, lifetime).await
+    }
+
+    async fn create_as(
+        &self,
+        weight: Weight,
+        key: &str,
+        value: &Bytes,
+        lifetime: Duration,
+    ) -> Result<Created, Fault> {
         let mut set = command("SET", &[key.as_bytes(), value]);
         set.arg("PX").arg(millis(lifetime)).arg("NX");
-        match self.connection.send(&set).await? {
+        match self.write(weight, key, &set).await? {
             Value::Okay => Ok(Created::Yes),
             // An id is random, so this is our own first try, whose answer a broken connection swallowed; but look.
-            Value::Nil => match self
-                .connection
-                .send(&command("GET", &[key.as_bytes()]))
-                .await?
-            {
+            Value::Nil => match self.send(key, &command("GET", &[key.as_bytes()])).await? {
                 Value::BulkString(stored) if same_version(&stored, value) => Ok(Created::Yes),
                 _ => Ok(Created::Taken),
             },
@@ -143,68 +132,91 @@ impl RedisStore {
         value: &Bytes,
         lifetime: Duration,
     ) -> Result<Outcome, Fault> {
+        self.save_as(Weight::Usual, key, expected, value, lifetime)
+            .await
+    }
+
+    async fn save_as(
+        &self,
+        weight: Weight,
+        key: &str,
+        expected: &[u8],
+        value: &Bytes,
+        lifetime: Duration,
+    ) -> Result<Outcome, Fault> {
         let Some(scripts) = &self.scripts else {
             // XX, since even where the last write wins it must not undo a logout.
             let mut command = command("SET", &[key.as_bytes(), value]);
             command.arg("PX").arg(millis(lifetime)).arg("XX");
-            return match self.connection.send(&command).await? {
+            return match self.write(weight, key, &command).await? {
                 Value::Okay => Ok(Outcome::Saved),
                 Value::Nil => Ok(Outcome::Gone),
                 _ => Err(unexpected()),
             };
         };
-        if expected.len() <= SMALL && self.connection.may_know_conditional_set() {
+        if expected.len() <= SMALL && self.link.may_know_conditional_set() {
             let mut set = command("SET", &[key.as_bytes(), value]);
             set.arg("IFEQ")
                 .arg(expected)
                 .arg("PX")
                 .arg(millis(lifetime));
-            // Anything but success is for the script to look into.
-            if let Some(Value::Okay) = self.connection.send_conditional_set(&set).await? {
-                return Ok(Outcome::Saved);
+            match self.exchange(weight, key, &set).await {
+                Ok(Value::Okay) => return Ok(Outcome::Saved),
+                // Anything but success is for the script to look into.
+                Ok(_) => {}
+                Err(failure) if failure.is(ServerErrorKind::ResponseError) => {
+                    // `ERR syntax error`.
+                    self.link.note_no_conditional_set();
+                }
+                Err(failure) => return Err(failure.into_fault(key)),
             }
         }
         let lifetime = millis(lifetime).to_string();
         let arguments = [fingerprint(expected), value, lifetime.as_bytes()];
-        outcome(self.run(&scripts.save, &[key], &arguments).await?)
+        outcome(self.run(weight, &scripts.save, &[key], &arguments).await?)
     }
 
     pub(crate) async fn delete(&self, key: &str, expected: &[u8]) -> Result<Outcome, Fault> {
-        let reply = match &self.scripts {
+        let weight = Weight::Usual;
+        outcome(match &self.scripts {
             Some(scripts) => {
-                self.run(&scripts.delete, &[key], &[fingerprint(expected)])
+                let arguments = [fingerprint(expected)];
+                self.run(weight, &scripts.delete, &[key], &arguments)
                     .await?
             }
             None => {
-                self.connection
-                    .send(&command("DEL", &[key.as_bytes()]))
+                self.write(weight, key, &command("DEL", &[key.as_bytes()]))
                     .await?
             }
-        };
-        outcome(reply)
+        })
     }
 
     pub(crate) async fn destroy(&self, key: &str) -> Result<Destroyed, Fault> {
+        let weight = Weight::Grave;
         let Some(scripts) = &self.scripts else {
-            self.connection
-                .send(&command("DEL", &[key.as_bytes()]))
+            self.write(weight, key, &command("DEL", &[key.as_bytes()]))
                 .await?;
             return Ok(Destroyed::Yes);
         };
-        match self.run(&scripts.destroy, &[key], &[]).await? {
+        match self.run(weight, &scripts.destroy, &[key], &[]).await? {
             Value::Int(1) => Ok(Destroyed::Yes),
             Value::Int(0) => Ok(Destroyed::Retired),
             _ => Err(unexpected()),
         }
     }
 
-    pub(crate) fn rotates_in_one_step(&self) -> bool {
-        self.scripts.is_some()
-    }
-
     pub(crate) async fn rotate(&self, rotation: &Rotation<'_>) -> Result<Outcome, Fault> {
-        let Some(scripts) = &self.scripts else {
-            return Err(unexpected());
+        // Without scripts, or with keys in two slots, each key is a step.
+        let Some(scripts) = self.scripts.as_ref().filter(|_| !self.link.is_in_slots()) else {
+            return super::rotate_in_two_steps(
+                rotation,
+                |key, value, lifetime| self.create_as(Weight::Grave, key, value, lifetime),
+                |key, expected, value, lifetime| {
+                    self.save_as(Weight::Grave, key, expected, value, lifetime)
+                },
+                |key| self.destroy(key),
+            )
+            .await;
         };
         let lifetime = millis(rotation.lifetime).to_string();
         let tombstone_lifetime = millis(rotation.tombstone_lifetime).to_string();
@@ -215,10 +227,11 @@ impl RedisStore {
             rotation.tombstone,
             tombstone_lifetime.as_bytes(),
         ];
-        outcome(
-            self.run(&scripts.rotate, &[rotation.from, rotation.to], &arguments)
-                .await?,
-        )
+        let keys = [rotation.from, rotation.to];
+        let reply = self
+            .run(Weight::Grave, &scripts.rotate, &keys, &arguments)
+            .await?;
+        outcome(reply)
     }
 
     pub(crate) async fn within<T>(
@@ -228,65 +241,63 @@ impl RedisStore {
     ) -> Result<T, SessionError> {
         match tokio::time::timeout(deadline, work).await {
             Ok(result) => result,
-            Err(_) => {
-                self.connection.note_silence();
-                Err(SessionError::new(
-                    ErrorKind::Unavailable,
-                    format!(
-                        "Redis did not answer within {deadline:?}; the session was left alone: check that the server is up, \
-                         and how slow it is, before raising the deadline"
-                    ),
-                ))
-            }
+            Err(_) => Err(SessionError::new(
+                ErrorKind::Unavailable,
+                format!(
+                    "Redis did not answer within {deadline:?}; the session was left alone: check that the server is up, and \
+                     how slow it is, before raising the deadline"
+                ),
+            )),
         }
     }
 
     /// EVALSHA, and the whole script only when the server does not have it (any more).
     async fn run(
         &self,
+        weight: Weight,
         program: &Program,
         keys: &[&str],
         arguments: &[&[u8]],
     ) -> Result<Value, Fault> {
-        match self
-            .connection
-            .send_unless_missing(&program.invocation("EVALSHA", &program.hash, keys, arguments))
-            .await?
-        {
-            Some(reply) => Ok(reply),
-            None => {
-                self.connection
-                    .send(&program.invocation("EVAL", program.source, keys, arguments))
-                    .await
+        let short = program.invocation("EVALSHA", program.hash(), keys, arguments);
+        match self.exchange(weight, keys[0], &short).await {
+            Err(failure) if failure.is(ServerErrorKind::NoScript) => {
+                let whole = program.invocation("EVAL", program.source(), keys, arguments);
+                self.write(weight, keys[0], &whole).await
             }
-        }
-    }
-}
-
-impl Program {
-    fn new(source: &'static str) -> Self {
-        Self {
-            source,
-            hash: Script::new(source).get_hash().to_owned(),
+            reply => reply.map_err(|failure| failure.into_fault(keys[0])),
         }
     }
 
-    fn invocation(&self, verb: &str, script: &str, keys: &[&str], arguments: &[&[u8]]) -> Cmd {
-        let size = keys.iter().map(|key| key.len()).sum::<usize>()
-            + arguments
-                .iter()
-                .map(|argument| argument.len())
-                .sum::<usize>();
-        let count = 3 + keys.len() + arguments.len();
-        let mut command = Cmd::with_capacity(count, verb.len() + script.len() + 1 + size);
-        command.arg(verb).arg(script).arg(keys.len());
-        for key in keys {
-            command.arg(*key);
+    /// `key` is the one that an error is about.
+    async fn send(&self, key: &str, command: &Cmd) -> Result<Value, Fault> {
+        self.link
+            .send(key, command)
+            .await
+            .map_err(|failure| failure.into_fault(key))
+    }
+
+    async fn write(&self, weight: Weight, key: &str, command: &Cmd) -> Result<Value, Fault> {
+        self.exchange(weight, key, command)
+            .await
+            .map_err(|failure| failure.into_fault(key))
+    }
+
+    async fn exchange(&self, weight: Weight, key: &str, command: &Cmd) -> Result<Value, Failure> {
+        let Some(acks) = self
+            .acks
+            .filter(|acks| acks.every_write || weight == Weight::Grave)
+        else {
+            return self.link.send(key, command).await;
+        };
+        // What is rare is boxed, so that it does not enlarge every request's future.
+        let (reply, confirmed) = Box::pin(self.link.send_and_wait(key, command, acks)).await?;
+        // Where nothing was written there is nothing to confirm.
+        let was_written = matches!(reply, Value::Okay | Value::Int(1));
+        if was_written && confirmed < acks.replicas {
+            return Err(Failure::Unconfirmed(failure::unconfirmed(confirmed, acks)));
         }
-        for argument in arguments {
-            command.arg(*argument);
-        }
-        command
+        Ok(reply)
     }
 }
 
@@ -321,8 +332,5 @@ fn millis(lifetime: Duration) -> u64 {
 }
 
 fn unexpected() -> Fault {
-    Fault::Failed(SessionError::new(
-        ErrorKind::Refused,
-        "the server answered in a way that Redis and Valkey do not: check what listens at the address of the client",
-    ))
+    Fault::Failed(failure::unexpected())
 }

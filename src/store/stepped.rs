@@ -90,10 +90,6 @@ impl SteppedStore {
         &self.memory
     }
 
-    pub(crate) fn rotates_in_one_step(&self) -> bool {
-        !matches!(self.protocol, Protocol::TwoStepRotation)
-    }
-
     pub(crate) async fn load(&self, key: &str, lifetime: Duration) -> Result<Option<Bytes>, Fault> {
         self.step(self.memory.load(key, lifetime)).await
     }
@@ -144,6 +140,15 @@ impl SteppedStore {
     }
 
     pub(crate) async fn rotate(&self, rotation: &Rotation<'_>) -> Result<Outcome, Fault> {
+        if self.protocol == Protocol::TwoStepRotation {
+            return super::rotate_in_two_steps(
+                rotation,
+                |key, value, lifetime| self.create(key, value, lifetime),
+                |key, expected, value, lifetime| self.save(key, expected, value, lifetime),
+                |key| self.destroy(key),
+            )
+            .await;
+        }
         if self.protocol == Protocol::RetireBeforeCreate {
             let Rotation {
                 from,

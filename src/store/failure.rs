@@ -1,0 +1,239 @@
+//! What an error of the client or the server means for a session, in words that name the mend.
+//!
+//! Never the server's own text: Redis echoes arguments, and with them ids, values and passwords.
+
+use std::{error::Error, sync::Arc};
+
+use redis::{RedisError, ServerErrorKind};
+
+use super::{Fault, redis::ReplicaAcks};
+use crate::error::{ErrorKind, SessionError};
+
+/// A command that got no answer of the kind that was asked for.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The connection broke underneath: the command may have been carried out, or not.
+    Lost(SessionError),
+    /// Not carried out, and worth another try: over a new connection, or at another node.
+    Undone(SessionError),
+    /// There is no connection, and the command was never sent.
+    Unsent(SessionError),
+    /// The server's own answer.
+    Refused(RedisError),
+    /// Carried out, but not on as many servers as were asked for.
+    Unconfirmed(SessionError),
+    /// An answer that makes no sense.
+    Unexpected(SessionError),
+}
+
+impl Failure {
+    /// Whether the server answered with this error.
+    pub(crate) fn is(&self, kind: ServerErrorKind) -> bool {
+        matches!(self, Self::Refused(error) if error.kind() == redis::ErrorKind::Server(kind))
+    }
+
+    #[cfg(feature = "cluster")]
+    pub(crate) fn into_error(self) -> SessionError {
+        self.into_fault("").into_error()
+    }
+
+    /// `key` is the one that the command was about.
+    pub(crate) fn into_fault(self, key: &str) -> Fault {
+        match self {
+            Self::Lost(error) | Self::Undone(error) => Fault::Dropped(error),
+            Self::Unsent(error) | Self::Unconfirmed(error) | Self::Unexpected(error) => {
+                Fault::Failed(error)
+            }
+            Self::Refused(error) => Fault::Failed(refused(&error, key)),
+        }
+    }
+}
+
+/// Why no connection came about.
+pub(crate) fn unreachable(error: &RedisError) -> SessionError {
+    let mend = if is_tls(error) {
+        "check the certificate, the CA that the client trusts, the host name in its address, and that this port speaks TLS"
+    } else if let Some("WRONGPASS" | "NOAUTH") = error.code() {
+        "check the client's user and password"
+    } else if says(error, "max number of clients") {
+        "the server has as many connections as its maxclients allows"
+    } else {
+        "check the client's address and credentials, and that the server is up"
+    };
+    SessionError::new(
+        ErrorKind::Unavailable,
+        format!(
+            "Redis cannot be reached ({}); the session was left alone: {mend}",
+            cause(error)
+        ),
+    )
+}
+
+/// Why nobody tries at the moment, or tries in vain.
+pub(crate) fn silent(patience: std::time::Duration) -> SessionError {
+    SessionError::new(
+        ErrorKind::Unavailable,
+        format!(
+            "Redis cannot be reached (no answer to connecting within {patience:?}); the session was left alone: check the \
+             client's address, and that the server is up"
+        ),
+    )
+}
+
+/// Why Sentinel was of no help.
+#[cfg(feature = "sentinel")]
+pub(crate) fn no_master(error: &RedisError) -> SessionError {
+    let mend = match error.kind() {
+        redis::ErrorKind::MasterNameNotFoundBySentinel => {
+            "no sentinel knows a master of this name that is up: check the name, and whether a failover is under way"
+        }
+        _ => {
+            "check the addresses and credentials of the sentinels and of the master, and that they are up"
+        }
+    };
+    SessionError::new(
+        ErrorKind::Unavailable,
+        format!(
+            "Sentinel gave no master ({}); the session was left alone: {mend}",
+            cause(error)
+        ),
+    )
+}
+
+/// The cluster has nobody for a key.
+#[cfg(feature = "cluster")]
+pub(crate) fn no_slot() -> SessionError {
+    SessionError::new(
+        ErrorKind::Unavailable,
+        "no server of the cluster has the slot of this session; it was left alone: check with `redis-cli cluster info` that all slots \
+         are served, and that this is a cluster",
+    )
+}
+
+/// What the server's own error says. `key` is the one that the command was about.
+pub(crate) fn refused(error: &RedisError, key: &str) -> SessionError {
+    let code = error.code().unwrap_or_default();
+    let mend = match code {
+        "NOPERM" => return forbidden(error, key),
+        // How scripts were told before Redis 7.
+        _ if says(error, "can't run this command") || says(error, "no permission") => {
+            return forbidden(error, key);
+        }
+        "WRONGTYPE" => {
+            "the session's key holds a list, a hash or the like: give the layer a prefix of its own"
+        }
+        "OOM" => "the server is at its maxmemory: raise it, or choose an eviction policy",
+        "READONLY" => "this server is a replica: connect to the master",
+        "NOAUTH" | "WRONGPASS" => "check the client's user and password",
+        "MOVED" | "ASK" | "CROSSSLOT" => {
+            "this server is part of a cluster: use RedisSessionLayer::cluster"
+        }
+        "LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "BUSY" => "try again in a moment",
+        "MISCONF" | "NOREPLICAS" => {
+            "the server refuses writes that it could not keep: look at its disk and its replicas"
+        }
+        _ => "look into the server's log",
+    };
+    let kind = match code {
+        "WRONGTYPE" => ErrorKind::Corrupt,
+        "LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "BUSY" | "READONLY" => {
+            ErrorKind::Unavailable
+        }
+        _ => ErrorKind::Refused,
+    };
+    SessionError::new(
+        kind,
+        format!("Redis answered with an error ({}): {mend}", what(error)),
+    )
+}
+
+pub(crate) fn unexpected() -> SessionError {
+    SessionError::new(
+        ErrorKind::Refused,
+        "the server answered in a way that Redis and Valkey do not: check what listens at the address of the client",
+    )
+}
+
+pub(crate) fn unconfirmed(confirmed: usize, acks: ReplicaAcks) -> SessionError {
+    let ReplicaAcks {
+        replicas, timeout, ..
+    } = acks;
+    SessionError::new(
+        ErrorKind::Unconfirmed,
+        format!(
+            "the change was made, but only {confirmed} of {replicas} replicas confirmed it within {timeout:?}, so a failover may \
+             undo it: try again, and look at the replicas"
+        ),
+    )
+}
+
+/// Names the permission: the command, or the keys.
+fn forbidden(error: &RedisError, key: &str) -> SessionError {
+    let text = text_of(error);
+    // `… no permissions to run the 'getex' command`; from a script it may read `… can't run this command`.
+    let command = text
+        .split_once("run the '")
+        .and_then(|(_, rest)| rest.split('\'').next())
+        .filter(|name| {
+            name.bytes()
+                .all(|byte| byte.is_ascii_alphabetic() || byte == b'|')
+        });
+    let prefix = &key[..key.len().saturating_sub(36)];
+    let missing = match command {
+        Some(command) => format!("the command {}", command.to_ascii_uppercase()),
+        None if text.contains("key") => format!("the keys {prefix}*"),
+        None => "one of the commands below".to_owned(),
+    };
+    SessionError::new(
+        ErrorKind::Refused,
+        format!(
+            "Redis answered with an error (NOPERM): the ACL forbids this user {missing}; the layer needs ~{prefix}* +getex \
+             +get +getrange +set +del +pexpire +eval +evalsha"
+        ),
+    )
+}
+
+/// The cause of a failed connection. Errors of this side hold no secret; the server's may.
+fn cause(error: &RedisError) -> String {
+    if error.is_io_error()
+        && let Some(source) = io_error(error)
+    {
+        return source.to_string();
+    }
+    what(error)
+}
+
+/// The error's code or kind.
+fn what(error: &RedisError) -> String {
+    match error.kind() {
+        redis::ErrorKind::Server(ServerErrorKind::ResponseError) => "ERR".to_owned(),
+        _ => match error.code() {
+            Some(code) => code.to_owned(),
+            None => error.category().to_owned(),
+        },
+    }
+}
+
+fn is_tls(error: &RedisError) -> bool {
+    io_error(error).is_some_and(|error| {
+        error.kind() == std::io::ErrorKind::InvalidData || error.to_string().contains("certificate")
+    })
+}
+
+fn io_error(error: &RedisError) -> Option<&std::io::Error> {
+    let source = error.source()?;
+    // redis-rs keeps its cause in an `Arc`, which is an error itself.
+    match source.downcast_ref::<Arc<dyn Error + Send + Sync>>() {
+        Some(shared) => shared.downcast_ref(),
+        None => source.downcast_ref(),
+    }
+}
+
+fn says(error: &RedisError, words: &str) -> bool {
+    text_of(error).contains(words)
+}
+
+/// For looking into, never for showing.
+fn text_of(error: &RedisError) -> String {
+    error.to_string()
+}

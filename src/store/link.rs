@@ -1,0 +1,173 @@
+//! The way to the servers, whichever they are: one server, the master that Sentinel names, or a cluster.
+
+use std::{sync::Arc, time::Duration};
+
+use redis::{Cmd, Pipeline, Value};
+
+use super::{
+    connect::{Password, Source},
+    connection::Connection,
+    failure::{self, Failure},
+    redis::ReplicaAcks,
+};
+
+#[derive(Clone)]
+pub(crate) enum Link {
+    Server(Server),
+    #[cfg(feature = "cluster")]
+    Cluster(Arc<super::cluster::Cluster>),
+}
+
+/// One server, or the master of the moment.
+#[derive(Clone)]
+pub(crate) struct Server {
+    connection: Arc<Connection>,
+    /// Another connection, opened when it is first used, for writes that wait for replicas: WAIT holds up everything behind it.
+    waiting: Arc<Connection>,
+}
+
+impl Link {
+    pub(crate) fn server(source: Source) -> Self {
+        Self::Server(Server::new(source))
+    }
+
+    pub(crate) fn with_password(self, password: Password) -> Self {
+        match self {
+            Self::Server(server) => {
+                Self::server(server.connection.source().with_password(password))
+            }
+            #[cfg(feature = "cluster")]
+            Self::Cluster(cluster) => Self::Cluster(Arc::new(cluster.with_password(password))),
+        }
+    }
+
+    pub(crate) fn set_patience(&self, patience: Duration) {
+        match self {
+            Self::Server(server) => server.set_patience(patience),
+            #[cfg(feature = "cluster")]
+            Self::Cluster(cluster) => cluster.set_patience(patience),
+        }
+    }
+
+    /// Whether two keys are mostly in two slots, so that no script may touch both.
+    pub(crate) fn is_in_slots(&self) -> bool {
+        match self {
+            Self::Server(_) => false,
+            #[cfg(feature = "cluster")]
+            Self::Cluster(_) => true,
+        }
+    }
+
+    /// Whether `SET … IFEQ` is worth a try. That the server does not know it is found out once for each connection.
+    pub(crate) fn may_know_conditional_set(&self) -> bool {
+        match self {
+            Self::Server(server) => server.connection.may_know_conditional_set(),
+            #[cfg(feature = "cluster")]
+            Self::Cluster(cluster) => cluster.may_know_conditional_set(),
+        }
+    }
+
+    pub(crate) fn note_no_conditional_set(&self) {
+        match self {
+            Self::Server(server) => server.connection.note_no_conditional_set(),
+            #[cfg(feature = "cluster")]
+            Self::Cluster(cluster) => cluster.note_no_conditional_set(),
+        }
+    }
+
+    /// `key` decides which server of a cluster it is for.
+    #[cfg_attr(
+        not(feature = "cluster"),
+        expect(unused_variables, reason = "one server has all keys")
+    )]
+    pub(crate) async fn send(&self, key: &str, command: &Cmd) -> Result<Value, Failure> {
+        match self {
+            Self::Server(server) => server.connection.send(command).await,
+            // Boxed, so that it does not enlarge the futures of those who have one server.
+            #[cfg(feature = "cluster")]
+            Self::Cluster(cluster) => {
+                let sent = Box::pin(cluster.send(key, command, None)).await;
+                sent.map(|(reply, _)| reply)
+            }
+        }
+    }
+
+    /// The reply, and how many replicas have the write.
+    #[cfg_attr(
+        not(feature = "cluster"),
+        expect(unused_variables, reason = "one server has all keys")
+    )]
+    pub(crate) async fn send_and_wait(
+        &self,
+        key: &str,
+        command: &Cmd,
+        acks: ReplicaAcks,
+    ) -> Result<(Value, usize), Failure> {
+        match self {
+            Self::Server(server) => server.send_and_wait(command, acks, false).await,
+            #[cfg(feature = "cluster")]
+            Self::Cluster(cluster) => cluster.send(key, command, Some(acks)).await,
+        }
+    }
+}
+
+impl Server {
+    pub(crate) fn new(source: Source) -> Self {
+        Self {
+            connection: Connection::new(source.clone()),
+            waiting: Connection::new(source),
+        }
+    }
+
+    #[cfg(feature = "cluster")]
+    pub(crate) fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
+    pub(crate) fn set_patience(&self, patience: Duration) {
+        self.connection.set_patience(patience);
+        self.waiting.set_patience(patience);
+    }
+
+    /// `command` right behind ASKING, which a server that the slot is moving to wants to hear first.
+    #[cfg(feature = "cluster")]
+    pub(crate) async fn send_asking(&self, command: &Cmd) -> Result<Value, Failure> {
+        let mut commands = Pipeline::with_capacity(2);
+        commands.cmd("ASKING").add_command(command.clone());
+        match self.connection.send_all(&commands).await?.pop() {
+            Some(reply) => self.connection.checked(reply),
+            None => Err(Failure::Unexpected(failure::unexpected())),
+        }
+    }
+
+    /// `asking`: the slot is moving to this server.
+    pub(crate) async fn send_and_wait(
+        &self,
+        command: &Cmd,
+        acks: ReplicaAcks,
+        asking: bool,
+    ) -> Result<(Value, usize), Failure> {
+        let mut commands = Pipeline::with_capacity(3);
+        if asking {
+            commands.cmd("ASKING");
+        }
+        let timeout = u64::try_from(acks.timeout.as_millis()).unwrap_or(u64::MAX);
+        commands
+            .add_command(command.clone())
+            .cmd("WAIT")
+            .arg(acks.replicas)
+            .arg(timeout.max(1));
+        let mut replies = self.waiting.send_all(&commands).await?.into_iter().rev();
+        match (replies.next(), replies.next()) {
+            (Some(count), Some(reply)) => {
+                let reply = self.waiting.checked(reply)?;
+                let count = self.waiting.checked(count)?;
+                let Value::Int(count) = count else {
+                    return Err(Failure::Unexpected(failure::unexpected()));
+                };
+                Ok((reply, usize::try_from(count).unwrap_or(0)))
+            }
+            _ => Err(Failure::Unexpected(failure::unexpected())),
+        }
+    }
+}

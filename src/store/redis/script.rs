@@ -1,0 +1,110 @@
+//! The scripts: what a step must look at before it writes, on the server.
+
+use redis::{Cmd, Script};
+
+pub(super) struct Scripts {
+    pub(super) save: Program,
+    pub(super) delete: Program,
+    pub(super) destroy: Program,
+    pub(super) rotate: Program,
+}
+
+/// A script with its size on the wire, so that a command is allocated once.
+pub(super) struct Program {
+    source: &'static str,
+    hash: String,
+}
+
+/// 26 is the length of the fingerprint that every version of ours begins with.
+///
+/// Compares by GETRANGE, so that a large session does not pass through Lua only to have its first 26 bytes looked at.
+/// A key that holds an empty string counts as gone.
+const SAVE: &str = "\
+local head = redis.call('GETRANGE', KEYS[1], 0, #ARGV[1] - 1)
+if head == ARGV[1] then
+  redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+  return 1
+end
+if head == '' then return 0 end
+local stored = redis.call('GET', KEYS[1])
+if string.sub(stored, 1, 26) == string.sub(ARGV[2], 1, 26) then return 1 end
+return stored";
+
+const DELETE: &str = "\
+local head = redis.call('GETRANGE', KEYS[1], 0, #ARGV[1] - 1)
+if head == ARGV[1] then
+  redis.call('DEL', KEYS[1])
+  return 1
+end
+if head == '' then return 0 end
+return redis.call('GET', KEYS[1])";
+
+/// `,\"_rotated\":` follows the fingerprint of a tombstone, and of nothing else.
+const DESTROY: &str = "\
+if redis.call('GETRANGE', KEYS[1], 26, 37) == ',\"_rotated\":' then return 0 end
+redis.call('DEL', KEYS[1])
+return 1";
+
+const ROTATE: &str = "\
+local head = redis.call('GETRANGE', KEYS[1], 0, #ARGV[1] - 1)
+if head == ARGV[1] then
+  redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
+  redis.call('SET', KEYS[1], ARGV[4], 'PX', ARGV[5])
+  return 1
+end
+if head == '' then return 0 end
+local stored = redis.call('GET', KEYS[1])
+if stored == ARGV[4] then return 1 end
+return stored";
+
+impl Scripts {
+    pub(super) fn new() -> Self {
+        Self {
+            save: Program::new(SAVE),
+            delete: Program::new(DELETE),
+            destroy: Program::new(DESTROY),
+            rotate: Program::new(ROTATE),
+        }
+    }
+}
+
+impl Program {
+    pub(super) fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    pub(super) fn source(&self) -> &'static str {
+        self.source
+    }
+
+    fn new(source: &'static str) -> Self {
+        Self {
+            source,
+            hash: Script::new(source).get_hash().to_owned(),
+        }
+    }
+
+    pub(super) fn invocation(
+        &self,
+        verb: &str,
+        script: &str,
+        keys: &[&str],
+        arguments: &[&[u8]],
+    ) -> Cmd {
+        let size = keys.iter().map(|key| key.len()).sum::<usize>()
+            + arguments
+                .iter()
+                .map(|argument| argument.len())
+                .sum::<usize>();
+        let count = 3 + keys.len() + arguments.len();
+        let mut command = Cmd::with_capacity(count, verb.len() + script.len() + 1 + size);
+        command.arg(verb).arg(script).arg(keys.len());
+        for key in keys {
+            command.arg(*key);
+        }
+        for argument in arguments {
+            command.arg(*argument);
+        }
+        command
+    }
+}
