@@ -127,11 +127,11 @@ impl Connection {
             .map_err(|error| self.failed(error, generation))
     }
 
-    /// Several commands, one right behind the other. Their replies may be errors of the server, for [`checked`](Self::checked).
-    pub(crate) async fn send_all(
+    /// Several commands, one right behind the other: the last one's reply, and the number of the connection that it came over.
+    pub(crate) async fn send_together(
         self: &Arc<Self>,
         commands: &Pipeline,
-    ) -> Result<Vec<Value>, Failure> {
+    ) -> Result<(Value, u64), Failure> {
         let (mut connection, generation) = self.connected().await.map_err(Failure::Unsent)?;
         let unanswered = Unanswered {
             connection: self,
@@ -142,14 +142,9 @@ impl Connection {
             .send_packed_commands(commands, 0, commands.len())
             .await;
         mem::forget(unanswered);
-        replies.map_err(|error| self.failed(error, generation))
-    }
-
-    /// A reply of [`send_all`](Self::send_all).
-    pub(crate) fn checked(&self, reply: Value) -> Result<Value, Failure> {
-        let generation = self.slot().generation;
-        reply
-            .extract_error()
+        replies
+            .and_then(|mut replies| replies.pop().unwrap_or(Value::Nil).extract_error())
+            .map(|reply| (reply, generation))
             .map_err(|error| self.failed(error, generation))
     }
 

@@ -10,11 +10,14 @@ use bytes::Bytes;
 
 use self::support::server::Server;
 use super::{
-    Created, Destroyed, Fault, MemoryStore, Outcome, RedisStore, Rotation, Store,
+    Created, Destroyed, Fault, MemoryStore, Outcome, RedisStore, ReplicaAcks, Rotation, Store,
     connect::{Servers, Source},
     link::Link,
 };
-use crate::record::{Record, Stored, tombstone};
+use crate::{
+    error::ErrorKind,
+    record::{Record, Stored, tombstone},
+};
 
 const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(30);
@@ -24,16 +27,96 @@ fn version(number: u64) -> Bytes {
     format!("{{\"_rev\":\"{number:016x}\",\"n\":{number}}}").into()
 }
 
+fn store_at(server: &Server) -> RedisStore {
+    let servers = Servers::one(server.client().get_connection_info().clone());
+    RedisStore::new(Link::server(Source::new(servers)))
+}
+
 async fn stores() -> (Vec<(&'static str, Store)>, Server) {
     let server = Server::start().await;
-    let redis = RedisStore::new(Link::server(Source::new(Servers::one(
-        server.client().get_connection_info().clone(),
-    ))));
+    let redis = store_at(&server);
     let stores = vec![
         ("memory", Store::Memory(MemoryStore::default())),
         ("redis", Store::Redis(redis)),
     ];
     (stores, server)
+}
+
+/// Two servers, the second a replica of the first, and how to ask it.
+async fn replicated() -> (ReplicaAcks, Server, Server) {
+    let master = Server::start().await;
+    let port = master.port().to_string();
+    let replica = Server::start_with(&["--replicaof", "127.0.0.1", &port]).await;
+    let acks = ReplicaAcks {
+        replicas: 1,
+        timeout: Duration::from_millis(100),
+        every_write: false,
+    };
+    let end = Instant::now() + Duration::from_secs(20);
+    while !replica
+        .command::<String>(&["INFO", "replication"])
+        .await
+        .contains("master_link_status:up")
+    {
+        assert!(Instant::now() < end, "the replica did not come up");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    (acks, master, replica)
+}
+
+#[tokio::test]
+async fn what_replicas_do_not_confirm_is_an_error_that_says_so_though_it_is_done() {
+    let (acks, master, replica) = replicated().await;
+    let new_store = || store_at(&master).with_replica_acks(Some(acks));
+    let store = new_store();
+    let unconfirmed = |answer: Result<(), Fault>| match answer {
+        Err(Fault::Failed(error)) => error.kind() == ErrorKind::Unconfirmed,
+        Err(Fault::Dropped(_)) | Ok(()) => false,
+    };
+    let create = async || store.create("k", &version(1), LONG).await.expect("created");
+    create().await;
+    assert_eq!(store.destroy("k").await.expect("confirmed"), Destroyed::Yes);
+    assert_eq!(replica.command::<i64>(&["EXISTS", "k"]).await, 0);
+
+    create().await;
+    replica.stop();
+    let (expected, value, grave) = (version(1), version(2), tombstone(1).expect("random"));
+    let rotation = Rotation {
+        from: "k",
+        expected: &expected,
+        to: "l",
+        value: &value,
+        lifetime: LONG,
+        tombstone: &grave,
+        tombstone_lifetime: LONG,
+    };
+    assert!(unconfirmed(store.rotate(&rotation).await.map(drop)));
+    // As after a connection that broke: done already, and asked about over another one.
+    assert!(unconfirmed(new_store().rotate(&rotation).await.map(drop)));
+    assert!(unconfirmed(store.destroy("l").await.map(drop)));
+    assert!(unconfirmed(new_store().destroy("l").await.map(drop)));
+    assert_eq!(master.command::<i64>(&["EXISTS", "k", "l"]).await, 1);
+
+    replica.resume();
+    assert_eq!(store.destroy("l").await.expect("confirmed"), Destroyed::Yes);
+}
+
+#[tokio::test]
+async fn writes_share_a_wait_so_that_a_replica_that_is_away_delays_none_by_more_than_two() {
+    let (acks, master, replica) = replicated().await;
+    let store = store_at(&master).with_replica_acks(Some(acks));
+    replica.stop();
+    let begun = Instant::now();
+    let store = &store;
+    let ended = (0..50).map(|n| async move { store.destroy(&format!("k{n}")).await.is_err() });
+    let ended = futures_util::future::join_all(ended).await;
+    assert_eq!(ended, [true; 50]);
+    // One after the other they would take five seconds.
+    assert!(
+        begun.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        begun.elapsed()
+    );
 }
 
 async fn ends(store: &Store, key: &str) -> bool {
@@ -135,10 +218,7 @@ async fn destroy_takes_every_version_and_spares_a_tombstone() {
 #[tokio::test]
 async fn a_rotation_moves_the_session_and_leaves_a_tombstone() {
     let (stores, server) = stores().await;
-    let two_steps = RedisStore::new(Link::server(Source::new(Servers::one(
-        server.client().get_connection_info().clone(),
-    ))))
-    .with_last_write_wins();
+    let two_steps = store_at(&server).with_last_write_wins();
     let two_steps = ("redis, in two steps", Store::Redis(two_steps));
     for (name, store) in stores.into_iter().chain([two_steps]) {
         let exact = name != "redis, in two steps";
@@ -262,9 +342,7 @@ async fn any_bytes_go_in_and_come_out() {
 #[tokio::test]
 async fn a_key_that_is_no_string_is_an_error_and_left_alone() {
     let server = Server::start().await;
-    let store = Store::Redis(RedisStore::new(Link::server(Source::new(Servers::one(
-        server.client().get_connection_info().clone(),
-    )))));
+    let store = Store::Redis(store_at(&server));
     server.command::<i64>(&["RPUSH", "k", "a"]).await;
     let answers = [
         store.load("k", LONG).await.map(drop),
@@ -282,9 +360,7 @@ async fn a_key_that_is_no_string_is_an_error_and_left_alone() {
 #[tokio::test]
 async fn a_server_that_forgets_its_scripts_between_steps_is_not_noticed() {
     let server = Server::start().await;
-    let store = Store::Redis(RedisStore::new(Link::server(Source::new(Servers::one(
-        server.client().get_connection_info().clone(),
-    )))));
+    let store = Store::Redis(store_at(&server));
     store.create("k", &version(0), LONG).await.expect("created");
     for number in 0..10 {
         server.command::<String>(&["SCRIPT", "FLUSH"]).await;

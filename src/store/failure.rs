@@ -69,6 +69,14 @@ pub(crate) fn unreachable(error: &RedisError) -> SessionError {
     )
 }
 
+/// The connection was another one when the answer came.
+pub(crate) fn replaced() -> SessionError {
+    SessionError::new(
+        ErrorKind::Unavailable,
+        "the connection to Redis broke before the replicas confirmed a write; the session was left alone: try again",
+    )
+}
+
 /// Why nobody tries at the moment, or tries in vain.
 pub(crate) fn silent(patience: std::time::Duration) -> SessionError {
     SessionError::new(

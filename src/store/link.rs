@@ -5,9 +5,10 @@ use std::{sync::Arc, time::Duration};
 use redis::{Cmd, Pipeline, Value};
 
 use super::{
+    confirming::Confirming,
     connect::{Password, Source},
     connection::Connection,
-    failure::{self, Failure},
+    failure::Failure,
     redis::ReplicaAcks,
 };
 
@@ -22,8 +23,7 @@ pub(crate) enum Link {
 #[derive(Clone)]
 pub(crate) struct Server {
     connection: Arc<Connection>,
-    /// Another connection, opened when it is first used, for writes that wait for replicas: WAIT holds up everything behind it.
-    waiting: Arc<Connection>,
+    confirming: Arc<Confirming>,
 }
 
 impl Link {
@@ -115,7 +115,7 @@ impl Server {
     pub(crate) fn new(source: Source) -> Self {
         Self {
             connection: Connection::new(source.clone()),
-            waiting: Connection::new(source),
+            confirming: Arc::new(Confirming::new(source)),
         }
     }
 
@@ -126,18 +126,15 @@ impl Server {
 
     pub(crate) fn set_patience(&self, patience: Duration) {
         self.connection.set_patience(patience);
-        self.waiting.set_patience(patience);
+        self.confirming.connection.set_patience(patience);
     }
 
     /// `command` right behind ASKING, which a server that the slot is moving to wants to hear first.
     #[cfg(feature = "cluster")]
     pub(crate) async fn send_asking(&self, command: &Cmd) -> Result<Value, Failure> {
-        let mut commands = Pipeline::with_capacity(2);
-        commands.cmd("ASKING").add_command(command.clone());
-        match self.connection.send_all(&commands).await?.pop() {
-            Some(reply) => self.connection.checked(reply),
-            None => Err(Failure::Unexpected(failure::unexpected())),
-        }
+        let commands = together(command, true);
+        let (reply, _) = self.connection.send_together(&commands).await?;
+        Ok(reply)
     }
 
     /// `asking`: the slot is moving to this server.
@@ -147,27 +144,15 @@ impl Server {
         acks: ReplicaAcks,
         asking: bool,
     ) -> Result<(Value, usize), Failure> {
-        let mut commands = Pipeline::with_capacity(3);
-        if asking {
-            commands.cmd("ASKING");
-        }
-        let timeout = u64::try_from(acks.timeout.as_millis()).unwrap_or(u64::MAX);
-        commands
-            .add_command(command.clone())
-            .cmd("WAIT")
-            .arg(acks.replicas)
-            .arg(timeout.max(1));
-        let mut replies = self.waiting.send_all(&commands).await?.into_iter().rev();
-        match (replies.next(), replies.next()) {
-            (Some(count), Some(reply)) => {
-                let reply = self.waiting.checked(reply)?;
-                let count = self.waiting.checked(count)?;
-                let Value::Int(count) = count else {
-                    return Err(Failure::Unexpected(failure::unexpected()));
-                };
-                Ok((reply, usize::try_from(count).unwrap_or(0)))
-            }
-            _ => Err(Failure::Unexpected(failure::unexpected())),
-        }
+        self.confirming.send(&together(command, asking), acks).await
     }
+}
+
+fn together(command: &Cmd, asking: bool) -> Pipeline {
+    let mut commands = Pipeline::with_capacity(2);
+    if asking {
+        commands.cmd("ASKING");
+    }
+    commands.add_command(command.clone());
+    commands
 }

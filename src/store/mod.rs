@@ -4,6 +4,7 @@
 
 #[cfg(feature = "cluster")]
 mod cluster;
+mod confirming;
 mod connect;
 mod connection;
 #[cfg(test)]

@@ -198,7 +198,11 @@ impl RedisStore {
                 .await?;
             return Ok(Destroyed::Yes);
         };
-        match self.run(weight, &scripts.destroy, &[key], &[]).await? {
+        let confirm: &[&[u8]] = match self.acks {
+            Some(_) => &[b"confirm"],
+            None => &[],
+        };
+        match self.run(weight, &scripts.destroy, &[key], confirm).await? {
             Value::Int(1) => Ok(Destroyed::Yes),
             Value::Int(0) => Ok(Destroyed::Retired),
             _ => Err(unexpected()),

@@ -18,7 +18,8 @@ pub(super) struct Program {
 /// 26 is the length of the fingerprint that every version of ours begins with.
 ///
 /// Compares by GETRANGE, so that a large session does not pass through Lua only to have its first 26 bytes looked at.
-/// A key that holds an empty string counts as gone.
+/// A key that holds an empty string counts as gone. Our own version is there when the answer to a first try was lost; it is touched
+/// again, since WAIT on another connection than the first try's knows only of what that one writes.
 const SAVE: &str = "\
 local head = redis.call('GETRANGE', KEYS[1], 0, #ARGV[1] - 1)
 if head == ARGV[1] then
@@ -27,8 +28,9 @@ if head == ARGV[1] then
 end
 if head == '' then return 0 end
 local stored = redis.call('GET', KEYS[1])
-if string.sub(stored, 1, 26) == string.sub(ARGV[2], 1, 26) then return 1 end
-return stored";
+if string.sub(stored, 1, 26) ~= string.sub(ARGV[2], 1, 26) then return stored end
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return 1";
 
 const DELETE: &str = "\
 local head = redis.call('GETRANGE', KEYS[1], 0, #ARGV[1] - 1)
@@ -40,9 +42,15 @@ if head == '' then return 0 end
 return redis.call('GET', KEYS[1])";
 
 /// `,\"_rotated\":` follows the fingerprint of a tombstone, and of nothing else.
+///
+/// With an argument, replicas will be asked to confirm it. Where there is nothing to delete, our own first try may have done so over a
+/// connection that broke since, and WAIT would know nothing of it. So something is written that nobody gets to see.
 const DESTROY: &str = "\
 if redis.call('GETRANGE', KEYS[1], 26, 37) == ',\"_rotated\":' then return 0 end
-redis.call('DEL', KEYS[1])
+if redis.call('DEL', KEYS[1]) == 0 and ARGV[1] then
+  redis.call('SET', KEYS[1], '', 'PX', 1000)
+  redis.call('DEL', KEYS[1])
+end
 return 1";
 
 const ROTATE: &str = "\
@@ -54,8 +62,9 @@ if head == ARGV[1] then
 end
 if head == '' then return 0 end
 local stored = redis.call('GET', KEYS[1])
-if stored == ARGV[4] then return 1 end
-return stored";
+if stored ~= ARGV[4] then return stored end
+redis.call('PEXPIRE', KEYS[1], ARGV[5])
+return 1";
 
 impl Scripts {
     pub(super) fn new() -> Self {
