@@ -204,11 +204,11 @@ impl Config {
                 );
             }
             Some((_, timeout))
-                if timeout < Duration::from_millis(1) || timeout >= self.deadline =>
+                if timeout < Duration::from_millis(1) || timeout > self.deadline / 4 =>
             {
                 return error(format!(
-                    "with_replica_acks waits for {timeout:?}, and the deadline is {:?}: make it at least a millisecond, and shorter than \
-                     with_deadline",
+                    "with_replica_acks waits for {timeout:?}, and the deadline is {:?}: make it at least a millisecond, and at most a quarter \
+                     of with_deadline, since a write may have to wait twice, and servers look at the clock ten times a second",
                     self.deadline
                 ));
             }

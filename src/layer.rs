@@ -255,7 +255,7 @@ impl RedisSessionLayer {
     ///
     /// Where fewer confirm within `timeout`, the request is answered with 503 and
     /// [`ErrorKind::Unconfirmed`](crate::ErrorKind::Unconfirmed): the change is made on the master, and may not survive it. `timeout`
-    /// must be shorter than the deadline. Redis confirms that a replica *received* a write; without `appendfsync always` a power failure
+    /// may be a quarter of the deadline at most. Redis confirms that a replica *received* a write; without `appendfsync always` a power failure
     /// of all of them loses it still.
     ///
     /// Such writes have a connection of their own, for WAIT holds up what comes behind it.

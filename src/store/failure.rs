@@ -22,8 +22,6 @@ pub(crate) enum Failure {
     Refused(RedisError),
     /// Carried out, but not on as many servers as were asked for.
     Unconfirmed(SessionError),
-    /// An answer that makes no sense.
-    Unexpected(SessionError),
 }
 
 impl Failure {
@@ -41,9 +39,7 @@ impl Failure {
     pub(crate) fn into_fault(self, key: &str) -> Fault {
         match self {
             Self::Lost(error) | Self::Undone(error) => Fault::Dropped(error),
-            Self::Unsent(error) | Self::Unconfirmed(error) | Self::Unexpected(error) => {
-                Fault::Failed(error)
-            }
+            Self::Unsent(error) | Self::Unconfirmed(error) => Fault::Failed(error),
             Self::Refused(error) => Fault::Failed(refused(&error, key)),
         }
     }
