@@ -79,7 +79,7 @@ pub(crate) fn silent(patience: std::time::Duration) -> SessionError {
         ErrorKind::Unavailable,
         format!(
             "Redis cannot be reached (no answer to connecting within {patience:?}); the session was left alone: check the \
-             client's address, and that the server is up"
+             client's address, that the server is up, and for a rediss:// address that this port speaks TLS"
         ),
     )
 }
@@ -132,7 +132,10 @@ pub(crate) fn refused(error: &RedisError, key: &str) -> SessionError {
         "MOVED" | "ASK" | "CROSSSLOT" => {
             "this server is part of a cluster: use RedisSessionLayer::cluster"
         }
-        "LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "BUSY" => "try again in a moment",
+        "CLUSTERDOWN" => {
+            "some slots have no master at the moment; with `cluster-require-full-coverage no` the others are served meanwhile"
+        }
+        "LOADING" | "MASTERDOWN" | "TRYAGAIN" | "BUSY" => "try again in a moment",
         "MISCONF" | "NOREPLICAS" => {
             "the server refuses writes that it could not keep: look at its disk and its replicas"
         }
