@@ -43,7 +43,7 @@ pub struct RedisSessionLayer {
 }
 
 impl RedisSessionLayer {
-    /// Keeps sessions in the one Redis or Valkey server of this client: Redis 6.2 or later, Valkey 7.2 or later.
+    /// Keeps sessions in the one Redis or Valkey server of this client: Redis 6.2 or later, Valkey 8 or later.
     ///
     /// Nothing happens yet: it connects at the first request that looks at its session, and connects again by itself. It may
     /// be called outside a Tokio runtime.
