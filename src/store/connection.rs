@@ -32,6 +32,9 @@ use crate::{error::SessionError, id::random_bytes};
 /// a fleet does not knock in step.
 const REST: Duration = Duration::from_millis(50);
 
+/// When a connection broke, the next one is opened after up to this long, for the same reason.
+const SPREAD: Duration = Duration::from_millis(10);
+
 /// What was found out about a server this long ago says nothing about it now.
 const KNOWN: Duration = Duration::from_secs(1);
 
@@ -296,6 +299,9 @@ impl Attempt {
                 }
             }
         };
+        if attempts == 0 && generation > 1 {
+            tokio::time::sleep(SPREAD.mul_f64(share())).await;
+        }
         let opened =
             tokio::time::timeout(patience, connect::open(&connection.source, closed)).await;
         let error = match opened {
