@@ -82,10 +82,10 @@ async fn commit_all(session: &Inner) -> Result<Verdict, SessionError> {
 }
 
 async fn destroy(session: &Inner) -> Result<bool, SessionError> {
-    let Some(id) = session.state().doomed else {
+    let Some(doomed) = session.state().doomed else {
         return Ok(false);
     };
-    let key = session.context.key(id);
+    let key = session.context.key(doomed.id);
     let store = &session.context.store;
     let destroyed = match store.destroy(&key).await {
         Err(Fault::Dropped(_)) => store.destroy(&key).await,
@@ -95,7 +95,8 @@ async fn destroy(session: &Inner) -> Result<bool, SessionError> {
     let mut state = session.state();
     state.doomed = None;
     match destroyed {
-        Destroyed::Yes => state.cookie = CookieAction::Remove,
+        Destroyed::Yes if doomed.was_found => state.cookie = CookieAction::Remove,
+        Destroyed::Yes => {}
         // A login came first. Its cookie is on the way to the browser, or there already.
         Destroyed::Retired => state.place = Place::Retired,
     }

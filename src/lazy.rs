@@ -136,7 +136,11 @@ async fn load(context: &Context, id: SessionId) -> Result<State, SessionError> {
         Err(Fault::Dropped(_)) => Box::pin(context.store.load(&key, idle)).await,
         answer => answer,
     };
-    let unknown = || State::new(Place::New, Record::default());
+    let unknown = || {
+        let mut state = State::new(Place::New, Record::default());
+        state.sought = context.config.replica_acks.map(|_| id);
+        state
+    };
     let Some(bytes) = loaded.map_err(Fault::into_error)? else {
         return Ok(unknown());
     };

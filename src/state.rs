@@ -19,14 +19,24 @@ pub(crate) struct State {
     pub(crate) changes: Changes,
     /// The new id was asked for.
     pub(crate) cycle: bool,
+    /// The id that the browser has and the store does not, where a logout of it has to be confirmed all the same: an earlier one may have
+    /// deleted the session on the master alone.
+    pub(crate) sought: Option<SessionId>,
     /// A session that was destroyed and is to be deleted; whatever was changed since is another session.
-    pub(crate) doomed: Option<SessionId>,
+    pub(crate) doomed: Option<Doomed>,
     /// Counts the sessions of this request: what is heard of a write of a destroyed one says nothing about the next.
     pub(crate) life: u32,
     pub(crate) cookie: CookieAction,
     pub(crate) head_sent: bool,
     /// A write that was sent and may or may not have been carried out.
     pub(crate) unconfirmed: Option<Arc<Attempt>>,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Doomed {
+    pub(crate) id: SessionId,
+    /// If not, the browser keeps its cookie, and maybe has a newer one by now, which a removal would take away.
+    pub(crate) was_found: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +105,7 @@ impl State {
             base,
             changes: Changes::default(),
             cycle: false,
+            sought: None,
             doomed: None,
             life: 0,
             cookie: CookieAction::Keep,
@@ -120,10 +131,21 @@ impl State {
     pub(crate) fn destroy(&mut self) {
         match self.place {
             Place::Stored(id) => {
-                self.doomed = Some(id);
+                self.doomed = Some(Doomed {
+                    id,
+                    was_found: true,
+                });
                 self.place = Place::New;
             }
-            Place::New | Place::Retired | Place::Ended => {}
+            Place::New => {
+                if let Some(id) = self.sought.take() {
+                    self.doomed = Some(Doomed {
+                        id,
+                        was_found: false,
+                    });
+                }
+            }
+            Place::Retired | Place::Ended => {}
         }
         self.life += 1;
         self.base = Record::default();
