@@ -23,6 +23,8 @@ pub(crate) struct Changes {
     cleared: Option<u64>,
     keys: Vec<(Box<str>, Change)>,
     permanent: Option<(u64, Option<u64>)>,
+    idle_timeout: Option<(u64, u64)>,
+    absolute_timeout: Option<(u64, u64)>,
 }
 
 #[derive(Clone)]
@@ -58,7 +60,11 @@ impl Changes {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.cleared.is_none() && self.keys.is_empty() && self.permanent.is_none()
+        self.cleared.is_none()
+            && self.keys.is_empty()
+            && self.permanent.is_none()
+            && self.idle_timeout.is_none()
+            && self.absolute_timeout.is_none()
     }
 
     /// Whether doing these changes twice differs from doing them once.
@@ -140,9 +146,31 @@ impl Changes {
         self.permanent = Some((self.tick(), permanent));
     }
 
-    pub(crate) fn permanent(&self, base: &Record) -> Option<u64> {
-        self.permanent
-            .map_or(base.meta.permanent, |(_, permanent)| permanent)
+    /// This session's own idle timeout, in milliseconds.
+    pub(crate) fn set_idle_timeout(&mut self, millis: u64) {
+        self.idle_timeout = Some((self.tick(), millis));
+    }
+
+    /// This session's own absolute timeout, in milliseconds.
+    pub(crate) fn set_absolute_timeout(&mut self, millis: u64) {
+        self.absolute_timeout = Some((self.tick(), millis));
+    }
+
+    /// What the crate keeps about the session, as the request sees it.
+    pub(crate) fn meta(&self, base: &Record) -> Meta {
+        let Meta {
+            created,
+            permanent,
+            idle_timeout,
+            absolute_timeout,
+        } = base.meta;
+        let own = |change: Option<(u64, u64)>| change.map(|(_, millis)| millis);
+        Meta {
+            created,
+            permanent: self.permanent.map_or(permanent, |(_, permanent)| permanent),
+            idle_timeout: own(self.idle_timeout).or(idle_timeout),
+            absolute_timeout: own(self.absolute_timeout).or(absolute_timeout),
+        }
     }
 
     /// The value as the request sees it.
@@ -177,7 +205,7 @@ impl Changes {
     pub(crate) fn write(&self, base: &Record) -> Result<Written, SessionError> {
         let meta = Meta {
             created: Some(base.meta.created.unwrap_or_else(now)),
-            permanent: self.permanent(base),
+            ..self.meta(base)
         };
         let more = self.keys.iter().map(|(key, change)| {
             key.len()
@@ -235,6 +263,8 @@ impl Changes {
     pub(crate) fn forget_until(&mut self, moment: u64) {
         self.cleared = self.cleared.filter(|at| *at > moment);
         self.permanent = self.permanent.filter(|(at, _)| *at > moment);
+        self.idle_timeout = self.idle_timeout.filter(|(at, _)| *at > moment);
+        self.absolute_timeout = self.absolute_timeout.filter(|(at, _)| *at > moment);
         self.keys.retain_mut(|(_, change)| match change {
             Change::Set { moment: at, .. } | Change::Removed { moment: at } => *at > moment,
             Change::Updated { start, steps, .. } => {

@@ -5,6 +5,7 @@ use http::Response;
 use crate::{
     error::{ConfigError, SessionError},
     id::SessionId,
+    signing::{self, SHORTEST_KEY, Signer},
     store::ReplicaAcks,
 };
 
@@ -17,9 +18,9 @@ pub(crate) const DEADLINE: Duration = Duration::from_millis(500);
 /// One large value holds up all those behind it on the connection.
 pub(crate) const MAX_SIZE: usize = 64 * 1024;
 /// RFC 6265bis, section 4.1.2.2: browsers keep no cookie longer.
-const LONGEST_MAX_AGE: Duration = Duration::from_secs(400 * 24 * 60 * 60);
+pub(crate) const LONGEST_MAX_AGE: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 /// RFC 6265bis, section 5.6: a browser drops a cookie whose name and value are longer than 4096 octets.
-const LONGEST_NAME: usize = 4096 - 36;
+const LONGEST_NAME: usize = 4096 - 36 - signing::LENGTH;
 
 /// Whether the browser sends the cookie along when another site leads to yours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,6 +41,7 @@ pub(crate) type ErrorResponse = Arc<dyn Fn(&SessionError) -> Response<String> + 
 #[derive(Clone)]
 pub(crate) struct Config {
     pub(crate) prefix: String,
+    pub(crate) hashed_keys: bool,
     pub(crate) idle_timeout: Duration,
     pub(crate) absolute_timeout: Option<Duration>,
     pub(crate) permanent_lifetime: Duration,
@@ -64,12 +66,15 @@ pub(crate) struct CookieConfig {
     pub(crate) secure: bool,
     pub(crate) same_site: SameSite,
     pub(crate) partitioned: bool,
+    /// `None`: unsigned.
+    pub(crate) signer: Option<Signer>,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
             prefix: "session:".to_owned(),
+            hashed_keys: false,
             idle_timeout: IDLE_TIMEOUT,
             absolute_timeout: None,
             permanent_lifetime: PERMANENT_LIFETIME,
@@ -86,6 +91,7 @@ impl Default for Config {
                 secure: true,
                 same_site: SameSite::Lax,
                 partitioned: false,
+                signer: None,
             },
             id_generator: None,
             error_response: None,
@@ -140,6 +146,15 @@ impl CookieConfig {
             return error(
                 "a browser refuses Partitioned without Secure: leave with_insecure_cookie out",
             );
+        }
+        if let Some(signer) = &self.signer {
+            let shortest = signer.shortest_key();
+            if shortest < SHORTEST_KEY {
+                return error(format!(
+                    "with_signing_keys has a key of {shortest} bytes, or none: give it at least {SHORTEST_KEY} random bytes for each, as \
+                     from `openssl rand -base64 32`"
+                ));
+            }
         }
         if !self.path.starts_with('/') || !self.path.bytes().all(is_attribute) {
             return error(format!(
@@ -254,6 +269,7 @@ impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
             .field("prefix", &self.prefix)
+            .field("hashed_keys", &self.hashed_keys)
             .field("idle_timeout", &self.idle_timeout)
             .field("absolute_timeout", &self.absolute_timeout)
             .field("permanent_lifetime", &self.permanent_lifetime)

@@ -10,7 +10,13 @@ use std::{
 
 use tokio_util::task::TaskTracker;
 
-use crate::{config::Config, error::SessionError, id::SessionId, record::Meta, store::Store};
+use crate::{
+    config::{Config, LONGEST_MAX_AGE},
+    error::SessionError,
+    id::SessionId,
+    record::Meta,
+    store::Store,
+};
 
 /// Requests that conflict take turns in this many lines, by session. A session in the line of one that many write to at once waits
 /// with them, so there are many, at 40 bytes each.
@@ -67,7 +73,16 @@ impl Context {
     }
 
     pub(crate) fn key(&self, id: SessionId) -> String {
-        id.key(&self.config.prefix)
+        let Config {
+            prefix,
+            hashed_keys,
+            ..
+        } = &self.config;
+        if *hashed_keys {
+            id.hashed_key(prefix)
+        } else {
+            id.key(prefix)
+        }
     }
 
     pub(crate) fn generate_id(&self) -> Result<SessionId, SessionError> {
@@ -84,12 +99,12 @@ impl Context {
 
     /// How long a session may lie in the store from now on; `None` if its absolute timeout has passed.
     pub(crate) fn lifetime(&self, meta: Meta) -> Option<Duration> {
-        let config = &self.config;
-        let idle = match meta.permanent {
-            Some(_) => config.permanent_lifetime,
-            None => config.idle_timeout,
+        let idle = self.idle_timeout(meta);
+        let absolute = match meta.absolute_timeout {
+            Some(millis) => Some(Duration::from_millis(millis)),
+            None => self.config.absolute_timeout,
         };
-        let (Some(absolute), Some(created)) = (config.absolute_timeout, meta.created) else {
+        let (Some(absolute), Some(created)) = (absolute, meta.created) else {
             return Some(idle);
         };
         let now = now();
@@ -103,9 +118,25 @@ impl Context {
         Some(idle.min(left))
     }
 
+    fn idle_timeout(&self, meta: Meta) -> Duration {
+        match (meta.idle_timeout, meta.permanent) {
+            (Some(millis), _) => Duration::from_millis(millis),
+            (None, Some(_)) => self.config.permanent_lifetime,
+            (None, None) => self.config.idle_timeout,
+        }
+    }
+
+    /// How long the browser is to keep the cookie; `None`: until it closes.
+    pub(crate) fn max_age(&self, meta: Meta) -> Option<Duration> {
+        meta.permanent?;
+        Some(self.lifetime(meta)?.min(LONGEST_MAX_AGE))
+    }
+
     /// Whether a lasting cookie is due to be sent again: once a tenth of its time has passed.
-    pub(crate) fn cookie_is_due(&self, sent: u64) -> bool {
-        now().saturating_sub(sent) >= (self.config.permanent_lifetime.as_secs() / 10).max(1)
+    pub(crate) fn cookie_is_due(&self, meta: Meta) -> bool {
+        meta.permanent.is_some_and(|sent| {
+            now().saturating_sub(sent) >= (self.idle_timeout(meta).as_secs() / 10).max(1)
+        })
     }
 
     /// The line in which the requests of this process that conflict over one session take turns.

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderValue, header};
 use crate::{
     config::{CookieConfig, SameSite},
     id::SessionId,
+    signing::Signature,
 };
 
 /// A request's Cookie headers, kept unread until somebody asks for the session.
@@ -27,11 +28,12 @@ impl Presented {
         }
     }
 
-    /// The first well-formed id under the cookie's name.
+    /// The first well-formed id under the cookie's name, rightly signed where cookies are.
     ///
     /// Deliberately not `cookie::Cookie::split_parse`, which needs text: another cookie on this host whose value is not would
     /// take the session with it.
-    pub(crate) fn id(&self, name: &str) -> Option<SessionId> {
+    pub(crate) fn id(&self, config: &CookieConfig) -> Option<(SessionId, Signature)> {
+        let name = config.name();
         self.first.iter().chain(&self.more).find_map(|header| {
             header
                 .as_bytes()
@@ -41,7 +43,12 @@ impl Presented {
                         .trim_ascii_start()
                         .strip_prefix(name.as_bytes())?
                         .strip_prefix(b"=")?;
-                    SessionId::parse(value.trim_ascii_end())
+                    let value = value.trim_ascii_end();
+                    let (id, signature) = match &config.signer {
+                        Some(signer) => signer.verify(name, value)?,
+                        None => (value, Signature::Current),
+                    };
+                    Some((SessionId::parse(id)?, signature))
                 })
         })
     }
@@ -53,7 +60,12 @@ pub(crate) fn issue(
     id: SessionId,
     max_age: Option<Duration>,
 ) -> HeaderValue {
-    let mut cookie = with_attributes(config, id.expose_secret());
+    let id = id.expose_secret();
+    let value = match &config.signer {
+        Some(signer) => signer.sign(config.name(), &id),
+        None => id,
+    };
+    let mut cookie = with_attributes(config, value);
     if let Some(max_age) = max_age {
         cookie.set_max_age(time::Duration::seconds(
             max_age.as_secs().try_into().unwrap_or(i64::MAX),
@@ -112,9 +124,13 @@ mod tests {
                 HeaderValue::from_bytes(header).expect("a header value"),
             );
         }
+        let config = CookieConfig {
+            name: Some("session".to_owned()),
+            ..Config::default().cookie
+        };
         Presented::from_headers(&map)
-            .id("session")
-            .map(|id| id.expose_secret())
+            .id(&config)
+            .map(|(id, _)| id.expose_secret())
     }
 
     #[test]

@@ -1,5 +1,6 @@
-use std::fmt;
+use std::fmt::{self, Write};
 
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::error::{ErrorKind, SessionError};
@@ -71,10 +72,34 @@ impl SessionId {
         [prefix, id].concat()
     }
 
+    /// `prefix` and the id's SHA-256 in hexadecimal, as of `printf %s ID | sha256sum`.
+    ///
+    /// Without salt or stretching, which protect what can be guessed; an id cannot.
+    pub(crate) fn hashed_key(&self, prefix: &str) -> String {
+        let mut buffer = Uuid::encode_buffer();
+        let hash = Sha256::digest(self.0.hyphenated().encode_lower(&mut buffer));
+        let mut key = String::with_capacity(prefix.len() + 2 * hash.len());
+        key.push_str(prefix);
+        for byte in hash {
+            write!(key, "{byte:02x}").expect("a String takes everything");
+        }
+        key
+    }
+
     /// One of `buckets`, the same for the same id on this node.
     pub(crate) fn bucket(&self, buckets: usize) -> usize {
         usize::from(self.0.as_bytes()[15]) % buckets
     }
+}
+
+/// What comes before the id or its hash in a key.
+pub(crate) fn prefix_of(key: &str) -> &str {
+    let length = |length: usize| {
+        let (prefix, name) = key.split_at_checked(key.len().checked_sub(length)?)?;
+        let is_name = |byte: u8| byte == b'-' || byte.is_ascii_hexdigit();
+        name.bytes().all(is_name).then_some(prefix)
+    };
+    length(64).or_else(|| length(36)).unwrap_or_default()
 }
 
 impl fmt::Debug for SessionId {
@@ -125,6 +150,21 @@ mod tests {
         ] {
             assert_eq!(SessionId::parse(text.as_bytes()), None, "{name}");
         }
+    }
+
+    #[test]
+    fn a_hashed_key_shows_nothing_of_its_id() {
+        let id = SessionId::parse(b"5e0c1f0a-93a4-4f8e-a7d8-0c2f6f1b9a3e").expect("an id");
+        let hashed = id.hashed_key("session:");
+        // From `printf %s ID | sha256sum`.
+        assert_eq!(
+            hashed,
+            "session:e929f2db4e648ccbc64b435d5735015df20bea3248e768920e5e42cb10f5a5d7"
+        );
+        assert_eq!(prefix_of(&hashed), "session:");
+        assert_eq!(prefix_of(&id.key("app:session:")), "app:session:");
+        assert_eq!(prefix_of(&id.key("")), "");
+        assert_eq!(prefix_of("elsewhere"), "");
     }
 
     #[test]

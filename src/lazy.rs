@@ -17,6 +17,7 @@ use crate::{
     id::SessionId,
     record::{Record, Stored},
     session::Session,
+    signing::Signature,
     state::{Place, State},
     store::Fault,
 };
@@ -75,11 +76,12 @@ impl LazySession {
         } = &*self.0;
         session
             .get_or_init(|| async {
-                let id = presented.id(context.config.cookie.name());
-                let mut state = match id {
-                    Some(id) => {
+                let mut state = match presented.id(&context.config.cookie) {
+                    Some((id, signature)) => {
                         let load = pin!(load(context, id));
-                        context.store.within(context.config.deadline, load).await?
+                        let mut state = context.store.within(context.config.deadline, load).await?;
+                        state.resign = signature == Signature::Former;
+                        state
                     }
                     None => State::new(Place::New, Record::default()),
                 };

@@ -18,8 +18,10 @@ mod record;
 mod section;
 mod service;
 mod session;
+mod signing;
 mod state;
 mod store;
+mod timeouts;
 
 pub use crate::{
     config::SameSite,
@@ -31,6 +33,7 @@ pub use crate::{
     section::Section,
     service::{ResponseFuture, SessionService},
     session::Session,
+    timeouts::Timeouts,
 };
 
 /// Longer texts: how it works, and what changed. Their code is compiled with the crate.

@@ -22,6 +22,8 @@ pub(crate) const RESERVED: char = '_';
 const REV: &str = "_rev";
 const CREATED: &str = "_created";
 const PERMANENT: &str = "_permanent";
+const IDLE_TIMEOUT: &str = "_idle";
+const ABSOLUTE_TIMEOUT: &str = "_absolute";
 const ROTATED: &str = "_rotated";
 
 /// `{"_rev":"`, then 16 hexadecimal digits, then `"`.
@@ -39,6 +41,10 @@ pub(crate) struct Meta {
     pub(crate) created: Option<u64>,
     /// Unix seconds at which the lasting cookie was last sent; `None` for a session that ends with the browser.
     pub(crate) permanent: Option<u64>,
+    /// Milliseconds, in place of the layer's.
+    pub(crate) idle_timeout: Option<u64>,
+    /// Milliseconds, in place of the layer's.
+    pub(crate) absolute_timeout: Option<u64>,
 }
 
 /// A stored session: its bytes, and where in them each key and value is.
@@ -175,7 +181,7 @@ struct Parts<'a> {
     meta: Meta,
     rotated: Option<u64>,
     /// Which of the crate's own keys were there, to notice a second one.
-    own: [bool; 3],
+    own: [bool; 5],
 }
 
 impl<'a> Parts<'a> {
@@ -185,7 +191,7 @@ impl<'a> Parts<'a> {
             entries: Vec::with_capacity(8),
             meta: Meta::default(),
             rotated: None,
-            own: [false; 3],
+            own: [false; 5],
         }
     }
 
@@ -207,6 +213,14 @@ impl<'a> Parts<'a> {
                     "false" | "null" => None,
                     sent => Some(sent.parse().unwrap_or(0)),
                 };
+            }
+            IDLE_TIMEOUT => {
+                self.note(3)?;
+                self.meta.idle_timeout = value.parse().ok();
+            }
+            ABSOLUTE_TIMEOUT => {
+                self.note(4)?;
+                self.meta.absolute_timeout = value.parse().ok();
             }
             ROTATED => self.rotated = Some(value.parse().unwrap_or(0)),
             _ => self.entries.push(Entry {

@@ -259,10 +259,7 @@ fn set_cookie(session: &Session, headers: &mut HeaderMap) {
         state.place,
     ) {
         (CookieAction::Issue, Place::Stored(id)) => {
-            let max_age = state
-                .changes
-                .permanent(&state.base)
-                .map(|_| config.permanent_lifetime);
+            let max_age = inner.context.max_age(state.changes.meta(&state.base));
             cookie::issue(&config.cookie, id, max_age)
         }
         (CookieAction::Remove, _) => cookie::remove(&config.cookie),

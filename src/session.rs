@@ -280,7 +280,7 @@ impl Session {
     #[must_use]
     pub fn is_permanent(&self) -> bool {
         let state = self.0.state();
-        state.changes.permanent(&state.base).is_some()
+        state.changes.meta(&state.base).permanent.is_some()
     }
 
     /// The id under which the session is stored; `None` before it is saved for the first time, and once it has ended.

@@ -1,6 +1,6 @@
 //! Where a request's session stands: what the store holds, what the request changed, and what the two call for.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 
@@ -26,7 +26,12 @@ pub(crate) struct State {
     pub(crate) doomed: Option<Doomed>,
     /// Counts the sessions of this request: what is heard of a write of a destroyed one says nothing about the next.
     pub(crate) life: u32,
+    /// When the session's time last began anew.
+    pub(crate) touched: SystemTime,
     pub(crate) cookie: CookieAction,
+    /// The cookie has the signature of a former key. It is sent anew only once a save has shown that the session is still there under this
+    /// id: it may have been rotated meanwhile, and the browser have a newer cookie.
+    pub(crate) resign: bool,
     pub(crate) head_sent: bool,
     /// A write that was sent and may or may not have been carried out.
     pub(crate) unconfirmed: Option<Arc<Attempt>>,
@@ -108,7 +113,9 @@ impl State {
             sought: None,
             doomed: None,
             life: 0,
+            touched: SystemTime::now(),
             cookie: CookieAction::Keep,
+            resign: false,
             head_sent: false,
             unconfirmed: None,
         }
@@ -120,6 +127,7 @@ impl State {
             || !self.changes.is_empty()
             || (self.cycle && self.place != Place::New)
             || self.cookie_is_due(context)
+            || self.is_to_be_resigned()
     }
 
     /// Whether a change would be lost with this state. A session that was never stored and is empty has none.
@@ -151,6 +159,7 @@ impl State {
         self.base = Record::default();
         self.changes.reset();
         self.cycle = false;
+        self.resign = false;
         self.cookie = CookieAction::Keep;
         self.unconfirmed = None;
     }
@@ -184,11 +193,12 @@ impl State {
             }
             Place::Stored(id) => {
                 if self.cookie_is_due(context)
-                    || (self.cycle && self.changes.permanent(&self.base).is_some())
+                    || (self.cycle && self.changes.meta(&self.base).permanent.is_some())
                 {
                     self.changes.set_permanent(Some(now()));
                 }
-                if self.changes.is_empty() && !self.cycle {
+                let resign = self.is_to_be_resigned();
+                if self.changes.is_empty() && !self.cycle && !resign {
                     return Ok(Plan::Nothing);
                 }
                 let written = self.write(context)?;
@@ -204,7 +214,7 @@ impl State {
                         to,
                         tombstone,
                     }
-                } else if written.changed {
+                } else if written.changed || resign {
                     Act::Save { id, expected }
                 } else {
                     self.changes.reset();
@@ -222,6 +232,7 @@ impl State {
     /// The store holds what `attempt` wrote.
     pub(crate) fn adopt(&mut self, attempt: Arc<Attempt>) {
         self.unconfirmed = None;
+        self.touched = SystemTime::now();
         let was_permanent = self.base.meta.permanent;
         self.place = match &attempt.act {
             Act::Create { id } => {
@@ -233,8 +244,9 @@ impl State {
                 Place::Stored(*to)
             }
             Act::Save { id, .. } => {
-                if attempt.record.meta.permanent != was_permanent {
+                if attempt.record.meta.permanent != was_permanent || self.is_to_be_resigned() {
                     self.cookie = CookieAction::Issue;
+                    self.resign = false;
                 }
                 Place::Stored(*id)
             }
@@ -261,6 +273,7 @@ impl State {
         self.base = Record::default();
         self.changes.reset();
         self.cycle = false;
+        self.resign = false;
         self.cookie = CookieAction::Keep;
         self.unconfirmed = None;
     }
@@ -286,11 +299,11 @@ impl State {
     fn cookie_is_due(&self, context: &Context) -> bool {
         matches!(self.place, Place::Stored(_))
             && !self.head_sent
-            && self
-                .base
-                .meta
-                .permanent
-                .is_some_and(|sent| context.cookie_is_due(sent))
+            && context.cookie_is_due(self.base.meta)
+    }
+
+    fn is_to_be_resigned(&self) -> bool {
+        self.resign && !self.head_sent && matches!(self.place, Place::Stored(_))
     }
 
     fn check_head(&self, what: &str) -> Result<(), SessionError> {

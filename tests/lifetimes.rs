@@ -202,3 +202,102 @@ async fn a_tombstone_ends_a_minute_after_the_rotation_however_often_it_is_found(
     set_back(&server, &old, "_rotated", "1000").await;
     assert_eq!(straggler.get(app.url("/")).await.set_cookies.len(), 1);
 }
+
+#[tokio::test]
+async fn a_session_may_have_timeouts_of_its_own() {
+    let server = Server::start().await;
+    let app = Router::new()
+        .route("/", get(count))
+        .route(
+            "/log-in/{remember}",
+            get(
+                |session: Session, axum::extract::Path(remember): axum::extract::Path<bool>| async move {
+                    session.cycle_id();
+                    session.set_permanent(remember);
+                    let days = if remember { 14 } else { 1 };
+                    session.set_idle_timeout(Duration::from_secs(days * DAY / 2));
+                    session.set_absolute_timeout(Duration::from_secs(days * DAY));
+                    session.insert("user", 42)
+                },
+            ),
+        )
+        .route(
+            "/left",
+            get(|session: Session| async move {
+                session.expires_at().map_or_else(String::new, |end| {
+                    let left = end.duration_since(SystemTime::now());
+                    left.expect("not over").as_secs().to_string()
+                })
+            }),
+        )
+        .layer(
+            RedisSessionLayer::new(server.client())
+                .with_idle_timeout(Duration::from_secs(DAY / 4))
+                .with_absolute_timeout(Duration::from_secs(DAY * 400)),
+        );
+    let app = app::serve(app).await;
+    let about = |left: u64, seconds: u64| (seconds - 15..=seconds).contains(&left);
+    for (remember, idle, absolute) in [(false, DAY / 2, DAY), (true, 7 * DAY, 14 * DAY)] {
+        let browser = Browser::new();
+        assert_eq!(
+            browser.get(app.url("/left")).await.body,
+            "",
+            "none to expire"
+        );
+        browser.get(app.url("/")).await;
+        assert!(lives_for(&server, &key(&app, &browser), DAY / 4).await);
+        let page = browser.get(app.url(&format!("/log-in/{remember}"))).await;
+        let max_age = format!("Max-Age={idle}");
+        assert_eq!(
+            page.set_cookies[0].contains(&max_age),
+            remember,
+            "{:?}",
+            page.set_cookies
+        );
+        let key = key(&app, &browser);
+        assert!(lives_for(&server, &key, idle).await);
+        // A load slides by the layer's timeout, and then by the session's.
+        server.command::<i64>(&["EXPIRE", &key, "100"]).await;
+        let left = browser.get(app.url("/left")).await.body;
+        assert!(about(left.parse().expect("seconds"), idle), "{left}");
+        eventually(PATIENCE, || lives_for(&server, &key, idle)).await;
+        // Near the end of the absolute timeout no more than what is left of it.
+        let created = (now() - absolute + 100).to_string();
+        set_back(&server, &key, "_created", &created).await;
+        let left = browser.get(app.url("/left")).await.body;
+        assert!(about(left.parse().expect("seconds"), 100), "{left}");
+        assert_eq!(browser.get(app.url("/")).await.body, "2");
+        assert!(lives_for(&server, &key, 100).await);
+        // And past it nothing.
+        set_back(&server, &key, "_created", &(now() - absolute).to_string()).await;
+        assert_eq!(browser.get(app.url("/")).await.body, "1");
+        assert_eq!(server.command::<i64>(&["EXISTS", &key]).await, 0);
+    }
+}
+
+#[tokio::test]
+async fn own_timeouts_are_replayed_over_what_another_request_saved() {
+    let server = Server::start().await;
+    let layer = RedisSessionLayer::new(server.client());
+    let app = Router::new()
+        .route("/", get(count))
+        .route(
+            "/both",
+            get(|session: Session| async move {
+                session.set_idle_timeout(Duration::from_secs(1000));
+                session.insert("own", 1)
+            }),
+        )
+        .layer(layer);
+    let app = app::serve(app).await;
+    let browser = Browser::new();
+    browser.get(app.url("/")).await;
+    let [one, two] = ["/", "/both"].map(|path| browser.get(app.url(path)));
+    let (one, two) = tokio::join!(one, two);
+    assert_eq!((one.status, two.status), (200, 200));
+    let stored: String = server.command(&["GET", &key(&app, &browser)]).await;
+    for part in [r#""_idle":1000000"#, r#""visits":2"#, r#""own":1"#] {
+        assert!(stored.contains(part), "{stored}");
+    }
+    assert!(lives_for(&server, &key(&app, &browser), 1000).await);
+}

@@ -51,6 +51,8 @@ fn a_written_record_is_what_decoding_its_bytes_gives() {
         Meta {
             created: Some(7),
             permanent: Some(9),
+            idle_timeout: Some(900_000),
+            absolute_timeout: Some(43_200_000),
         },
         0,
     )

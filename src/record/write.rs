@@ -4,7 +4,10 @@ use std::{cell::RefCell, io::Write};
 
 use bytes::Bytes;
 
-use super::{CREATED, Entry, FINGERPRINT, Meta, PERMANENT, RESERVED, REV_OPENING, ROTATED, Record};
+use super::{
+    ABSOLUTE_TIMEOUT, CREATED, Entry, FINGERPRINT, IDLE_TIMEOUT, Meta, PERMANENT, RESERVED,
+    REV_OPENING, ROTATED, Record,
+};
 use crate::{context::now_nanos, error::SessionError, id::random_bytes};
 
 /// Writes the next version of a session, and knows when it is the same as the last.
@@ -37,7 +40,12 @@ impl<'a> Writer<'a> {
     pub(crate) fn new(base: &'a Record, meta: Meta, more: usize) -> Result<Self, SessionError> {
         let mut buffer = Vec::with_capacity(base.bytes.len() + FINGERPRINT + 64 + more);
         write_rev(&mut buffer)?;
-        for (key, value) in [(CREATED, meta.created), (PERMANENT, meta.permanent)] {
+        for (key, value) in [
+            (CREATED, meta.created),
+            (PERMANENT, meta.permanent),
+            (IDLE_TIMEOUT, meta.idle_timeout),
+            (ABSOLUTE_TIMEOUT, meta.absolute_timeout),
+        ] {
             if let Some(value) = value {
                 write!(buffer, ",\"{key}\":{value}").expect("a Vec takes everything");
             }

@@ -7,7 +7,10 @@ use std::{error::Error, sync::Arc};
 use redis::{RedisError, ServerErrorKind};
 
 use super::{Fault, redis::ReplicaAcks};
-use crate::error::{ErrorKind, SessionError};
+use crate::{
+    error::{ErrorKind, SessionError},
+    id::prefix_of,
+};
 
 /// A command that got no answer of the kind that was asked for.
 #[derive(Debug)]
@@ -185,7 +188,7 @@ fn forbidden(error: &RedisError, key: &str) -> SessionError {
             name.bytes()
                 .all(|byte| byte.is_ascii_alphabetic() || byte == b'|')
         });
-    let prefix = &key[..key.len().saturating_sub(36)];
+    let prefix = prefix_of(key);
     let missing = match command {
         Some(command) => format!("the command {}", command.to_ascii_uppercase()),
         None if text.contains("key") => format!("the keys {prefix}*"),
