@@ -25,6 +25,10 @@ pub(crate) struct Changes {
     permanent: Option<(u64, Option<u64>)>,
     idle_timeout: Option<(u64, u64)>,
     absolute_timeout: Option<(u64, u64)>,
+    user: Option<(u64, Option<Arc<str>>)>,
+    /// When the session began anew, with another user.
+    created: Option<(u64, u64)>,
+    listed: Option<(u64, u64)>,
 }
 
 #[derive(Clone)]
@@ -65,6 +69,8 @@ impl Changes {
             && self.permanent.is_none()
             && self.idle_timeout.is_none()
             && self.absolute_timeout.is_none()
+            && self.user.is_none()
+            && self.listed.is_none()
     }
 
     /// Whether doing these changes twice differs from doing them once.
@@ -156,6 +162,30 @@ impl Changes {
         self.absolute_timeout = Some((self.tick(), millis));
     }
 
+    /// To whom the session belongs from here on, which begins its time anew.
+    pub(crate) fn set_user(&mut self, user: Option<Arc<str>>) {
+        let at = self.tick();
+        self.created = user.is_some().then(|| (at, now()));
+        self.user = Some((at, user));
+    }
+
+    /// The session is entered among its user's at this Unix second.
+    pub(crate) fn set_listed(&mut self, listed: u64) {
+        self.listed = Some((self.tick(), listed));
+    }
+
+    pub(crate) fn user<'a>(&'a self, base: &'a Record) -> Option<&'a Arc<str>> {
+        match &self.user {
+            Some((_, user)) => user.as_ref(),
+            None => base.user.as_ref(),
+        }
+    }
+
+    /// Whether somebody logged in, be it the same person again.
+    pub(crate) fn logs_in(&self) -> bool {
+        matches!(self.user, Some((_, Some(_))))
+    }
+
     /// What the crate keeps about the session, as the request sees it.
     pub(crate) fn meta(&self, base: &Record) -> Meta {
         let Meta {
@@ -163,13 +193,15 @@ impl Changes {
             permanent,
             idle_timeout,
             absolute_timeout,
+            listed,
         } = base.meta;
         let own = |change: Option<(u64, u64)>| change.map(|(_, millis)| millis);
         Meta {
-            created,
+            created: own(self.created).or(created),
             permanent: self.permanent.map_or(permanent, |(_, permanent)| permanent),
             idle_timeout: own(self.idle_timeout).or(idle_timeout),
             absolute_timeout: own(self.absolute_timeout).or(absolute_timeout),
+            listed: self.user(base).and_then(|_| own(self.listed).or(listed)),
         }
     }
 
@@ -203,9 +235,10 @@ impl Changes {
 
     /// The next version of the session, from what the request sees.
     pub(crate) fn write(&self, base: &Record) -> Result<Written, SessionError> {
+        let meta = self.meta(base);
         let meta = Meta {
-            created: Some(base.meta.created.unwrap_or_else(now)),
-            ..self.meta(base)
+            created: Some(meta.created.unwrap_or_else(now)),
+            ..meta
         };
         let more = self.keys.iter().map(|(key, change)| {
             key.len()
@@ -215,7 +248,8 @@ impl Changes {
                     Change::Removed { .. } => 0,
                 }
         });
-        let mut writer = Writer::new(base, meta, more.sum())?;
+        let user = self.user(base).cloned();
+        let mut writer = Writer::new(base, meta, user, more.sum())?;
         writer.carry_over(|key| match self.change(key) {
             Some(Change::Set { value, .. } | Change::Updated { value, .. }) => Fate::Replace(value),
             Some(Change::Removed { .. }) => Fate::Drop,
@@ -265,6 +299,9 @@ impl Changes {
         self.permanent = self.permanent.filter(|(at, _)| *at > moment);
         self.idle_timeout = self.idle_timeout.filter(|(at, _)| *at > moment);
         self.absolute_timeout = self.absolute_timeout.filter(|(at, _)| *at > moment);
+        self.created = self.created.filter(|(at, _)| *at > moment);
+        self.listed = self.listed.filter(|(at, _)| *at > moment);
+        self.user.take_if(|(at, _)| *at <= moment);
         self.keys.retain_mut(|(_, change)| match change {
             Change::Set { moment: at, .. } | Change::Removed { moment: at } => *at > moment,
             Change::Updated { start, steps, .. } => {

@@ -19,6 +19,7 @@ use crate::{
     session::Inner,
     state::{Act, Attempt, CookieAction, Place, Plan},
     store::{Created, Destroyed, Fault, Outcome, Rotation},
+    users::{self, Membership},
 };
 
 /// How long an id that was rotated away is kept from being used: longer than any request that began with it should take.
@@ -82,7 +83,7 @@ async fn commit_all(session: &Inner) -> Result<Verdict, SessionError> {
 }
 
 async fn destroy(session: &Inner) -> Result<bool, SessionError> {
-    let Some(doomed) = session.state().doomed else {
+    let Some(doomed) = session.state().doomed.clone() else {
         return Ok(false);
     };
     let key = session.context.key(doomed.id);
@@ -92,13 +93,18 @@ async fn destroy(session: &Inner) -> Result<bool, SessionError> {
         answer => answer,
     };
     let destroyed = destroyed.map_err(Fault::into_error)?;
-    let mut state = session.state();
-    state.doomed = None;
-    match destroyed {
-        Destroyed::Yes if doomed.was_found => state.cookie = CookieAction::Remove,
-        Destroyed::Yes => {}
-        // A login came first. Its cookie is on the way to the browser, or there already.
-        Destroyed::Retired => state.place = Place::Retired,
+    {
+        let mut state = session.state();
+        state.doomed = None;
+        match destroyed {
+            Destroyed::Yes if doomed.was_found => state.cookie = CookieAction::Remove,
+            Destroyed::Yes => {}
+            // A login came first. Its cookie is on the way to the browser, or there already.
+            Destroyed::Retired => state.place = Place::Retired,
+        }
+    }
+    if let Some(user) = &doomed.user {
+        users::leave(session, user, doomed.id).await;
     }
     Ok(true)
 }
@@ -136,6 +142,10 @@ async fn commit_changes(session: &Inner) -> Result<Verdict, SessionError> {
         {
             turn = Some(line.lock().await);
         }
+        if attempt.enters {
+            Box::pin(users::enter(session, &attempt)).await?;
+        }
+        let member = Membership::of(session, &attempt);
         let (outcome, uncertain) = carry_out(session, &attempt).await?;
         if session.state().life != attempt.life {
             return bury(session, &attempt, &outcome).await;
@@ -147,7 +157,12 @@ async fn commit_changes(session: &Inner) -> Result<Verdict, SessionError> {
                 return Ok(Verdict::Stored);
             }
             Outcome::Saved => {
+                // Kept only for those who need it, so that a record that nobody else has is not copied.
+                let written = (member.is_some() || attempt.logs_in).then(|| attempt.clone());
                 session.state().adopt(attempt);
+                if let Some(written) = written {
+                    Box::pin(users::settle(session, &written, member)).await;
+                }
                 verdict = Verdict::Stored;
                 continue;
             }
@@ -281,18 +296,6 @@ async fn send(session: &Inner, attempt: &Attempt) -> Result<Outcome, Fault> {
                 tombstone_lifetime: TOMBSTONE,
             };
             Box::pin(context.store.rotate(&rotation)).await
-        }
-    }
-}
-
-impl Act {
-    /// The session that others may change at the same time.
-    fn id(&self) -> Option<crate::id::SessionId> {
-        match self {
-            Self::Create { .. } => None,
-            Self::Save { id, .. } | Self::Delete { id, .. } | Self::Rotate { from: id, .. } => {
-                Some(*id)
-            }
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::{
     id::SessionId,
     signing::{self, SHORTEST_KEY, Signer},
     store::ReplicaAcks,
+    users::AtLimit,
 };
 
 /// One day, as in the Flask snippet that this crate grew out of.
@@ -50,6 +51,8 @@ pub(crate) struct Config {
     /// How many, and how long a write waits for them.
     pub(crate) replica_acks: Option<(usize, Duration)>,
     pub(crate) replica_acks_for_every_write: bool,
+    /// How many a user may have, and what becomes of the next.
+    pub(crate) sessions_per_user: Option<(usize, AtLimit)>,
     pub(crate) eager: bool,
     pub(crate) cookie: CookieConfig,
     pub(crate) id_generator: Option<IdGenerator>,
@@ -82,6 +85,7 @@ impl Default for Config {
             max_size: MAX_SIZE,
             replica_acks: None,
             replica_acks_for_every_write: false,
+            sessions_per_user: None,
             eager: false,
             cookie: CookieConfig {
                 name: None,
@@ -234,6 +238,11 @@ impl Config {
             }
             _ => {}
         }
+        if matches!(self.sessions_per_user, Some((0, _))) {
+            return error(
+                "with_sessions_per_user needs at least one: with none nobody could log in",
+            );
+        }
         if self.max_size == 0 || u32::try_from(self.max_size).is_err() {
             return error("with_max_size needs between one byte and 4 GiB");
         }
@@ -276,6 +285,7 @@ impl fmt::Debug for Config {
             .field("deadline", &self.deadline)
             .field("max_size", &self.max_size)
             .field("replica_acks", &self.replica_acks())
+            .field("sessions_per_user", &self.sessions_per_user)
             .field("eager", &self.eager)
             .field("cookie", &self.cookie)
             .finish_non_exhaustive()

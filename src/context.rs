@@ -72,6 +72,22 @@ impl Context {
         }
     }
 
+    /// The key of the session of this [`name`](Self::name).
+    pub(crate) fn key_of(&self, name: &str) -> String {
+        [&self.config.prefix, name].concat()
+    }
+
+    /// What follows the prefix in a session's key.
+    pub(crate) fn name(&self, id: SessionId) -> String {
+        let mut key = self.key(id);
+        key.split_off(self.config.prefix.len())
+    }
+
+    /// The key of the set of a user's sessions. No session's name begins like this.
+    pub(crate) fn set_of(&self, user: &str) -> String {
+        [&self.config.prefix, "user:", user].concat()
+    }
+
     pub(crate) fn key(&self, id: SessionId) -> String {
         let Config {
             prefix,
@@ -139,6 +155,12 @@ impl Context {
         })
     }
 
+    /// Whether a session is due to be entered among its user's again: once a tenth of its time has passed.
+    pub(crate) fn entry_is_due(&self, meta: Meta) -> bool {
+        let listed = meta.listed.unwrap_or(0);
+        now().saturating_sub(listed) >= (self.idle_timeout(meta).as_secs() / 10).max(1)
+    }
+
     /// The line in which the requests of this process that conflict over one session take turns.
     pub(crate) fn line(&self, id: SessionId) -> &tokio::sync::Mutex<()> {
         &self.shared.lines[id.bucket(LINES)]
@@ -170,6 +192,11 @@ pub(crate) fn now() -> u64 {
 /// Unix milliseconds.
 pub(crate) fn now_millis() -> u64 {
     u64::try_from(since_epoch().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Unix microseconds.
+pub(crate) fn now_micros() -> u64 {
+    u64::try_from(since_epoch().as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Unix nanoseconds, or rather their lower 64 bits.

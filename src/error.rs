@@ -46,6 +46,9 @@ pub enum ErrorKind {
     Unconfirmed,
     /// Other requests changed the session each time this one tried to. Try again. Status 503.
     Conflict,
+    /// The user has as many sessions as [`with_sessions_per_user`](crate::RedisSessionLayer::with_sessions_per_user) allows, so this login
+    /// was refused and nothing stored. Status 403.
+    TooManySessions,
     /// The session was logged out, rotated away or expired while this request ran, so its changes were dropped. Only
     /// [`Session::save`](crate::Session::save) says so; after a handler it is no error. Status 409.
     Ended,
@@ -155,6 +158,7 @@ impl SessionError {
             | ErrorKind::Refused
             | ErrorKind::Unconfirmed
             | ErrorKind::Conflict => http::StatusCode::SERVICE_UNAVAILABLE,
+            ErrorKind::TooManySessions => http::StatusCode::FORBIDDEN,
             ErrorKind::Ended => http::StatusCode::CONFLICT,
             ErrorKind::MissingLayer
             | ErrorKind::HeadSent

@@ -173,6 +173,10 @@ impl RedisSessionLayer {
         self.context.stats()
     }
 
+    pub(crate) fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
     fn with_redis(self, configure: impl FnOnce(RedisStore, &Config) -> RedisStore) -> Self {
         self.configured(|context| {
             if let Store::Redis(store) = &context.store {
@@ -181,7 +185,7 @@ impl RedisSessionLayer {
         })
     }
 
-    fn configured(mut self, configure: impl FnOnce(&mut Context)) -> Self {
+    pub(crate) fn configured(mut self, configure: impl FnOnce(&mut Context)) -> Self {
         configure(Arc::make_mut(&mut self.context));
         self
     }

@@ -22,6 +22,7 @@ mod signing;
 mod state;
 mod store;
 mod timeouts;
+mod users;
 
 pub use crate::{
     config::SameSite,
@@ -34,6 +35,7 @@ pub use crate::{
     service::{ResponseFuture, SessionService},
     session::Session,
     timeouts::Timeouts,
+    users::{AtLimit, InvalidHandle, SessionHandle, Sessions, UserSession},
 };
 
 /// Longer texts: how it works, and what changed. Their code is compiled with the crate.

@@ -7,7 +7,7 @@
 
 mod write;
 
-use std::{fmt, mem, ops::Range};
+use std::{borrow::Cow, fmt, mem, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
@@ -24,6 +24,8 @@ const CREATED: &str = "_created";
 const PERMANENT: &str = "_permanent";
 const IDLE_TIMEOUT: &str = "_idle";
 const ABSOLUTE_TIMEOUT: &str = "_absolute";
+const USER: &str = "_user";
+const LISTED: &str = "_listed";
 const ROTATED: &str = "_rotated";
 
 /// `{"_rev":"`, then 16 hexadecimal digits, then `"`.
@@ -45,6 +47,8 @@ pub(crate) struct Meta {
     pub(crate) idle_timeout: Option<u64>,
     /// Milliseconds, in place of the layer's.
     pub(crate) absolute_timeout: Option<u64>,
+    /// Unix seconds at which the session was last entered among its user's; `None` if it belongs to nobody.
+    pub(crate) listed: Option<u64>,
 }
 
 /// A stored session: its bytes, and where in them each key and value is.
@@ -53,6 +57,8 @@ pub(crate) struct Record {
     bytes: Bytes,
     entries: Vec<Entry>,
     pub(crate) meta: Meta,
+    /// To whom the session belongs.
+    pub(crate) user: Option<Arc<str>>,
 }
 
 #[derive(Clone)]
@@ -71,7 +77,7 @@ pub(crate) enum Stored {
     Retired {
         until: u64,
     },
-    /// A session without a key. Never written by this crate, and never taken for a session
+    /// A session without a key or a user. Never written by this crate, and never taken for a session
     /// (aiohttp-session, CVE-2018-1000519).
     Empty,
 }
@@ -94,11 +100,12 @@ impl Record {
             bytes: bytes.clone(),
             entries: parts.entries,
             meta: parts.meta,
+            user: parts.user,
         };
         if record.has_twins() {
             return Err(SessionError::corrupt("a key is there twice"));
         }
-        Ok(if record.entries.is_empty() {
+        Ok(if record.entries.is_empty() && record.user.is_none() {
             Stored::Empty
         } else {
             Stored::Live(record)
@@ -179,9 +186,10 @@ struct Parts<'a> {
     text: &'a str,
     entries: Vec<Entry>,
     meta: Meta,
+    user: Option<Arc<str>>,
     rotated: Option<u64>,
     /// Which of the crate's own keys were there, to notice a second one.
-    own: [bool; 5],
+    own: [bool; 7],
 }
 
 impl<'a> Parts<'a> {
@@ -190,8 +198,9 @@ impl<'a> Parts<'a> {
             text,
             entries: Vec::with_capacity(8),
             meta: Meta::default(),
+            user: None,
             rotated: None,
-            own: [false; 5],
+            own: [false; 7],
         }
     }
 
@@ -221,6 +230,14 @@ impl<'a> Parts<'a> {
             ABSOLUTE_TIMEOUT => {
                 self.note(4)?;
                 self.meta.absolute_timeout = value.parse().ok();
+            }
+            USER => {
+                self.note(5)?;
+                self.user = Some(serde_json::from_str::<Cow<'_, str>>(value)?.into());
+            }
+            LISTED => {
+                self.note(6)?;
+                self.meta.listed = value.parse().ok();
             }
             ROTATED => self.rotated = Some(value.parse().unwrap_or(0)),
             _ => self.entries.push(Entry {

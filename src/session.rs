@@ -365,7 +365,7 @@ fn check_key(key: &str) -> Result<(), SessionError> {
     ))
 }
 
-fn decode<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, SessionError> {
+pub(crate) fn decode<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, SessionError> {
     serde_json::from_slice(value).map_err(|error| SessionError::decode::<T>(key, &error))
 }
 

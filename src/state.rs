@@ -37,11 +37,13 @@ pub(crate) struct State {
     pub(crate) unconfirmed: Option<Arc<Attempt>>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct Doomed {
     pub(crate) id: SessionId,
     /// If not, the browser keeps its cookie, and maybe has a newer one by now, which a removal would take away.
     pub(crate) was_found: bool,
+    /// Among whose sessions it is.
+    pub(crate) user: Option<Arc<str>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +82,10 @@ pub(crate) struct Attempt {
     /// The changes up to this moment are in it.
     pub(crate) moment: u64,
     pub(crate) life: u32,
+    /// It is to be entered among its user's sessions first.
+    pub(crate) enters: bool,
+    /// Somebody logged in.
+    pub(crate) logs_in: bool,
 }
 
 #[derive(Clone)]
@@ -101,6 +107,26 @@ pub(crate) enum Act {
         to: SessionId,
         tombstone: Bytes,
     },
+}
+
+impl Act {
+    /// The session that is there already, and that others may change at the same time.
+    pub(crate) fn id(&self) -> Option<SessionId> {
+        match self {
+            Self::Create { .. } => None,
+            Self::Save { id, .. } | Self::Delete { id, .. } | Self::Rotate { from: id, .. } => {
+                Some(*id)
+            }
+        }
+    }
+
+    /// Where it is afterwards.
+    pub(crate) fn next_id(&self) -> Option<SessionId> {
+        match self {
+            Self::Delete { .. } => None,
+            Self::Create { id } | Self::Save { id, .. } | Self::Rotate { to: id, .. } => Some(*id),
+        }
+    }
 }
 
 impl State {
@@ -128,11 +154,14 @@ impl State {
             || (self.cycle && self.place != Place::New)
             || self.cookie_is_due(context)
             || self.is_to_be_resigned()
+            || (matches!(self.place, Place::Stored(_)) && self.entry_is_due(context))
     }
 
-    /// Whether a change would be lost with this state. A session that was never stored and is empty has none.
+    /// Whether a change would be lost with this state. A session that was never stored and is empty and nobody's has none.
     pub(crate) fn has_unsaved(&self) -> bool {
-        let is_blank = self.place == Place::New && self.changes.keys(&self.base).next().is_none();
+        let is_blank = self.place == Place::New
+            && self.changes.keys(&self.base).next().is_none()
+            && self.changes.user(&self.base).is_none();
         self.doomed.is_some() || !(self.changes.is_empty() || is_blank)
     }
 
@@ -142,6 +171,7 @@ impl State {
                 self.doomed = Some(Doomed {
                     id,
                     was_found: true,
+                    user: self.base.user.clone(),
                 });
                 self.place = Place::New;
             }
@@ -150,6 +180,7 @@ impl State {
                     self.doomed = Some(Doomed {
                         id,
                         was_found: false,
+                        user: None,
                     });
                 }
             }
@@ -179,6 +210,7 @@ impl State {
                 if nothing {
                     return Ok(Plan::Nothing);
                 }
+                let enters = self.note_entry(context);
                 let written = self.write(context)?;
                 if written.is_empty {
                     return Ok(Plan::Nothing);
@@ -189,6 +221,7 @@ impl State {
                         id: context.generate_id()?,
                     },
                     written,
+                    enters,
                 )))
             }
             Place::Stored(id) => {
@@ -197,6 +230,7 @@ impl State {
                 {
                     self.changes.set_permanent(Some(now()));
                 }
+                let enters = self.note_entry(context);
                 let resign = self.is_to_be_resigned();
                 if self.changes.is_empty() && !self.cycle && !resign {
                     return Ok(Plan::Nothing);
@@ -220,7 +254,7 @@ impl State {
                     self.changes.reset();
                     return Ok(Plan::Nothing);
                 };
-                Ok(Plan::Act(self.attempt(act, written)))
+                Ok(Plan::Act(self.attempt(act, written, enters)))
             }
             Place::Retired | Place::Ended if self.changes.is_empty() && !self.cycle => {
                 Ok(Plan::Nothing)
@@ -287,13 +321,30 @@ impl State {
         Ok(written)
     }
 
-    fn attempt(&self, act: Act, written: Written) -> Arc<Attempt> {
+    fn attempt(&self, act: Act, written: Written, enters: bool) -> Arc<Attempt> {
         Arc::new(Attempt {
             act,
             record: written.record,
             moment: self.changes.moment(),
             life: self.life,
+            enters,
+            logs_in: self.changes.logs_in(),
         })
+    }
+
+    /// Notes in the session that it is entered among its user's, where that is called for.
+    fn note_entry(&mut self, context: &Context) -> bool {
+        let is_another = self.changes.logs_in() || self.cycle || self.place == Place::New;
+        let enters =
+            self.changes.user(&self.base).is_some() && (is_another || self.entry_is_due(context));
+        if enters {
+            self.changes.set_listed(now());
+        }
+        enters
+    }
+
+    fn entry_is_due(&self, context: &Context) -> bool {
+        self.base.user.is_some() && context.entry_is_due(self.base.meta)
     }
 
     fn cookie_is_due(&self, context: &Context) -> bool {

@@ -8,7 +8,7 @@ fn live(text: &str) -> Record {
 }
 
 fn keep_all(base: &Record) -> Written {
-    let mut writer = Writer::new(base, base.meta, 0).expect("random numbers");
+    let mut writer = Writer::new(base, base.meta, base.user.clone(), 0).expect("random numbers");
     writer.carry_over(|_| Fate::Keep);
     writer.finish()
 }
@@ -53,7 +53,9 @@ fn a_written_record_is_what_decoding_its_bytes_gives() {
             permanent: Some(9),
             idle_timeout: Some(900_000),
             absolute_timeout: Some(43_200_000),
+            listed: Some(11),
         },
+        Some("Zoë \"42\"".into()),
         0,
     )
     .expect("random numbers");

@@ -1,12 +1,12 @@
 //! The next version of a session, spliced from the last one and what changed.
 
-use std::{cell::RefCell, io::Write};
+use std::{cell::RefCell, io::Write, sync::Arc};
 
 use bytes::Bytes;
 
 use super::{
-    ABSOLUTE_TIMEOUT, CREATED, Entry, FINGERPRINT, IDLE_TIMEOUT, Meta, PERMANENT, RESERVED,
-    REV_OPENING, ROTATED, Record,
+    ABSOLUTE_TIMEOUT, CREATED, Entry, FINGERPRINT, IDLE_TIMEOUT, LISTED, Meta, PERMANENT, RESERVED,
+    REV_OPENING, ROTATED, Record, USER,
 };
 use crate::{context::now_nanos, error::SessionError, id::random_bytes};
 
@@ -16,6 +16,7 @@ pub(crate) struct Writer<'a> {
     buffer: Vec<u8>,
     entries: Vec<Entry>,
     meta: Meta,
+    user: Option<Arc<str>>,
     visible: usize,
     changed: bool,
 }
@@ -30,14 +31,19 @@ pub(crate) enum Fate<'a> {
 /// The next version of a session.
 pub(crate) struct Written {
     pub(crate) record: Record,
-    /// Nothing of the app's own is in it.
+    /// Nothing of the app's own is in it, and it is nobody's.
     pub(crate) is_empty: bool,
     /// It says something else than the base did.
     pub(crate) changed: bool,
 }
 
 impl<'a> Writer<'a> {
-    pub(crate) fn new(base: &'a Record, meta: Meta, more: usize) -> Result<Self, SessionError> {
+    pub(crate) fn new(
+        base: &'a Record,
+        meta: Meta,
+        user: Option<Arc<str>>,
+        more: usize,
+    ) -> Result<Self, SessionError> {
         let mut buffer = Vec::with_capacity(base.bytes.len() + FINGERPRINT + 64 + more);
         write_rev(&mut buffer)?;
         for (key, value) in [
@@ -45,18 +51,24 @@ impl<'a> Writer<'a> {
             (PERMANENT, meta.permanent),
             (IDLE_TIMEOUT, meta.idle_timeout),
             (ABSOLUTE_TIMEOUT, meta.absolute_timeout),
+            (LISTED, meta.listed),
         ] {
             if let Some(value) = value {
                 write!(buffer, ",\"{key}\":{value}").expect("a Vec takes everything");
             }
         }
+        if let Some(user) = &user {
+            write!(buffer, ",\"{USER}\":").expect("a Vec takes everything");
+            serde_json::to_writer(&mut buffer, &**user).expect("text serializes");
+        }
         Ok(Self {
             base,
             buffer,
             entries: Vec::with_capacity(base.entries.len() + 1),
+            changed: meta != base.meta || user != base.user,
             meta,
+            user,
             visible: 0,
-            changed: meta != base.meta,
         })
     }
 
@@ -84,12 +96,13 @@ impl<'a> Writer<'a> {
     pub(crate) fn finish(mut self) -> Written {
         self.buffer.push(b'}');
         Written {
-            is_empty: self.visible == 0,
+            is_empty: self.visible == 0 && self.user.is_none(),
             changed: self.changed,
             record: Record {
                 bytes: self.buffer.into(),
                 entries: self.entries,
                 meta: self.meta,
+                user: self.user,
             },
         }
     }

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Created, Destroyed, Fault, Outcome, Rotation};
+use super::{Created, Destroyed, Fault, Outcome, Rotation, users::Listed};
 use crate::record::{Record, Stored, same_version};
 
 #[derive(Clone, Default)]
@@ -17,15 +17,17 @@ pub(crate) struct MemoryStore {
 }
 
 #[derive(Default)]
-struct Keys {
+pub(super) struct Keys {
+    /// The sessions of each user, the one first that was entered the longest ago.
+    pub(super) users: HashMap<Box<str>, Vec<Listed>>,
     values: HashMap<Box<str>, Value>,
     /// Expired values are swept when this many are held, which then doubles with what is left.
     sweep_at: usize,
 }
 
-struct Value {
-    bytes: Bytes,
-    expires: Instant,
+pub(super) struct Value {
+    pub(super) bytes: Bytes,
+    pub(super) expires: Instant,
 }
 
 // Asynchronous like the store that it stands in for, so that both are called alike.
@@ -131,13 +133,13 @@ impl MemoryStore {
         self.keys().put(key, value, lifetime);
     }
 
-    fn keys(&self) -> MutexGuard<'_, Keys> {
+    pub(super) fn keys(&self) -> MutexGuard<'_, Keys> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Keys {
-    fn live(&mut self, key: &str) -> Option<&mut Value> {
+    pub(super) fn live(&mut self, key: &str) -> Option<&mut Value> {
         self.values
             .get_mut(key)
             .filter(|value| value.expires > Instant::now())

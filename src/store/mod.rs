@@ -17,6 +17,7 @@ mod redis;
 mod sentinel;
 #[cfg(test)]
 pub(crate) mod stepped;
+mod users;
 
 use std::{
     future::Future,
@@ -35,6 +36,7 @@ pub(crate) use self::{
     link::Link,
     memory::MemoryStore,
     redis::{RedisStore, ReplicaAcks},
+    users::{Entry, Listed},
 };
 use crate::error::SessionError;
 

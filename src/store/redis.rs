@@ -37,7 +37,7 @@ pub(crate) struct ReplicaAcks {
 
 /// Whether a failover may undo a write that was acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Weight {
+pub(super) enum Weight {
     /// A change: at worst its user makes it again.
     Usual,
     /// A logout or a rotation, without which somebody keeps an access that was taken away.
@@ -255,8 +255,12 @@ impl RedisStore {
         }
     }
 
+    pub(super) fn scripts(&self) -> Option<&Scripts> {
+        self.scripts.as_deref()
+    }
+
     /// EVALSHA, and the whole script only when the server does not have it (any more).
-    async fn run(
+    pub(super) async fn run(
         &self,
         weight: Weight,
         program: &Program,
@@ -274,14 +278,19 @@ impl RedisStore {
     }
 
     /// `key` is the one that an error is about.
-    async fn send(&self, key: &str, command: &Cmd) -> Result<Value, Fault> {
+    pub(super) async fn send(&self, key: &str, command: &Cmd) -> Result<Value, Fault> {
         self.link
             .send(key, command)
             .await
             .map_err(|failure| failure.into_fault(key))
     }
 
-    async fn write(&self, weight: Weight, key: &str, command: &Cmd) -> Result<Value, Fault> {
+    pub(super) async fn write(
+        &self,
+        weight: Weight,
+        key: &str,
+        command: &Cmd,
+    ) -> Result<Value, Fault> {
         self.exchange(weight, key, command)
             .await
             .map_err(|failure| failure.into_fault(key))
@@ -305,7 +314,7 @@ impl RedisStore {
     }
 }
 
-fn command(verb: &str, arguments: &[&[u8]]) -> Cmd {
+pub(super) fn command(verb: &str, arguments: &[&[u8]]) -> Cmd {
     let size = arguments
         .iter()
         .map(|argument| argument.len())
@@ -329,12 +338,12 @@ fn outcome(reply: Value) -> Result<Outcome, Fault> {
 }
 
 /// Redis refuses a lifetime of 0.
-fn millis(lifetime: Duration) -> u64 {
+pub(super) fn millis(lifetime: Duration) -> u64 {
     u64::try_from(lifetime.as_millis())
         .unwrap_or(u64::MAX)
         .max(1)
 }
 
-fn unexpected() -> Fault {
+pub(super) fn unexpected() -> Fault {
     Fault::Failed(failure::unexpected())
 }

@@ -2,15 +2,16 @@
 
 use redis::{Cmd, Script};
 
-pub(super) struct Scripts {
-    pub(super) save: Program,
-    pub(super) delete: Program,
-    pub(super) destroy: Program,
-    pub(super) rotate: Program,
+pub(in crate::store) struct Scripts {
+    pub(in crate::store) save: Program,
+    pub(in crate::store) delete: Program,
+    pub(in crate::store) destroy: Program,
+    pub(in crate::store) rotate: Program,
+    pub(in crate::store) enter: Program,
 }
 
 /// A script with its size on the wire, so that a command is allocated once.
-pub(super) struct Program {
+pub(in crate::store) struct Program {
     source: &'static str,
     hash: String,
 }
@@ -67,22 +68,23 @@ redis.call('PEXPIRE', KEYS[1], ARGV[5])
 return 1";
 
 impl Scripts {
-    pub(super) fn new() -> Self {
+    pub(in crate::store) fn new() -> Self {
         Self {
             save: Program::new(SAVE),
             delete: Program::new(DELETE),
             destroy: Program::new(DESTROY),
             rotate: Program::new(ROTATE),
+            enter: Program::new(crate::store::users::ENTER),
         }
     }
 }
 
 impl Program {
-    pub(super) fn hash(&self) -> &str {
+    pub(in crate::store) fn hash(&self) -> &str {
         &self.hash
     }
 
-    pub(super) fn source(&self) -> &'static str {
+    pub(in crate::store) fn source(&self) -> &'static str {
         self.source
     }
 
@@ -93,7 +95,7 @@ impl Program {
         }
     }
 
-    pub(super) fn invocation(
+    pub(in crate::store) fn invocation(
         &self,
         verb: &str,
         script: &str,

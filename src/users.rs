@@ -1,0 +1,353 @@
+//! The sessions of a user: listed, ended, limited.
+
+mod access;
+mod handle;
+mod membership;
+mod user_session;
+
+use std::{
+    fmt,
+    pin::pin,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use futures_util::future::join_all;
+
+pub(crate) use self::membership::{Membership, enter, leave, settle};
+pub use self::{
+    handle::{InvalidHandle, SessionHandle},
+    user_session::UserSession,
+};
+use crate::{
+    context::{Context, now_micros},
+    error::SessionError,
+    record::{Record, Stored},
+    session::Session,
+    store::{Destroyed, Fault, Listed},
+};
+
+/// So many sessions are looked at at a time. No command is about more, so that one user's sessions, however many, hold up nobody.
+const CHUNK: usize = 64;
+
+/// An entry without a session may be of one that is being stored right now; after this long it is of one that has ended.
+const GRACE: Duration = Duration::from_secs(60);
+
+/// The sessions of users, by the name that [`Session::set_user`] gave them: where somebody is signed in, and to end that.
+///
+/// From [`RedisSessionLayer::sessions`](crate::RedisSessionLayer::sessions), for the app's state and for administration, or from [`Session::sessions`] in a handler. Cloning
+/// is cheap.
+///
+/// ```
+/// use axum_redis_sessions::{Session, SessionError};
+///
+/// async fn where_you_are_signed_in(session: Session) -> Result<String, SessionError> {
+///     let Some(user) = session.user() else {
+///         return Ok("nowhere".to_owned());
+///     };
+///     let mut page = String::new();
+///     for other in session.sessions().of_user(&user).await? {
+///         let device = other.get::<String>("device")?.unwrap_or_default();
+///         let mark = if other.is(&session) { " (here)" } else { "" };
+///         page += &format!("{device}{mark}, handle {}\n", other.handle());
+///     }
+///     Ok(page)
+/// }
+///
+/// async fn sign_out_everywhere_else(session: Session) -> Result<String, SessionError> {
+///     let Some(user) = session.user() else {
+///         return Ok("nowhere".to_owned());
+///     };
+///     let ended = session.sessions().end_others(&user, &session).await?;
+///     Ok(format!("signed out {ended} times"))
+/// }
+/// ```
+///
+/// A session that was ended is gone at its next request, on every node. Each of Redis' answers must come within the layer's
+/// [deadline](crate::RedisSessionLayer::with_deadline); a method that needs several may take that long for each.
+///
+/// What Redis evicts or loses from a user's set comes back when the session itself is next used after a tenth of its lifetime; until then
+/// it is not listed, and not ended by [`end_all`](Self::end_all). Do not let Redis evict keys, or let it choose by time to live.
+#[derive(Clone)]
+pub struct Sessions {
+    context: Arc<Context>,
+}
+
+/// What becomes of a login that is one too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum AtLimit {
+    /// It succeeds, and the user's oldest session ends.
+    EndOldest,
+    /// It fails with [`ErrorKind::TooManySessions`](crate::ErrorKind::TooManySessions), and nothing is stored.
+    Refuse,
+}
+
+impl Sessions {
+    /// The user's live sessions, the one first that was begun last. Listing lets none of them live longer.
+    ///
+    /// # Errors
+    ///
+    /// From the store: [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) and [`ErrorKind::Refused`](crate::ErrorKind::Refused).
+    pub async fn of_user(&self, user: &str) -> Result<Vec<UserSession>, SessionError> {
+        let mut sessions = Vec::new();
+        let mut first = 0;
+        loop {
+            let page = self.page(user, first).await?;
+            if page.is_empty() {
+                break;
+            }
+            let (mut dead, mut count) = (Vec::new(), 0);
+            for (listed, found) in page {
+                count += 1;
+                match found {
+                    Found::Live(session) => sessions.push(*session),
+                    Found::Dead if is_over(&listed) => dead.push(listed.name),
+                    Found::Dead | Found::Unreadable => {}
+                }
+            }
+            first += count - dead.len();
+            self.leave(user, &dead).await?;
+        }
+        sessions.reverse();
+        sessions.sort_by_key(|session| std::cmp::Reverse(session.age()));
+        Ok(sessions)
+    }
+
+    /// Ends the user's session with this handle; whether there was one.
+    ///
+    /// # Errors
+    ///
+    /// As [`of_user`](Self::of_user); with [`with_replica_acks`](crate::RedisSessionLayer::with_replica_acks) also
+    /// [`ErrorKind::Unconfirmed`](crate::ErrorKind::Unconfirmed).
+    pub async fn end(&self, user: &str, handle: &SessionHandle) -> Result<bool, SessionError> {
+        let mut first = 0;
+        loop {
+            let page = self.listed(user, first).await?;
+            if page.is_empty() {
+                return Ok(false);
+            }
+            first += page.len();
+            let meant = page
+                .into_iter()
+                .find(|listed| self.handle(&listed.name) == *handle);
+            if let Some(listed) = meant {
+                return self.end_one(user, listed.name).await;
+            }
+        }
+    }
+
+    /// Ends all of the user's sessions, and says how many there were: after a stolen password, or for somebody who leaves.
+    ///
+    /// # Errors
+    ///
+    /// As [`end`](Self::end). Some may have ended before the error.
+    pub async fn end_all(&self, user: &str) -> Result<usize, SessionError> {
+        self.end_but(user, None).await
+    }
+
+    /// Ends all of the user's sessions but this one, and says how many there were.
+    ///
+    /// # Errors
+    ///
+    /// As [`end`](Self::end). Some may have ended before the error.
+    pub async fn end_others(&self, user: &str, keep: &Session) -> Result<usize, SessionError> {
+        let keep = keep.id().map(|id| self.context.name(id));
+        self.end_but(user, keep).await
+    }
+
+    /// Again and again until there is nobody left: a session that gets a new id meanwhile is entered under it before, and so is found by the
+    /// next look.
+    async fn end_but(&self, user: &str, keep: Option<String>) -> Result<usize, SessionError> {
+        let mut ended = 0;
+        loop {
+            let mut first = 0;
+            let mut was_any = false;
+            loop {
+                let page = self.listed(user, first).await?;
+                if page.is_empty() {
+                    break;
+                }
+                first += page.len();
+                let others = page
+                    .into_iter()
+                    .filter(|listed| Some(&listed.name) != keep.as_ref());
+                let looks = others.map(|listed| async move {
+                    let end = self.end_quietly(user, &listed.name).await;
+                    end.map(|end| (listed, end))
+                });
+                let mut gone = Vec::new();
+                for result in join_all(looks).await {
+                    let (listed, end) = result?;
+                    ended += usize::from(end == End::Ended);
+                    was_any |= end != End::Absent;
+                    // What is not there may be about to be.
+                    if end != End::Absent || is_over(&listed) {
+                        gone.push(listed.name);
+                    }
+                }
+                first -= gone.len();
+                self.leave(user, &gone).await?;
+            }
+            if !was_any {
+                return Ok(ended);
+            }
+        }
+    }
+
+    /// Ends the oldest sessions beyond `most`, but never the one of this name.
+    pub(crate) async fn end_oldest(
+        &self,
+        user: &str,
+        most: usize,
+        keep: &str,
+    ) -> Result<(), SessionError> {
+        // The set counts those that have ended by themselves too, so it is asked before they are.
+        let mut listed = 0;
+        loop {
+            let page = self.listed(user, listed).await?.len();
+            listed += page;
+            if page < CHUNK {
+                break;
+            }
+        }
+        if listed <= most {
+            return Ok(());
+        }
+        let sessions = self.of_user(user).await?;
+        let beyond = sessions.len().saturating_sub(most);
+        let oldest = sessions.into_iter().rev();
+        for session in oldest.filter(|session| session.name != keep).take(beyond) {
+            self.end_one(user, session.name).await?;
+        }
+        Ok(())
+    }
+
+    async fn end_one(&self, user: &str, name: String) -> Result<bool, SessionError> {
+        let end = self.end_quietly(user, &name).await?;
+        self.leave(user, &[name]).await?;
+        Ok(end == End::Ended)
+    }
+
+    /// Ends it without taking it out of the set. Somebody else's stays.
+    async fn end_quietly(&self, user: &str, name: &str) -> Result<End, SessionError> {
+        let key = self.context.key_of(name);
+        let found = self
+            .within(async { self.context.store.value(&key).await })
+            .await?;
+        match found.as_ref().map(Record::decode) {
+            Some(Ok(Stored::Live(record))) if record.user.as_deref() == Some(user) => {}
+            Some(Ok(Stored::Live(_) | Stored::Retired { .. })) => return Ok(End::Moved),
+            Some(Ok(Stored::Empty) | Err(_)) | None => return Ok(End::Absent),
+        }
+        let destroyed = self
+            .within(async {
+                match self.context.store.destroy(&key).await {
+                    Err(Fault::Dropped(_)) => self.context.store.destroy(&key).await,
+                    answer => answer,
+                }
+            })
+            .await?;
+        Ok(match destroyed {
+            Destroyed::Yes => End::Ended,
+            Destroyed::Retired => End::Moved,
+        })
+    }
+
+    async fn listed(&self, user: &str, first: usize) -> Result<Vec<Listed>, SessionError> {
+        let set = self.context.set_of(user);
+        self.within(async { self.context.store.listed(&set, first, CHUNK).await })
+            .await
+    }
+
+    async fn leave(&self, user: &str, names: &[String]) -> Result<(), SessionError> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let set = self.context.set_of(user);
+        self.within(async { self.context.store.leave(&set, names).await })
+            .await
+    }
+
+    async fn page(&self, user: &str, first: usize) -> Result<Vec<(Listed, Found)>, SessionError> {
+        let page = self.listed(user, first).await?;
+        let looks = page.into_iter().map(|listed| async {
+            let key = self.context.key_of(&listed.name);
+            let found = self
+                .within(async { self.context.store.peek(&key).await })
+                .await?;
+            let found = match found {
+                Some((bytes, left)) => self.look(user, &listed, &bytes, left),
+                None => Found::Dead,
+            };
+            Ok((listed, found))
+        });
+        join_all(looks).await.into_iter().collect()
+    }
+
+    fn look(&self, user: &str, listed: &Listed, bytes: &bytes::Bytes, left: Duration) -> Found {
+        let record = match Record::decode(bytes) {
+            Ok(Stored::Live(record)) => record,
+            Ok(Stored::Retired { .. } | Stored::Empty) => return Found::Dead,
+            Err(_) => return Found::Unreadable,
+        };
+        if record.user.as_deref() != Some(user) {
+            return Found::Dead;
+        }
+        let Some(lifetime) = self.context.lifetime(record.meta) else {
+            return Found::Dead;
+        };
+        let now = SystemTime::now();
+        let unused = lifetime.saturating_sub(left);
+        Found::Live(Box::new(UserSession {
+            handle: self.handle(&listed.name),
+            name: listed.name.clone(),
+            record,
+            entered: listed.entered,
+            last_seen: now.checked_sub(unused).unwrap_or(UNIX_EPOCH),
+            expires_at: now.checked_add(left.min(lifetime)).unwrap_or(now),
+        }))
+    }
+
+    fn handle(&self, name: &str) -> SessionHandle {
+        SessionHandle::of(&self.context.key_of(name))
+    }
+
+    async fn within<T>(
+        &self,
+        work: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, SessionError> {
+        let work = pin!(async { work.await.map_err(Fault::into_error) });
+        let deadline = self.context.config.deadline;
+        self.context.store.within(deadline, work).await
+    }
+}
+
+/// What became of a session that was to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Ended,
+    /// It has a new id, or belongs to another user.
+    Moved,
+    Absent,
+}
+
+/// What is behind an entry.
+enum Found {
+    Live(Box<UserSession>),
+    /// Ended, rotated away, or another user's by now.
+    Dead,
+    /// Not a session of this crate. Left alone.
+    Unreadable,
+}
+
+fn is_over(listed: &Listed) -> bool {
+    let age = now_micros().saturating_sub(listed.entered);
+    Duration::from_micros(age) > GRACE
+}
+
+impl fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sessions").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,71 @@
+use std::{fmt, str::FromStr};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use sha2::{Digest, Sha256};
+
+/// Names a session on a page, as in a form's hidden field, and opens it to nobody.
+///
+/// 128 bits of a hash of the session's key, written as 22 characters: A-Z, a-z, 0-9, `-` and `_`. It changes with the id.
+///
+/// ```
+/// use axum_redis_sessions::SessionHandle;
+///
+/// let handle: SessionHandle = "AAECAwQFBgcICQoLDA0ODw".parse().unwrap();
+/// assert_eq!(handle.to_string(), "AAECAwQFBgcICQoLDA0ODw");
+/// assert!("no handle".parse::<SessionHandle>().is_err());
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SessionHandle([u8; 16]);
+
+/// The text is no [`SessionHandle`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidHandle(());
+
+impl SessionHandle {
+    pub(crate) fn of(key: &str) -> Self {
+        // The purpose comes first, so that the hash in a key of `with_hashed_keys` is no handle.
+        let mut hash = Sha256::new_with_prefix(b"axum-redis-sessions handle\0");
+        hash.update(key.as_bytes());
+        let mut handle = [0; 16];
+        handle.copy_from_slice(&hash.finalize()[..16]);
+        Self(handle)
+    }
+}
+
+impl fmt::Display for SessionHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
+    }
+}
+
+impl FromStr for SessionHandle {
+    type Err = InvalidHandle;
+
+    fn from_str(text: &str) -> Result<Self, InvalidHandle> {
+        let bytes = URL_SAFE_NO_PAD.decode(text);
+        let handle = bytes.ok().and_then(|bytes| bytes.try_into().ok());
+        handle.map(Self).ok_or(InvalidHandle(()))
+    }
+}
+
+impl Serialize for SessionHandle {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for SessionHandle {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'_, str>::deserialize(deserializer)?;
+        text.parse().map_err(de::Error::custom)
+    }
+}
+
+impl fmt::Display for InvalidHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not the handle of a session, which is 22 characters of A-Z, a-z, 0-9, - and _")
+    }
+}
+
+impl std::error::Error for InvalidHandle {}

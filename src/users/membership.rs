@@ -1,0 +1,134 @@
+//! What a commit does about the set of a session's user.
+//!
+//! 1. A session is entered before it is stored, and before it gets a new id: no live session is missing from its user's set.
+//! 2. It is taken out after it has ended or moved. What is left over by a crash in between, whoever reads the set notices.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{AtLimit, Sessions};
+use crate::{
+    context::now_micros,
+    error::{ErrorKind, SessionError},
+    id::SessionId,
+    session::Inner,
+    state::{Act, Attempt},
+    store::{Entry, Fault, Listed},
+};
+
+/// A set outlives each session in it by at least this.
+const MARGIN: Duration = Duration::from_secs(60);
+
+/// The session of a commit among its user's, before the write.
+pub(crate) struct Membership {
+    user: Arc<str>,
+    id: SessionId,
+}
+
+impl Membership {
+    /// Where the session is before the write.
+    pub(crate) fn of(session: &Inner, attempt: &Attempt) -> Option<Self> {
+        Some(Self {
+            user: session.state().base.user.clone()?,
+            id: attempt.act.id()?,
+        })
+    }
+
+    /// Takes it out, if the write left it somewhere else, or nowhere.
+    async fn leave(self, session: &Inner, attempt: &Attempt) {
+        let stays = match &attempt.act {
+            Act::Create { .. } | Act::Save { .. } => {
+                attempt.record.user.as_ref() == Some(&self.user)
+            }
+            Act::Delete { .. } | Act::Rotate { .. } => false,
+        };
+        if !stays {
+            leave(session, &self.user, self.id).await;
+        }
+    }
+}
+
+/// Takes a session that has ended out of its user's set. A failure is none of the request's: what is left over, others notice.
+pub(crate) async fn leave(session: &Inner, user: &str, id: SessionId) {
+    let context = &session.context;
+    let (set, name) = (context.set_of(user), context.name(id));
+    if let Err(fault) = context.store.leave(&set, &[name]).await {
+        let error = fault.into_error();
+        tracing::debug!(%error, "a session that ended is still among its user's, until somebody lists them");
+    }
+}
+
+/// Enters the session that is about to be written.
+pub(crate) async fn enter(session: &Inner, attempt: &Attempt) -> Result<(), SessionError> {
+    let context = &session.context;
+    let (Some(user), Some(id)) = (&attempt.record.user, attempt.act.next_id()) else {
+        return Ok(());
+    };
+    let former = attempt.act.id().map(|id| context.name(id));
+    let refuse_at = match context.config.sessions_per_user {
+        Some((most, AtLimit::Refuse)) if attempt.logs_in => Some(most),
+        Some((_, AtLimit::Refuse | AtLimit::EndOldest)) | None => None,
+    };
+    let set = context.set_of(user);
+    let listed = Listed {
+        name: context.name(id),
+        entered: now_micros(),
+    };
+    // From one refresh to the next a load can prolong the session by itself.
+    let lifetime = context.lifetime(attempt.record.meta).unwrap_or_default();
+    let lifetime = lifetime * 2 + MARGIN;
+    let enter = async |most| {
+        let former = former.as_deref();
+        let entry = Entry { former, most };
+        match context.store.enter(&set, &listed, lifetime, entry).await {
+            Err(Fault::Dropped(_)) => context.store.enter(&set, &listed, lifetime, entry).await,
+            answer => answer,
+        }
+        .map_err(Fault::into_error)
+    };
+    if enter(refuse_at).await? {
+        return Ok(());
+    }
+    // Some of those that are in the way may have ended by themselves, which listing notices.
+    let sessions = Sessions {
+        context: context.clone(),
+    };
+    let most = refuse_at.unwrap_or(usize::MAX);
+    if sessions.of_user(user).await?.len() < most && enter(refuse_at).await? {
+        return Ok(());
+    }
+    Err(SessionError::new(
+        ErrorKind::TooManySessions,
+        format!(
+            "this user has {most} sessions, which is as many as with_sessions_per_user allows, so the login was refused: log out \
+             elsewhere first, or use AtLimit::EndOldest"
+        ),
+    ))
+}
+
+/// What is left to do once the session is stored.
+pub(crate) async fn settle(session: &Inner, attempt: &Attempt, member: Option<Membership>) {
+    if let Some(member) = member {
+        member.leave(session, attempt).await;
+    }
+    end_oldest(session, attempt).await;
+}
+
+/// Ends the oldest sessions of somebody who has logged in once too often.
+async fn end_oldest(session: &Inner, attempt: &Attempt) {
+    let context = &session.context;
+    let (Some((most, AtLimit::EndOldest)), Some(user), Some(id), true) = (
+        context.config.sessions_per_user,
+        &attempt.record.user,
+        attempt.act.next_id(),
+        attempt.logs_in,
+    ) else {
+        return;
+    };
+    let sessions = Sessions {
+        context: context.clone(),
+    };
+    let name = context.name(id);
+    if let Err(error) = sessions.end_oldest(user, most, &name).await {
+        tracing::debug!(%error, "a user has more sessions than the limit, until the next login");
+    }
+}
