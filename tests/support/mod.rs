@@ -8,8 +8,12 @@
 
 pub mod app;
 pub mod browser;
+pub mod cluster;
 pub mod monitor;
+pub mod proxy;
+pub mod sentinels;
 pub mod server;
+pub mod tls;
 
 use std::{
     panic::Location,

@@ -1,7 +1,7 @@
 use std::{
     env, fs,
     net::TcpListener,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{self, Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     thread,
@@ -12,7 +12,7 @@ use redis::{AsyncConnectionConfig, FromRedisValue, RedisResult, aio::Multiplexed
 
 use super::{PATIENCE, monitor::Monitor};
 
-/// A Redis or Valkey server of this test's own, without persistence, that ends with it.
+/// A Redis or Valkey server of this test's own, without persistence unless it is asked for, that ends with it.
 ///
 /// When the test fails, the end of its log is printed.
 pub struct Server {
@@ -30,20 +30,50 @@ impl Server {
 
     /// With further arguments. After `--requirepass`, [`url`](Self::url) has the password.
     pub async fn start_with(arguments: &[&str]) -> Self {
+        match Self::try_start(None, arguments).await {
+            Ok(server) => server,
+            Err(log) => panic!("{} did not start: {log}", binary()),
+        }
+    }
+
+    /// As a sentinel, with a configuration that it writes its findings into.
+    pub(super) async fn start_sentinel(configuration: &str) -> Self {
+        match Self::try_start(Some(configuration), &["--sentinel"]).await {
+            Ok(server) => server,
+            Err(log) => panic!("{} --sentinel did not start: {log}", binary()),
+        }
+    }
+
+    /// The error is its log: a server may be built without what an argument asks for.
+    pub(super) async fn try_start(
+        configuration: Option<&str>,
+        arguments: &[&str],
+    ) -> Result<Self, String> {
         let mut log = String::new();
+        let is_node = arguments.contains(&"--cluster-enabled");
         // Another process may take the port between our finding it free and the server's taking it.
         for _ in 0..5 {
-            let mut server = Self::spawn(free_port(), arguments);
+            let port = if is_node {
+                free_port_of_a_node()
+            } else {
+                free_port()
+            };
+            let mut server = Self::spawn(port, configuration, arguments);
             if server.answers().await {
-                return server;
+                return Ok(server);
             }
             log = server.log();
         }
-        panic!("{} did not start: {log}", binary());
+        Err(log)
     }
 
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Where it runs: what an argument names by a relative path is here.
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
     pub fn url(&self) -> String {
@@ -58,14 +88,30 @@ impl Server {
 
     /// Sends one command over a connection of its own.
     pub async fn command<T: FromRedisValue>(&self, words: &[&str]) -> T {
-        let answer = async {
-            let mut connection = connect(&self.client()).await?;
-            let mut command = redis::cmd(words[0]);
-            command.arg(&words[1..]);
-            command.query_async(&mut connection).await
-        };
-        let answer: RedisResult<T> = answer.await;
+        let answer: RedisResult<T> = self.try_command(words).await;
         answer.unwrap_or_else(|error| panic!("{}: {error}", words[0]))
+    }
+
+    /// The same with the server's refusal, or its absence, as an error.
+    pub async fn try_command<T: FromRedisValue>(&self, words: &[&str]) -> RedisResult<T> {
+        let mut connection = connect(&self.client()).await?;
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        command.query_async(&mut connection).await
+    }
+
+    pub async fn connection(&self) -> MultiplexedConnection {
+        connect(&self.client()).await.expect("a connection")
+    }
+
+    pub async fn set(&self, option: &str, value: &str) {
+        self.command::<String>(&["CONFIG", "SET", option, value])
+            .await;
+    }
+
+    /// The keys of sessions, whatever else is there.
+    pub async fn session_keys(&self) -> Vec<String> {
+        self.command(&["KEYS", "session:*"]).await
     }
 
     /// Whether it is Valkey, which says that it is a Redis too.
@@ -81,7 +127,7 @@ impl Server {
         }
     }
 
-    /// SIGKILL: it loses everything, and its port is closed.
+    /// SIGKILL: it loses everything that is not on disk, and its port is closed.
     pub fn kill(&mut self) {
         self.child.kill().expect("killed");
         self.child.wait().expect("ended");
@@ -104,12 +150,12 @@ impl Server {
         self.signal("CONT");
     }
 
-    /// Starts it again on the same port, empty.
+    /// Starts it again on the same port, with nothing but what is on disk, and waits until it answers, if only that it is loading.
     pub async fn restart(&mut self) {
         self.kill();
         let end = Instant::now() + PATIENCE;
         loop {
-            self.child = launch(self.port, &self.arguments, &self.directory);
+            self.relaunch();
             if self.answers().await {
                 return;
             }
@@ -119,6 +165,12 @@ impl Server {
                 self.port
             );
         }
+    }
+
+    /// Starts it again on the same port, and does not wait.
+    pub fn relaunch(&mut self) {
+        self.kill();
+        self.child = launch(self.port, &self.arguments, &self.directory);
     }
 
     /// Records every command that a client sends from now on.
@@ -139,13 +191,21 @@ impl Server {
         self.arguments.get(option + 1).map(String::as_str)
     }
 
-    fn spawn(port: u16, arguments: &[&str]) -> Self {
+    fn spawn(port: u16, configuration: Option<&str>, arguments: &[&str]) -> Self {
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let directory =
             env::temp_dir().join(format!("axum-redis-sessions-{}-{number}", process::id()));
         fs::create_dir_all(&directory).expect("a temporary directory");
-        let arguments: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
+        let own: &[&str] = match configuration {
+            Some(configuration) => {
+                fs::write(directory.join("configuration"), configuration).expect("written");
+                &["configuration"]
+            }
+            None => &["--save", "", "--appendonly", "no"],
+        };
+        let arguments = own.iter().chain(arguments);
+        let arguments: Vec<String> = arguments.map(|&word| word.to_owned()).collect();
         Self {
             child: launch(port, &arguments, &directory),
             port,
@@ -172,14 +232,8 @@ impl Server {
     }
 
     /// A line of INFO, if it answers.
-    async fn information(&self, name: &str) -> Option<String> {
-        let mut connection = connect(&self.client()).await.ok()?;
-        let mut command = redis::cmd("INFO");
-        let lines: String = command
-            .arg("server")
-            .query_async(&mut connection)
-            .await
-            .ok()?;
+    pub async fn information(&self, name: &str) -> Option<String> {
+        let lines: String = self.try_command(&["INFO"]).await.ok()?;
         lines
             .lines()
             .filter_map(|line| line.split_once(':'))
@@ -233,9 +287,9 @@ fn launch(port: u16, arguments: &[String], directory: &PathBuf) -> Child {
         .open(directory.join("log"));
     let log = log.expect("a log");
     Command::new(binary())
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
-        .args(["--save", "", "--appendonly", "no"])
+        // A configuration file comes first.
         .args(arguments)
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
         .current_dir(directory)
         .stdin(Stdio::null())
         .stderr(log.try_clone().expect("a log"))
@@ -253,18 +307,29 @@ fn launch(port: u16, arguments: &[String], directory: &PathBuf) -> Child {
 /// A port that nobody listens on, below those that systems give to outgoing connections and to listeners that do not care. Among
 /// these another process may get it while the server is away, and a client that tries to reach the server may get it as its
 /// own, and so reach itself.
-fn free_port() -> u16 {
+pub(super) fn free_port() -> u16 {
+    free_port_among(22_700, 7_300, |_| true)
+}
+
+/// The same, and the one 10,000 above it, where the nodes of a cluster talk among themselves.
+fn free_port_of_a_node() -> u16 {
+    free_port_among(20_000, 2_700, |port| is_free(port + 10_000))
+}
+
+fn free_port_among(first: u32, count: u32, serves: impl Fn(u16) -> bool) -> u16 {
     static ASKED: AtomicU32 = AtomicU32::new(0);
-    const FIRST: u32 = 20_000;
-    const COUNT: u32 = 10_000;
     loop {
         // The test binaries that run beside each other begin in different places.
         let number = process::id()
             .wrapping_mul(101)
             .wrapping_add(ASKED.fetch_add(1, Ordering::Relaxed));
-        let port = u16::try_from(FIRST + number % COUNT).expect("below 2 to the 16");
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        let port = u16::try_from(first + number % count).expect("below 2 to the 16");
+        if is_free(port) && serves(port) {
             return port;
         }
     }
+}
+
+fn is_free(port: u16) -> bool {
+    TcpListener::bind(("127.0.0.1", port)).is_ok()
 }

@@ -1,0 +1,143 @@
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use super::{eventually, server::Server};
+
+const SLOTS: u16 = 16_384;
+
+/// Three masters with a third of the slots each, and a replica of each.
+pub struct Cluster {
+    /// The masters, as they were at the start, and then their replicas in the same order.
+    pub nodes: Vec<Server>,
+}
+
+impl Cluster {
+    /// Waits until all six nodes agree, and the replicas are in step.
+    pub async fn start() -> Self {
+        let options = [
+            ["--cluster-enabled", "yes"],
+            ["--cluster-node-timeout", "1000"],
+            // The slots of the other masters are served while one is away.
+            ["--cluster-require-full-coverage", "no"],
+            ["--repl-diskless-sync-delay", "0"],
+            ["--repl-ping-replica-period", "1"],
+        ]
+        .concat();
+        let nodes = join_all((0..6).map(|_| Server::start_with(&options))).await;
+        let cluster = Self { nodes };
+        let thirds = [0, SLOTS / 3, 2 * (SLOTS / 3), SLOTS];
+        for (master, range) in thirds.windows(2).enumerate() {
+            let mut words = vec!["CLUSTER".to_owned(), "ADDSLOTS".to_owned()];
+            words.extend((range[0]..range[1]).map(|slot| slot.to_string()));
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            cluster.nodes[master].command::<String>(&words).await;
+        }
+        // Their first meeting settles who is right about a slot, if anything is unclear.
+        for (node, epoch) in cluster.nodes.iter().zip(1..) {
+            let epoch: u16 = epoch;
+            let words = ["CLUSTER", "SET-CONFIG-EPOCH", &epoch.to_string()];
+            node.command::<String>(&words).await;
+        }
+        let first = cluster.nodes[0].port().to_string();
+        for node in &cluster.nodes[1..] {
+            let words = ["CLUSTER", "MEET", "127.0.0.1", first.as_str()];
+            node.command::<String>(&words).await;
+        }
+        for (master, replica) in cluster.nodes[..3].iter().zip(&cluster.nodes[3..]) {
+            let id: String = master.command(&["CLUSTER", "MYID"]).await;
+            let words = ["CLUSTER", "REPLICATE", &id];
+            // Once it has heard of it.
+            eventually(Duration::from_secs(30), async || {
+                replica.try_command::<String>(&words).await.is_ok()
+            })
+            .await;
+        }
+        eventually(Duration::from_secs(30), async || cluster.is_whole().await).await;
+        cluster
+    }
+
+    /// Whom a client asks first.
+    pub fn urls(&self) -> Vec<String> {
+        self.nodes.iter().map(Server::url).collect()
+    }
+
+    pub async fn slot(&self, key: &str) -> u16 {
+        self.nodes[0].command(&["CLUSTER", "KEYSLOT", key]).await
+    }
+
+    /// The node that says that it has `slot`, among those that answer.
+    pub async fn owner(&self, slot: u16) -> Option<usize> {
+        for (number, node) in self.nodes.iter().enumerate() {
+            let Ok(nodes) = node.try_command::<String>(&["CLUSTER", "NODES"]).await else {
+                continue;
+            };
+            let own = nodes.lines().find(|line| line.contains("myself"));
+            if own.is_some_and(|line| line.contains("master") && has_slot(line, slot)) {
+                return Some(number);
+            }
+        }
+        None
+    }
+
+    /// How many of the six are up and say that all slots have a master which answers; and all replicas of these are in step.
+    async fn is_whole(&self) -> bool {
+        for node in &self.nodes {
+            let state: String = node.command(&["CLUSTER", "INFO"]).await;
+            let nodes: String = node.command(&["CLUSTER", "NODES"]).await;
+            let is_up = state.contains("cluster_state:ok")
+                && nodes.lines().count() == 6
+                && nodes.matches(" slave ").count() + nodes.matches("myself,slave").count() == 3
+                && !nodes.contains("fail");
+            let is_in_step =
+                node.information("master_link_status").await != Some("down".to_owned());
+            if !is_up || !is_in_step {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Moves a slot as `redis-cli --cluster reshard` does: between the two steps of each key, clients meet MOVED and ASK.
+    pub async fn move_slot(&self, slot: u16, from: usize, to: usize) {
+        let number = slot.to_string();
+        let [from_id, to_id] = [self.id(from).await, self.id(to).await];
+        let set = async |node: usize, words: &[&str]| {
+            let words = [&["CLUSTER", "SETSLOT", &number], words].concat();
+            self.nodes[node].command::<String>(&words).await;
+        };
+        set(to, &["IMPORTING", &from_id]).await;
+        set(from, &["MIGRATING", &to_id]).await;
+        let port = self.nodes[to].port().to_string();
+        loop {
+            let words = ["CLUSTER", "GETKEYSINSLOT", &number, "3"];
+            let keys: Vec<String> = self.nodes[from].command(&words).await;
+            if keys.is_empty() {
+                break;
+            }
+            for key in keys {
+                let words = ["MIGRATE", "127.0.0.1", &port, &key, "0", "5000"];
+                // `NOKEY`, where it ended meanwhile.
+                self.nodes[from].command::<String>(&words).await;
+            }
+        }
+        for node in [to, from, 3 - to - from] {
+            set(node, &["NODE", &to_id]).await;
+        }
+    }
+
+    async fn id(&self, node: usize) -> String {
+        self.nodes[node].command(&["CLUSTER", "MYID"]).await
+    }
+}
+
+/// Whether a line of CLUSTER NODES has it: `… connected 0-5460 5463`.
+fn has_slot(line: &str, slot: u16) -> bool {
+    line.split(' ').skip(8).any(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        match (first.parse::<u16>(), last.parse::<u16>()) {
+            (Ok(first), Ok(last)) => (first..=last).contains(&slot),
+            _ => false,
+        }
+    })
+}

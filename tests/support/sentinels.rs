@@ -1,0 +1,87 @@
+use std::time::Duration;
+
+use super::{eventually, server::Server};
+
+/// What the sentinels call the master.
+pub const NAME: &str = "sessions";
+
+/// A master, a replica, and three sentinels that watch them.
+pub struct Sentinels {
+    pub servers: [Server; 2],
+    pub sentinels: Vec<Server>,
+}
+
+impl Sentinels {
+    /// Waits until each sentinel knows the replica and the two others, before which they could not agree on a failover.
+    pub async fn start() -> Self {
+        // What the master acknowledged survives its being killed, and a replica that comes back is in step at once.
+        let quick = [
+            "--repl-diskless-sync-delay",
+            "0",
+            "--repl-ping-replica-period",
+            "1",
+        ];
+        let master = Server::start_with(&quick).await;
+        let port = master.port().to_string();
+        let of = ["--replicaof", "127.0.0.1", port.as_str()];
+        let replica = Server::start_with(&[&quick[..], &of].concat()).await;
+        let configuration = format!(
+            "sentinel monitor {NAME} 127.0.0.1 {port} 2\n\
+             sentinel down-after-milliseconds {NAME} 500\n\
+             sentinel failover-timeout {NAME} 3000\n"
+        );
+        let mut sentinels = Vec::new();
+        for _ in 0..3 {
+            sentinels.push(Server::start_sentinel(&configuration).await);
+        }
+        let started = Self {
+            servers: [master, replica],
+            sentinels,
+        };
+        eventually(Duration::from_secs(30), async || {
+            for sentinel in &started.sentinels {
+                let line = sentinel.information("master0").await.unwrap_or_default();
+                if !line.ends_with("slaves=1,sentinels=3") {
+                    return false;
+                }
+            }
+            started.replicas_are_in_step().await
+        })
+        .await;
+        started
+    }
+
+    /// Where the sentinels are.
+    pub fn addresses(&self) -> Vec<redis::ConnectionAddr> {
+        let ports = self.sentinels.iter().map(Server::port);
+        ports
+            .map(|port| redis::ConnectionAddr::Tcp("127.0.0.1".to_owned(), port))
+            .collect()
+    }
+
+    /// Which of the servers the sentinels call the master; `None` while they do not agree.
+    pub async fn master(&self) -> Option<usize> {
+        let mut named = None;
+        for sentinel in &self.sentinels {
+            let command = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME];
+            let (_, port): (String, u16) = sentinel.try_command(&command).await.ok()?;
+            let server = self.servers.iter().position(|server| server.port() == port);
+            if named.is_some() && named != server {
+                return None;
+            }
+            named = server;
+        }
+        named
+    }
+
+    /// Whether one replica follows the master, and has all that the master has.
+    pub async fn replicas_are_in_step(&self) -> bool {
+        let Some(master) = self.master().await else {
+            return false;
+        };
+        let link = self.servers[1 - master]
+            .information("master_link_status")
+            .await;
+        link.as_deref() == Some("up")
+    }
+}

@@ -1,0 +1,156 @@
+//! The app that the tests of faults ask, and what they expect of it while its server is away.
+
+// Each test binary uses a part of it. It is no part of `support`, which the crate's own tests include.
+#![allow(dead_code, unreachable_pub)]
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{Router, extract::Path, routing::get};
+use axum_redis_sessions::{RedisSessionLayer, Session, SessionError};
+
+use tokio::sync::Semaphore;
+
+use crate::support::{
+    app::{self, Address},
+    browser::Browser,
+    eventually,
+};
+
+pub const DEADLINE: Duration = Duration::from_millis(300);
+/// What a loaded machine may add. Far below the seconds that a client without a deadline waits.
+pub const SLACK: Duration = Duration::from_millis(1500);
+
+pub fn site(layer: RedisSessionLayer) -> Router {
+    Router::new()
+        .route("/", get(visits))
+        .route("/look", get(look))
+        .route("/untouched", get(|| async { "served" }))
+        .route(
+            "/only-if",
+            get(async |session: Option<Session>| session.is_some().to_string()),
+        )
+        .route("/either", get(either))
+        .route("/cycle", get(async |session: Session| session.cycle_id()))
+        .route("/destroy", get(async |session: Session| session.destroy()))
+        .route("/keep/{key}/{value}", get(keep))
+        .route("/kept/{key}", get(kept))
+        .layer(layer)
+}
+
+/// Stops a request between its load and its save.
+#[derive(Clone)]
+pub struct Gate {
+    arrived: Arc<Semaphore>,
+    open: Arc<Semaphore>,
+}
+
+impl Gate {
+    fn new() -> Self {
+        Self {
+            arrived: Arc::new(Semaphore::new(0)),
+            open: Arc::new(Semaphore::new(0)),
+        }
+    }
+
+    /// Waits until this many requests stand before the gate.
+    pub async fn arrived(&self, requests: u32) {
+        let arrived = self.arrived.acquire_many(requests).await;
+        arrived.expect("never closed").forget();
+    }
+
+    pub fn let_pass(&self, requests: usize) {
+        self.open.add_permits(requests);
+    }
+
+    async fn pass(&self) {
+        self.arrived.add_permits(1);
+        self.open.acquire().await.expect("never closed").forget();
+    }
+}
+
+/// Beside the site: `/gated/{key}` counts a visit, leaves a mark, and then stops at the gate.
+pub fn gated_site(layer: RedisSessionLayer) -> (Router, Gate) {
+    let gate = Gate::new();
+    let at = gate.clone();
+    let handler = async move |session: Session, Path(key): Path<String>| {
+        session.update("visits", |n: Option<u64>| n.unwrap_or(0) + 1)?;
+        session.insert(&key, true)?;
+        at.pass().await;
+        Ok::<_, SessionError>("passed")
+    };
+    let gated = Router::new().route("/gated/{key}", get(handler));
+    (gated.layer(layer.clone()).merge(site(layer)), gate)
+}
+
+pub async fn serve_gated(client: redis::Client) -> (Address, Gate) {
+    let (site, gate) = gated_site(RedisSessionLayer::new(client).with_deadline(DEADLINE));
+    (app::serve(site).await, gate)
+}
+
+pub async fn serve(layer: RedisSessionLayer) -> Address {
+    app::serve(site(layer.with_deadline(DEADLINE))).await
+}
+
+pub async fn serve_client(client: redis::Client) -> Address {
+    serve(RedisSessionLayer::new(client)).await
+}
+
+async fn visits(session: Session) -> Result<String, SessionError> {
+    session
+        .update("visits", |n: Option<u64>| n.unwrap_or(0) + 1)
+        .map(|n| n.to_string())
+}
+
+async fn look(session: Session) -> Result<String, SessionError> {
+    Ok(session.get::<u64>("visits")?.unwrap_or(0).to_string())
+}
+
+async fn keep(
+    session: Session,
+    Path((key, value)): Path<(String, String)>,
+) -> Result<(), SessionError> {
+    session.insert(&key, value)
+}
+
+async fn kept(session: Session, Path(key): Path<String>) -> Result<String, SessionError> {
+    Ok(session.get(&key)?.unwrap_or_default())
+}
+
+async fn either(session: Result<Session, SessionError>) -> String {
+    session.map_or_else(
+        |error| format!("{:?}", error.kind()),
+        |_| "loaded".to_owned(),
+    )
+}
+
+/// The id in the browser's cookie.
+pub fn id(app: &Address, browser: &Browser) -> Option<String> {
+    browser.cookie(&app.url("/"), "__Host-session")
+}
+
+/// The session is not available, and the browser notices nothing but that.
+pub async fn assert_away(app: &Address, browser: &Browser) {
+    let cookie = id(app, browser);
+    for path in ["/", "/only-if"] {
+        let asked = Instant::now();
+        let response = browser.get(app.url(path)).await;
+        let took = asked.elapsed();
+        assert_eq!(response.status, 503, "{path}: {}", response.body);
+        assert_eq!(response.headers["retry-after"], "1");
+        assert!(took < DEADLINE + SLACK, "{path} took {took:?}");
+        assert!(response.set_cookies.is_empty(), "{path}");
+    }
+    assert_eq!(browser.get(app.url("/either")).await.body, "Unavailable");
+    assert_eq!(browser.get(app.url("/untouched")).await.body, "served");
+    assert_eq!(id(app, browser), cookie);
+}
+
+pub async fn assert_back(app: &Address, browser: &Browser) {
+    eventually(Duration::from_secs(5), || async {
+        browser.get(app.url("/only-if")).await.status == 200
+    })
+    .await;
+}

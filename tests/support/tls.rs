@@ -1,0 +1,168 @@
+use std::{fs, path::PathBuf, sync::Arc};
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        ServerConfig,
+        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    },
+};
+
+use super::server::{Server, free_port};
+
+/// An authority of this test's own, and what it signs.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    certificate: String,
+}
+
+/// PEM.
+pub struct Identity {
+    pub certificate: String,
+    pub key: String,
+}
+
+/// A server that speaks TLS: by itself, or, where it was built without it (as Valkey's wheel for Python is), behind an end of TLS in
+/// this process.
+pub struct TlsServer {
+    /// Without TLS, for the test.
+    pub plain: Server,
+    port: u16,
+    end: Option<JoinHandle<()>>,
+}
+
+impl Authority {
+    pub fn new() -> Self {
+        let mut parameters = CertificateParams::default();
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key");
+        let certificate = parameters.self_signed(&key).expect("signed");
+        Self {
+            issuer: Issuer::new(parameters, key),
+            certificate: certificate.pem(),
+        }
+    }
+
+    pub fn certificate(&self) -> &str {
+        &self.certificate
+    }
+
+    /// For a host, until the end of a year.
+    pub fn sign(&self, host: &str, year: i32) -> Identity {
+        let mut parameters = CertificateParams::new([host.to_owned()]).expect("a host");
+        parameters.not_before = date_time_ymd(2020, 1, 1);
+        parameters.not_after = date_time_ymd(year, 12, 31);
+        let key = KeyPair::generate().expect("a key");
+        let certificate = parameters.signed_by(&key, &self.issuer).expect("signed");
+        Identity {
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+        }
+    }
+}
+
+impl TlsServer {
+    pub async fn start(identity: &Identity) -> Self {
+        let port = free_port();
+        let directory = Files::of(identity);
+        let [certificate, key] = [directory.path("certificate"), directory.path("key")];
+        let tls_port = port.to_string();
+        let arguments = [
+            ["--tls-port", &tls_port],
+            ["--tls-cert-file", &certificate],
+            ["--tls-key-file", &key],
+            ["--tls-ca-cert-file", &certificate],
+            ["--tls-auth-clients", "no"],
+        ]
+        .concat();
+        match Server::try_start(None, &arguments).await {
+            Ok(plain) => Self {
+                plain,
+                port,
+                end: None,
+            },
+            Err(log) => {
+                assert!(log.contains("TLS"), "{log}");
+                let plain = Server::start().await;
+                let listener = TcpListener::bind(("127.0.0.1", port)).await;
+                let listener = listener.expect("a free port");
+                let end = end_tls(listener, identity, plain.port());
+                Self {
+                    plain,
+                    port,
+                    end: Some(tokio::spawn(end)),
+                }
+            }
+        }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl Drop for TlsServer {
+    fn drop(&mut self) {
+        if let Some(end) = &self.end {
+            end.abort();
+        }
+    }
+}
+
+/// Of a certificate and its key, as long as the server reads them.
+struct Files(PathBuf);
+
+impl Files {
+    fn of(identity: &Identity) -> Self {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let name = format!("axum-redis-sessions-tls-{}-{number}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        fs::create_dir_all(&directory).expect("a temporary directory");
+        fs::write(directory.join("certificate"), &identity.certificate).expect("written");
+        fs::write(directory.join("key"), &identity.key).expect("written");
+        Self(directory)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().expect("text").to_owned()
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn end_tls(
+    listener: TcpListener,
+    identity: &Identity,
+    server: u16,
+) -> impl Future<Output = ()> + Send + 'static {
+    let certificate = CertificateDer::from_pem_slice(identity.certificate.as_bytes());
+    let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes());
+    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.expect("PEM")], key.expect("PEM"));
+    let acceptor = TlsAcceptor::from(Arc::new(config.expect("a certificate")));
+    async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let mut server = TcpStream::connect(("127.0.0.1", server)).await?;
+                let mut client = acceptor.accept(client).await?;
+                tokio::io::copy_bidirectional(&mut client, &mut server).await
+            });
+        }
+    }
+}
