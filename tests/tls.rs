@@ -1,0 +1,140 @@
+//! TLS: it works, and what is wrong with a certificate or a port is told.
+
+#[path = "support/site.rs"]
+mod site;
+mod support;
+
+use axum_redis_sessions::RedisSessionLayer;
+use redis::{Client, TlsCertificates};
+use site::{assert_away, assert_back, serve, serve_client};
+use support::{
+    browser::Browser,
+    proxy::Proxy,
+    server::Server,
+    tls::{Authority, TlsServer},
+};
+
+const HOST: &str = "localhost";
+const LATER: i32 = 2099;
+
+/// A client that trusts one authority, and nobody else.
+fn client(port: u16, authority: &Authority) -> Client {
+    client_of("", port, authority)
+}
+
+fn client_of(user: &str, port: u16, authority: &Authority) -> Client {
+    let certificates = TlsCertificates {
+        client_tls: None,
+        root_cert: Some(authority.certificate().into()),
+    };
+    let url = format!("rediss://{user}{HOST}:{port}/");
+    Client::build_with_tls(url, certificates).expect("an address")
+}
+
+/// A browser with a session in the server behind the TLS.
+async fn visitor_of(server: &Server) -> Browser {
+    let app = serve_client(server.client()).await;
+    let browser = Browser::new();
+    assert_eq!(browser.get(app.url("/")).await.body, "1");
+    browser
+}
+
+/// 503 at once or at the deadline, for a reason that says what to look at.
+async fn assert_told(client: Client, browser: &Browser, words: &[&str]) {
+    let app = serve_client(client).await;
+    assert_away(&app, browser).await;
+    let told = browser.get(app.url("/look")).await.body;
+    println!("{told}");
+    for word in words {
+        assert!(told.contains(word), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn sessions_are_kept_over_tls_by_a_process_that_chose_no_cryptography() {
+    let authority = Authority::named("ours");
+    let server = TlsServer::start(&authority.sign(HOST, LATER)).await;
+    let app = serve_client(client(server.port(), &authority)).await;
+    let browser = Browser::new();
+    for visit in 1..=5 {
+        assert_eq!(browser.get(app.url("/")).await.body, visit.to_string());
+    }
+    assert_eq!(server.plain.session_keys().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_tls_connection_that_broke_is_replaced() {
+    let authority = Authority::named("ours");
+    let server = TlsServer::start(&authority.sign(HOST, LATER)).await;
+    let proxy = Proxy::before(server.port()).await;
+    let app = serve_client(client(proxy.port(), &authority)).await;
+    let browser = Browser::new();
+    assert_eq!(browser.get(app.url("/")).await.body, "1");
+    proxy.sever_open();
+    assert_back(&app, &browser).await;
+    assert_eq!(browser.get(app.url("/")).await.body, "2");
+    // In the middle of a record.
+    proxy.cut_after(10);
+    assert_eq!(browser.get(app.url("/")).await.body, "3");
+}
+
+#[tokio::test]
+async fn a_certificate_of_an_authority_that_is_not_trusted_is_told() {
+    let server = TlsServer::start(&Authority::named("theirs").sign(HOST, LATER)).await;
+    let browser = visitor_of(&server.plain).await;
+    let client = client(server.port(), &Authority::named("ours"));
+    assert_told(
+        client,
+        &browser,
+        &["UnknownIssuer", "the CA that the client trusts"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_certificate_that_has_expired_is_told() {
+    let authority = Authority::named("ours");
+    let server = TlsServer::start(&authority.sign(HOST, 2021)).await;
+    let browser = visitor_of(&server.plain).await;
+    let client = client(server.port(), &authority);
+    assert_told(client, &browser, &["certificate", "expired"]).await;
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_host_is_told() {
+    let authority = Authority::named("ours");
+    let server = TlsServer::start(&authority.sign("another.example", LATER)).await;
+    let browser = visitor_of(&server.plain).await;
+    let client = client(server.port(), &authority);
+    assert_told(client, &browser, &["certificate", "host"]).await;
+}
+
+#[tokio::test]
+async fn a_port_that_does_not_speak_tls_is_told() {
+    let server = Server::start().await;
+    let browser = visitor_of(&server).await;
+    let client = client(server.port(), &Authority::named("ours"));
+    assert_told(client, &browser, &["speaks TLS"]).await;
+}
+
+#[tokio::test]
+async fn a_port_that_speaks_tls_to_a_client_that_does_not_is_away() {
+    let authority = Authority::named("ours");
+    let server = TlsServer::start(&authority.sign(HOST, LATER)).await;
+    let browser = visitor_of(&server.plain).await;
+    let client = Client::open(format!("redis://{HOST}:{}/", server.port()));
+    assert_told(client.expect("an address"), &browser, &["address"]).await;
+}
+
+#[tokio::test]
+async fn parameters_of_tls_survive_a_password_that_rotates() {
+    let authority = Authority::named("ours");
+    let server = TlsServer::start(&authority.sign(HOST, LATER)).await;
+    let set = ["ACL", "SETUSER", "app", "on", ">swordfish", "~*", "+@all"];
+    server.plain.command::<String>(&set).await;
+    let client = client_of("app@", server.port(), &authority);
+    let layer = RedisSessionLayer::new(client).with_password_provider(|| "swordfish".to_owned());
+    let app = serve(layer).await;
+    let browser = Browser::new();
+    assert_eq!(browser.get(app.url("/")).await.body, "1");
+}
