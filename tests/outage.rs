@@ -7,16 +7,16 @@ mod site;
 
 use std::{
     net::TcpStream,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
-    },
     time::{Duration, Instant},
 };
 
 use site::{DEADLINE, SLACK, assert_away, assert_back, id, serve_client as serve, serve_gated};
-use support::{app::Address, browser::Browser, eventually, server::Server};
-use tokio::task::JoinHandle;
+use support::{
+    browser::Browser,
+    eventually,
+    load::{Load, longest},
+    server::Server,
+};
 
 #[tokio::test]
 async fn a_server_that_is_stopped_is_waited_for_until_the_deadline_and_then_goes_on() {
@@ -126,9 +126,10 @@ async fn a_server_that_is_killed_under_load_is_good_again_200_ms_after_its_port_
     let mut took = Vec::new();
     for _ in 0..5 {
         assert_eq!(browser.get(app.url("/")).await.status, 200);
-        let asking = Asking::begin(&app, &browser);
+        let visitors = [browser.clone(), browser.clone()];
+        let load = Load::begin(&app.url("/look"), &visitors, Duration::from_millis(10));
         server.kill();
-        eventually(Duration::from_secs(5), || async { asking.failed() > 20 }).await;
+        eventually(Duration::from_secs(5), || async { load.failed() > 20 }).await;
         server.relaunch();
         eventually(Duration::from_secs(20), || async {
             TcpStream::connect(("127.0.0.1", server.port())).is_ok()
@@ -140,7 +141,7 @@ async fn a_server_that_is_killed_under_load_is_good_again_200_ms_after_its_port_
         })
         .await;
         took.push(accepts.elapsed());
-        let longest = asking.end().await;
+        let longest = longest(&load.end().await);
         assert!(longest < DEADLINE + SLACK, "{longest:?}");
     }
     took.sort();
@@ -359,47 +360,4 @@ async fn a_server_with_too_many_clients_is_away_until_there_is_room() {
         .expect("set");
     assert_back(&app, &browser).await;
     assert_eq!(browser.get(app.url("/")).await.body, "2");
-}
-
-/// A visitor who asks on and on, as there is one in an app under load.
-struct Asking {
-    failed: Arc<AtomicU32>,
-    is_over: Arc<AtomicBool>,
-    task: JoinHandle<Duration>,
-}
-
-impl Asking {
-    fn begin(app: &Address, browser: &Browser) -> Self {
-        let (url, browser) = (app.url("/look"), browser.clone());
-        let failed = Arc::new(AtomicU32::new(0));
-        let is_over = Arc::new(AtomicBool::new(false));
-        let (counter, end) = (failed.clone(), is_over.clone());
-        let task = tokio::spawn(async move {
-            let mut longest = Duration::ZERO;
-            while !end.load(Relaxed) {
-                let asked = Instant::now();
-                if browser.get(&url).await.status == 503 {
-                    counter.fetch_add(1, Relaxed);
-                }
-                longest = longest.max(asked.elapsed());
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-            longest
-        });
-        Self {
-            failed,
-            is_over,
-            task,
-        }
-    }
-
-    fn failed(&self) -> u32 {
-        self.failed.load(Relaxed)
-    }
-
-    /// The longest answer.
-    async fn end(self) -> Duration {
-        self.is_over.store(true, Relaxed);
-        self.task.await.expect("no panic")
-    }
 }

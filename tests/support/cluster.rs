@@ -80,7 +80,26 @@ impl Cluster {
         None
     }
 
-    /// How many of the six are up and say that all slots have a master which answers; and all replicas of these are in step.
+    /// Whether the other masters say that this node is one too, as far as they answer. Before, they would not send anybody there.
+    pub async fn agrees_on_master(&self, node: usize) -> bool {
+        let address = format!("127.0.0.1:{}@", self.nodes[node].port());
+        for other in &self.nodes {
+            // One that is stopped does not answer.
+            let words = ["CLUSTER", "NODES"];
+            let nodes = other.try_command::<String>(&words);
+            let nodes = tokio::time::timeout(Duration::from_millis(500), nodes).await;
+            let Ok(Ok(nodes)) = nodes else {
+                continue;
+            };
+            let line = nodes.lines().find(|line| line.contains(&address));
+            if !line.is_some_and(|line| line.contains("master") && line.contains('-')) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Whether all six are up and say that each slot has a master, and the replicas are in step.
     async fn is_whole(&self) -> bool {
         for node in &self.nodes {
             let state: String = node.command(&["CLUSTER", "INFO"]).await;

@@ -1,0 +1,252 @@
+//! Six nodes: sessions in every slot, slots that move, and masters that stop or die.
+
+#[path = "support/site.rs"]
+mod site;
+mod support;
+
+use std::time::{Duration, Instant};
+
+use axum_redis_sessions::RedisSessionLayer;
+use redis::cluster::ClusterClient;
+use site::{DEADLINE, SLACK, id, serve};
+use support::{
+    app::Address,
+    browser::Browser,
+    cluster::Cluster,
+    eventually,
+    load::{Answer, Load, last_numbers, longest},
+};
+
+fn layer(cluster: &Cluster) -> RedisSessionLayer {
+    let client = ClusterClient::new(cluster.urls()).expect("addresses");
+    RedisSessionLayer::cluster(client)
+}
+
+/// Visitors with a session each.
+async fn visitors(app: &Address, count: usize) -> Vec<Browser> {
+    let mut visitors = Vec::new();
+    for _ in 0..count {
+        let browser = Browser::new();
+        let page = browser.get(app.url("/")).await;
+        assert_eq!((page.status, page.body.as_str()), (200, "1"));
+        visitors.push(browser);
+    }
+    visitors
+}
+
+/// The node that has each visitor's session.
+async fn owners(cluster: &Cluster, app: &Address, visitors: &[Browser]) -> Vec<usize> {
+    let mut owners = Vec::new();
+    for browser in visitors {
+        let key = format!("session:{}", id(app, browser).expect("a cookie"));
+        let slot = cluster.slot(&key).await;
+        owners.push(cluster.owner(slot).await.expect("an owner"));
+    }
+    owners
+}
+
+#[tokio::test]
+async fn sessions_begin_go_on_rotate_and_end_in_every_slot() {
+    let cluster = Cluster::start().await;
+    let app = serve(layer(&cluster)).await;
+    let visitors = visitors(&app, 30).await;
+    let owners = owners(&cluster, &app, &visitors).await;
+    for master in 0..3 {
+        assert!(owners.contains(&master), "{owners:?}");
+    }
+    for browser in &visitors {
+        assert_eq!(browser.get(app.url("/")).await.body, "2");
+        let old = browser.fork(&app.url("/"));
+        assert_eq!(browser.get(app.url("/cycle")).await.status, 200);
+        assert_eq!(browser.get(app.url("/")).await.body, "3");
+        assert_eq!(
+            old.get(app.url("/look")).await.body,
+            "0",
+            "its id is retired"
+        );
+        let late = browser.fork(&app.url("/"));
+        assert_eq!(browser.get(app.url("/destroy")).await.status, 200);
+        assert_eq!(late.get(app.url("/look")).await.body, "0", "logged out");
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_is_found_by_any_of_the_addresses_and_one_that_is_away_is_told() {
+    let mut cluster = Cluster::start().await;
+    let [nobody, first] = ["redis://127.0.0.1:1/".to_owned(), cluster.nodes[4].url()];
+    let client = ClusterClient::new([nobody.clone(), first]).expect("addresses");
+    let app = serve(RedisSessionLayer::cluster(client)).await;
+    let browser = Browser::new();
+    assert_eq!(browser.get(app.url("/")).await.body, "1");
+
+    let client = ClusterClient::new([nobody]).expect("addresses");
+    let lost = serve(RedisSessionLayer::cluster(client)).await;
+    site::assert_away(&lost, &browser).await;
+
+    for node in &mut cluster.nodes {
+        node.kill();
+    }
+    site::assert_away(&app, &browser).await;
+    for node in &mut cluster.nodes {
+        node.restart().await;
+    }
+    eventually(Duration::from_secs(20), async || {
+        browser.get(app.url("/")).await.status == 200
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slots_that_move_under_load_are_followed_without_an_error() {
+    let cluster = Cluster::start().await;
+    // All of them in one slot.
+    let app = serve(layer(&cluster).with_prefix("{moving}session:")).await;
+    let slot = cluster.slot("{moving}").await;
+    let visitors = visitors(&app, 40).await;
+    let load = Load::begin(&app.url("/"), &visitors, Duration::from_millis(5));
+    let mut from = cluster.owner(slot).await.expect("an owner");
+    for _ in 0..6 {
+        let to = (from + 1) % 3;
+        cluster.move_slot(slot, from, to).await;
+        assert_eq!(cluster.owner(slot).await, Some(to));
+        from = to;
+        // Both before and after something goes on.
+        let answers = load.answers().len();
+        eventually(Duration::from_secs(10), async || {
+            load.answers().len() > answers + 80
+        })
+        .await;
+    }
+    let answers = load.end().await;
+    let bad: Vec<&Answer> = answers.iter().filter(|answer| !answer.is_good()).collect();
+    println!(
+        "{} answers while a slot moved six times, {} bad, the longest {:?}",
+        answers.len(),
+        bad.len(),
+        longest(&answers)
+    );
+    assert!(bad.is_empty(), "{bad:?}");
+    for (visitor, browser) in visitors.iter().enumerate() {
+        let counted = answers.iter().filter(|a| a.visitor == visitor).count();
+        let visits = browser.get(app.url("/look")).await.body;
+        assert_eq!(visits, (1 + counted).to_string(), "each visit counted once");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_is_killed_under_load_is_replaced_and_the_other_slots_do_not_notice() {
+    let mut cluster = Cluster::start().await;
+    let app = serve(layer(&cluster)).await;
+    let visitors = visitors(&app, 30).await;
+    let owners = owners(&cluster, &app, &visitors).await;
+    let load = Load::begin(&app.url("/"), &visitors, Duration::from_millis(20));
+    eventually(Duration::from_secs(10), async || load.answers().len() > 200).await;
+
+    cluster.nodes[0].kill();
+    let killed = Instant::now();
+    eventually(Duration::from_secs(30), async || {
+        cluster.owner(0).await == Some(3) && cluster.agrees_on_master(3).await
+    })
+    .await;
+    let replaced = Instant::now();
+    eventually(Duration::from_secs(20), async || {
+        load.good_for() > Duration::from_secs(2)
+    })
+    .await;
+    let answers = load.end().await;
+
+    let last_error = answers.iter().filter(|answer| !answer.is_good());
+    let last_error = last_error.map(|answer| answer.asked + answer.took).max();
+    let healed = last_error.map_or(Duration::ZERO, |at| at.saturating_duration_since(replaced));
+    let (hit, spared): (Vec<Answer>, Vec<Answer>) = answers
+        .into_iter()
+        .partition(|answer| owners[answer.visitor] == 0);
+    let bad = |answers: &[Answer]| answers.iter().filter(|answer| !answer.is_good()).count();
+    println!(
+        "the cluster replaced it after {:?}, errors ended {healed:?} later; its slots: {} answers, {} bad, the longest {:?}; \
+         the other slots: {} answers, {} bad, the longest {:?}",
+        replaced - killed,
+        hit.len(),
+        bad(&hit),
+        longest(&hit),
+        spared.len(),
+        bad(&spared),
+        longest(&spared),
+    );
+    assert!(bad(&hit) > 0, "it was under load");
+    assert!(healed < Duration::from_secs(1), "{healed:?}");
+    assert!(longest(&hit) < 2 * DEADLINE + SLACK, "a load, and a save");
+    assert_eq!(bad(&spared), 0);
+    assert!(longest(&spared) < DEADLINE + SLACK);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_replica_confirmed_survives_the_death_of_its_master() {
+    let mut cluster = Cluster::start().await;
+    let confirmed = layer(&cluster)
+        .with_replica_acks(1, DEADLINE / 2)
+        .with_replica_acks_for_every_write();
+    let app = serve(confirmed).await;
+    let visitors = visitors(&app, 20).await;
+    let load = Load::begin(&app.url("/"), &visitors, Duration::from_millis(5));
+    eventually(Duration::from_secs(10), async || load.answers().len() > 200).await;
+    cluster.nodes[1].kill();
+    eventually(Duration::from_secs(30), async || {
+        cluster.agrees_on_master(4).await
+    })
+    .await;
+    let told = last_numbers(&load.end().await, visitors.len());
+
+    let app = serve(layer(&cluster)).await;
+    for (browser, told) in visitors.iter().zip(told) {
+        eventually(Duration::from_secs(10), async || {
+            browser.get(app.url("/look")).await.status == 200
+        })
+        .await;
+        let page = browser.get(app.url("/look")).await;
+        let kept: u64 = page.body.parse().expect("a number");
+        assert!(
+            kept >= told,
+            "{told} visits were acknowledged, and {kept} are left"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_stops_holds_up_nobody_elses_slots() {
+    let cluster = Cluster::start().await;
+    let app = serve(layer(&cluster)).await;
+    let visitors = visitors(&app, 30).await;
+    let owners = owners(&cluster, &app, &visitors).await;
+    let load = Load::begin(&app.url("/"), &visitors, Duration::from_millis(20));
+    eventually(Duration::from_secs(10), async || load.answers().len() > 100).await;
+    cluster.nodes[2].stop();
+    eventually(Duration::from_secs(30), async || {
+        cluster.agrees_on_master(5).await
+    })
+    .await;
+    let replaced = Instant::now();
+    eventually(Duration::from_secs(20), async || {
+        load.good_for() > Duration::from_secs(2)
+    })
+    .await;
+    cluster.nodes[2].resume();
+    // What it acknowledges as a master of the past would be lost.
+    eventually(Duration::from_secs(20), async || {
+        cluster.nodes[2].information("role").await.as_deref() == Some("slave")
+    })
+    .await;
+    let answers = load.end().await;
+    let last_error = answers.iter().filter(|answer| !answer.is_good());
+    let last_error = last_error.map(|answer| answer.asked + answer.took).max();
+    let healed = last_error.map_or(Duration::ZERO, |at| at.saturating_duration_since(replaced));
+    println!("errors ended {healed:?} after the cluster replaced the master that stopped");
+    assert!(healed < Duration::from_secs(1), "{healed:?}");
+    let (hit, spared): (Vec<Answer>, Vec<Answer>) = answers
+        .into_iter()
+        .partition(|answer| owners[answer.visitor] == 2);
+    assert!(!hit.iter().all(Answer::is_good), "it was under load");
+    assert!(longest(&hit) < 2 * DEADLINE + SLACK, "a load, and a save");
+    assert!(spared.iter().all(Answer::is_good));
+    assert!(longest(&spared) < DEADLINE + SLACK);
+}

@@ -1,0 +1,168 @@
+//! What a failover undoes, and how waiting for replicas tells of it.
+
+#[path = "support/site.rs"]
+mod site;
+mod support;
+
+use std::time::Duration;
+
+use axum_redis_sessions::RedisSessionLayer;
+use site::{DEADLINE, id, serve, serve_client};
+use support::{
+    app::Address,
+    browser::Browser,
+    eventually,
+    proxy::{Manner, Proxy},
+    server::Server,
+};
+
+const TIMEOUT: Duration = Duration::from_millis(100);
+
+/// A master, and a replica behind a proxy, which is in step.
+async fn master_and_replica() -> (Server, Proxy, Server) {
+    let quick = [
+        "--repl-diskless-sync-delay",
+        "0",
+        "--repl-ping-replica-period",
+        "1",
+    ];
+    let master = Server::start_with(&quick).await;
+    let proxy = Proxy::before(master.port()).await;
+    let port = proxy.port().to_string();
+    let replica = Server::start_with(&["--replicaof", "127.0.0.1", &port]).await;
+    eventually(Duration::from_secs(20), async || {
+        replica.information("master_link_status").await.as_deref() == Some("up")
+    })
+    .await;
+    // Online for the master, too.
+    eventually(Duration::from_secs(20), async || {
+        master.command::<u32>(&["WAIT", "1", "100"]).await == 1
+    })
+    .await;
+    (master, proxy, replica)
+}
+
+fn acknowledged(master: &Server) -> RedisSessionLayer {
+    RedisSessionLayer::new(master.client()).with_replica_acks(1, TIMEOUT)
+}
+
+/// The master dies, and the replica takes its place: an app that asks it.
+async fn fail_over(master: &mut Server, replica: &Server) -> Address {
+    master.kill();
+    replica.command::<String>(&["REPLICAOF", "NO", "ONE"]).await;
+    serve_client(replica.client()).await
+}
+
+#[tokio::test]
+async fn a_logout_that_no_replica_has_comes_undone_in_a_failover() {
+    let (mut master, proxy, replica) = master_and_replica().await;
+    let app = serve_client(master.client()).await;
+    let browser = Browser::new();
+    assert_eq!(browser.get(app.url("/")).await.body, "1");
+    assert_eq!(master.command::<u32>(&["WAIT", "1", "5000"]).await, 1);
+    let stolen = browser.fork(&app.url("/"));
+    proxy.set(Manner::Stands);
+    // This is what `with_replica_acks` is for.
+    assert_eq!(browser.get(app.url("/destroy")).await.status, 200);
+    let app = fail_over(&mut master, &replica).await;
+    assert_eq!(stolen.get(app.url("/look")).await.body, "1", "it is back");
+}
+
+#[tokio::test]
+async fn a_logout_that_no_replica_has_says_so_where_replicas_are_asked() {
+    let (mut master, proxy, replica) = master_and_replica().await;
+    let app = serve(acknowledged(&master)).await;
+    let browser = Browser::new();
+    assert_eq!(browser.get(app.url("/")).await.body, "1");
+    assert_eq!(master.command::<u32>(&["WAIT", "1", "5000"]).await, 1);
+    proxy.set(Manner::Stands);
+    let page = browser.get(app.url("/destroy")).await;
+    assert_eq!(page.status, 503);
+    assert!(
+        page.body.contains("0 of 1 replicas confirmed"),
+        "{}",
+        page.body
+    );
+    assert!(page.set_cookies.is_empty(), "so the browser can ask again");
+    assert_eq!(master.session_keys().await.len(), 0, "the change was made");
+    // Asking again is no way around it.
+    let page = browser.get(app.url("/destroy")).await;
+    assert_eq!(page.status, 503, "no replica has it yet");
+    // Once the replica is there again, so is the confirmation: a logout can be repeated.
+    proxy.set(Manner::Passes);
+    eventually(Duration::from_secs(20), async || {
+        let page = browser.get(app.url("/destroy")).await;
+        page.status == 200
+    })
+    .await;
+    assert_eq!(id(&app, &browser), None);
+    let app = fail_over(&mut master, &replica).await;
+    assert_eq!(browser.get(app.url("/look")).await.body, "0");
+    assert_eq!(replica.session_keys().await.len(), 0);
+}
+
+#[tokio::test]
+async fn a_rotation_that_no_replica_has_says_so_where_replicas_are_asked() {
+    let (master, proxy, _replica) = master_and_replica().await;
+    let app = serve(acknowledged(&master)).await;
+    let browser = Browser::new();
+    assert_eq!(browser.get(app.url("/")).await.body, "1");
+    let before = id(&app, &browser);
+    assert_eq!(browser.get(app.url("/cycle")).await.status, 200);
+    assert_ne!(id(&app, &browser), before);
+    proxy.set(Manner::Stands);
+    let page = browser.get(app.url("/cycle")).await;
+    assert_eq!(page.status, 503);
+    assert!(
+        page.body.contains("0 of 1 replicas confirmed"),
+        "{}",
+        page.body
+    );
+}
+
+#[tokio::test]
+async fn an_ordinary_save_waits_for_replicas_only_where_every_write_does() {
+    let (master, proxy, _replica) = master_and_replica().await;
+    let app = serve(acknowledged(&master)).await;
+    let every = serve(acknowledged(&master).with_replica_acks_for_every_write()).await;
+    let browser = Browser::new();
+    assert_eq!(browser.get(every.url("/")).await.body, "1");
+    proxy.set(Manner::Stands);
+    assert_eq!(browser.get(app.url("/")).await.body, "2");
+    let page = browser.get(every.url("/")).await;
+    assert_eq!(page.status, 503);
+    assert!(
+        page.body.contains("0 of 1 replicas confirmed"),
+        "{}",
+        page.body
+    );
+    // The change was made all the same.
+    assert_eq!(browser.get(app.url("/look")).await.body, "3");
+    assert_eq!(
+        browser.get(every.url("/look")).await.body,
+        "3",
+        "a load waits for nobody"
+    );
+}
+
+#[tokio::test]
+async fn nobody_else_waits_while_a_logout_waits_for_replicas() {
+    let (master, proxy, _replica) = master_and_replica().await;
+    let layer = RedisSessionLayer::new(master.client()).with_replica_acks(1, DEADLINE - TIMEOUT);
+    let app = serve(layer).await;
+    let [leaving, staying] = [Browser::new(), Browser::new()];
+    assert_eq!(leaving.get(app.url("/")).await.body, "1");
+    assert_eq!(staying.get(app.url("/")).await.body, "1");
+    proxy.set(Manner::Stands);
+    let logout = {
+        let (url, browser) = (app.url("/destroy"), leaving.clone());
+        tokio::spawn(async move { browser.get(url).await })
+    };
+    let mut visits = 1;
+    while !logout.is_finished() {
+        visits += 1;
+        assert_eq!(staying.get(app.url("/")).await.body, visits.to_string());
+    }
+    assert_eq!(logout.await.expect("an answer").status, 503);
+    assert!(visits > 10, "{visits}");
+}

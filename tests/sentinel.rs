@@ -1,0 +1,206 @@
+//! Two servers and three sentinels: failovers that are planned, and those that are not.
+
+#[path = "support/site.rs"]
+mod site;
+mod support;
+
+use std::time::{Duration, Instant};
+
+use axum_redis_sessions::RedisSessionLayer;
+use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
+use site::{DEADLINE, SLACK, assert_away, assert_back, serve};
+use support::{
+    app::Address,
+    browser::Browser,
+    eventually,
+    load::{Load, last_numbers, longest},
+    sentinels::{NAME, Sentinels},
+};
+
+fn layer(sentinels: &Sentinels) -> RedisSessionLayer {
+    let addresses = sentinels.addresses();
+    let client = SentinelClientBuilder::new(addresses, NAME, SentinelServerType::Master);
+    RedisSessionLayer::sentinel(client.and_then(|client| client.build()).expect("addresses"))
+}
+
+async fn visitors(app: &Address, count: usize) -> Vec<Browser> {
+    let visitors: Vec<Browser> = (0..count).map(|_| Browser::new()).collect();
+    for browser in &visitors {
+        assert_eq!(browser.get(app.url("/")).await.body, "1");
+    }
+    visitors
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_that_is_planned_is_followed_and_the_demoted_master_gets_no_more_writes() {
+    let sentinels = Sentinels::start().await;
+    let app = serve(layer(&sentinels)).await;
+    let visitors = visitors(&app, 10).await;
+    let load = Load::begin(&app.url("/"), &visitors, Duration::from_millis(10));
+    eventually(Duration::from_secs(10), async || load.answers().len() > 100).await;
+    let before = sentinels.master().await.expect("a master");
+    let planned = ["SENTINEL", "FAILOVER", NAME];
+    sentinels.sentinels[0].command::<String>(&planned).await;
+    eventually(Duration::from_secs(30), async || {
+        sentinels.master().await == Some(1 - before)
+    })
+    .await;
+    let replaced = Instant::now();
+    eventually(Duration::from_secs(20), async || {
+        load.good_for() > Duration::from_secs(3)
+    })
+    .await;
+    // Whoever writes to it afterwards is not one of ours.
+    let old = &sentinels.servers[before];
+    eventually(Duration::from_secs(20), async || {
+        old.information("role").await.as_deref() == Some("slave")
+    })
+    .await;
+    let clients: String = old.command(&["CLIENT", "LIST", "TYPE", "normal"]).await;
+    let writes = ["cmd=getex", "cmd=set", "cmd=evalsha"];
+    let ours = clients
+        .lines()
+        .filter(|line| writes.iter().any(|write| line.contains(write)));
+    let answers = load.end().await;
+    let bad = answers.iter().filter(|answer| !answer.is_good());
+    let healed = bad.clone().map(|answer| answer.asked + answer.took).max();
+    let healed = healed.map_or(Duration::ZERO, |at| at.saturating_duration_since(replaced));
+    println!(
+        "planned: {} answers, {} bad, errors ended {healed:?} after the sentinels agreed, the longest {:?}",
+        answers.len(),
+        bad.count(),
+        longest(&answers)
+    );
+    assert!(healed < Duration::from_secs(1), "{healed:?}");
+    assert!(
+        longest(&answers) < 2 * DEADLINE + SLACK,
+        "a load, and a save"
+    );
+    assert_eq!(ours.count(), 0, "{clients}");
+    let told = last_numbers(&answers, visitors.len());
+    let mut lost = 0;
+    for (browser, told) in visitors.iter().zip(told) {
+        let page = browser.get(app.url("/look")).await;
+        lost += told.saturating_sub(page.body.parse().expect("a number"));
+    }
+    // It asks Sentinel twice a second, and nobody asked it to wait for a replica.
+    println!("planned: {lost} visits that the demoted master acknowledged were lost");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_that_is_planned_loses_nothing_that_was_confirmed() {
+    let sentinels = Sentinels::start().await;
+    let confirmed = layer(&sentinels)
+        .with_replica_acks(1, DEADLINE / 2)
+        .with_replica_acks_for_every_write();
+    let app = serve(confirmed).await;
+    let visitors = visitors(&app, 10).await;
+    let load = Load::begin(&app.url("/"), &visitors, Duration::from_millis(5));
+    eventually(Duration::from_secs(10), async || load.answers().len() > 100).await;
+    let before = sentinels.master().await.expect("a master");
+    let planned = ["SENTINEL", "FAILOVER", NAME];
+    sentinels.sentinels[0].command::<String>(&planned).await;
+    // The old master becomes the replica that the new one needs.
+    eventually(Duration::from_secs(40), async || {
+        sentinels.master().await == Some(1 - before) && sentinels.replicas_are_in_step().await
+    })
+    .await;
+    eventually(Duration::from_secs(20), async || {
+        load.good_for() > Duration::from_secs(1)
+    })
+    .await;
+    let answers = load.end().await;
+    let bad = answers.iter().filter(|answer| !answer.is_good()).count();
+    println!("planned, confirmed: {} answers, {bad} bad", answers.len());
+    let told = last_numbers(&answers, visitors.len());
+    for (browser, told) in visitors.iter().zip(told) {
+        let page = browser.get(app.url("/look")).await;
+        let kept: u64 = page.body.parse().expect("a number");
+        assert!(
+            kept >= told,
+            "{told} visits were acknowledged, and {kept} are left"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_is_killed_is_replaced_and_nothing_that_was_confirmed_is_lost() {
+    let mut sentinels = Sentinels::start().await;
+    let master = sentinels.master().await.expect("a master");
+    let confirmed = layer(&sentinels)
+        .with_replica_acks(1, DEADLINE / 2)
+        .with_replica_acks_for_every_write();
+    let confirmed = serve(confirmed).await;
+    let app = serve(layer(&sentinels)).await;
+    let visitors = visitors(&confirmed, 10).await;
+    let load = Load::begin(&confirmed.url("/"), &visitors, Duration::from_millis(5));
+    eventually(Duration::from_secs(10), async || load.answers().len() > 100).await;
+    sentinels.servers[master].kill();
+    let killed = Instant::now();
+    let told = last_numbers(&load.end().await, visitors.len());
+
+    let load = Load::begin(&app.url("/look"), &visitors, Duration::from_millis(10));
+    eventually(Duration::from_secs(30), async || {
+        sentinels.master().await == Some(1 - master)
+    })
+    .await;
+    let replaced = Instant::now();
+    eventually(Duration::from_secs(20), async || {
+        load.good_for() > Duration::from_secs(2)
+    })
+    .await;
+    let answers = load.end().await;
+    let bad = answers.iter().filter(|answer| !answer.is_good());
+    let healed = bad.clone().map(|answer| answer.asked + answer.took).max();
+    let healed = healed.map_or(Duration::ZERO, |at| at.saturating_duration_since(replaced));
+    println!(
+        "killed: replaced after {:?}, errors ended {healed:?} later, {} answers, {} bad, the longest {:?}",
+        replaced - killed,
+        answers.len(),
+        bad.count(),
+        longest(&answers)
+    );
+    assert!(healed < Duration::from_secs(1), "{healed:?}");
+    assert!(longest(&answers) < DEADLINE + SLACK);
+    let kept = last_numbers(&answers, visitors.len());
+    for (told, kept) in told.iter().zip(&kept) {
+        assert!(
+            kept >= told,
+            "{told} visits were acknowledged, and {kept} are left"
+        );
+    }
+}
+
+#[tokio::test]
+async fn sentinels_that_are_away_are_told_and_a_connection_that_is_good_outlives_them() {
+    let mut sentinels = Sentinels::start().await;
+    let app = serve(layer(&sentinels)).await;
+    let browser = Browser::new();
+    assert_eq!(browser.get(app.url("/")).await.body, "1");
+    for sentinel in &mut sentinels.sentinels {
+        sentinel.kill();
+    }
+    assert_eq!(browser.get(app.url("/")).await.body, "2");
+    let late = serve(layer(&sentinels)).await;
+    assert_away(&late, &browser).await;
+    let told = browser.get(late.url("/")).await.body;
+    assert!(told.contains("sentinel"), "{told}");
+    sentinels.sentinels[1].restart().await;
+    assert_back(&late, &browser).await;
+    assert_eq!(browser.get(late.url("/")).await.body, "3");
+}
+
+#[tokio::test]
+async fn a_name_that_no_sentinel_knows_is_told() {
+    let sentinels = Sentinels::start().await;
+    let known = serve(layer(&sentinels)).await;
+    let browser = Browser::new();
+    assert_eq!(browser.get(known.url("/")).await.body, "1");
+    let addresses = sentinels.addresses();
+    let client = SentinelClientBuilder::new(addresses, "another", SentinelServerType::Master);
+    let client = client.and_then(|client| client.build()).expect("addresses");
+    let app = serve(RedisSessionLayer::sentinel(client)).await;
+    assert_away(&app, &browser).await;
+    let told = browser.get(app.url("/")).await.body;
+    assert!(told.contains("check the name"), "{told}");
+}
