@@ -99,11 +99,11 @@ pub fn longest<'a>(answers: impl IntoIterator<Item = &'a Answer>) -> Duration {
     times.max().unwrap_or_default()
 }
 
-/// What was told last to each of so many visitors, where it is a number.
-pub fn last_numbers(answers: &[Answer], visitors: usize) -> Vec<u64> {
-    let mut last = vec![0; visitors];
+/// How many good answers each of so many visitors had.
+pub fn good_of_each(answers: &[Answer], visitors: usize) -> Vec<u64> {
+    let mut good = vec![0; visitors];
     for answer in answers.iter().filter(|answer| answer.is_good()) {
-        last[answer.visitor] = answer.body.parse().expect("a number");
+        good[answer.visitor] += 1;
     }
-    last
+    good
 }

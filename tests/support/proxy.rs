@@ -45,6 +45,8 @@ struct Shared {
     server: u16,
     state: watch::Sender<State>,
     accepted: AtomicU64,
+    /// Bytes of commands that came, whether they were passed on or not.
+    asked: AtomicUsize,
     /// Bytes of replies that were passed on.
     replied: AtomicUsize,
     /// After so many bytes of replies, whichever connection they are on, it is cut.
@@ -78,6 +80,7 @@ impl Proxy {
                 severed_below: 0,
             }),
             accepted: AtomicU64::new(0),
+            asked: AtomicUsize::new(0),
             replied: AtomicUsize::new(0),
             until_cut: Mutex::new(None),
         });
@@ -140,6 +143,11 @@ impl Proxy {
         self.shared.accepted.load(Ordering::SeqCst)
     }
 
+    /// How many bytes of commands came, whether they are through or not.
+    pub fn asked(&self) -> usize {
+        self.shared.asked.load(Ordering::SeqCst)
+    }
+
     /// How many bytes of replies came through.
     pub fn replied(&self) -> usize {
         self.shared.replied.load(Ordering::SeqCst)
@@ -170,7 +178,7 @@ async fn relay(client: TcpStream, shared: Arc<Shared>, number: u64) {
     let (from_server, to_server) = server.into_split();
     let mut state = shared.state.subscribe();
     tokio::select! {
-        () = pass_commands(from_client, to_server, shared.state.subscribe(), number) => {}
+        () = pass_commands(from_client, to_server, &shared, number) => {}
         () = pass_replies(from_server, to_client, &shared, number) => {}
         () = until(&mut state, |state| number < state.severed_below) => {}
     }
@@ -180,11 +188,13 @@ async fn relay(client: TcpStream, shared: Arc<Shared>, number: u64) {
 async fn pass_commands(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    mut state: watch::Receiver<State>,
+    shared: &Shared,
     number: u64,
 ) {
+    let mut state = shared.state.subscribe();
     let mut buffer = vec![0; 1 << 16];
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
+        shared.asked.fetch_add(length, Ordering::SeqCst);
         let manner = moving(&mut state, number).await;
         if manner != Manner::Swallows && to.write_all(&buffer[..length]).await.is_err() {
             return;

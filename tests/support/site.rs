@@ -131,6 +131,30 @@ pub fn id(app: &Address, browser: &Browser) -> Option<String> {
     browser.cookie(&app.url("/"), "__Host-session")
 }
 
+/// What each visitor's session says once it can be read, less than which was acknowledged if something was lost.
+pub async fn visits_of_each(app: &Address, visitors: &[Browser]) -> Vec<u64> {
+    let mut visits = Vec::new();
+    for browser in visitors {
+        eventually(Duration::from_secs(10), || async {
+            browser.get(app.url("/look")).await.status == 200
+        })
+        .await;
+        let page = browser.get(app.url("/look")).await;
+        visits.push(page.body.parse().expect("a number"));
+    }
+    visits
+}
+
+/// Visitors with a session each, who have visited once.
+pub async fn visitors(app: &Address, count: usize) -> Vec<Browser> {
+    let visitors: Vec<Browser> = (0..count).map(|_| Browser::new()).collect();
+    for browser in &visitors {
+        let page = browser.get(app.url("/")).await;
+        assert_eq!((page.status, page.body.as_str()), (200, "1"));
+    }
+    visitors
+}
+
 /// The session is not available, and the browser notices nothing but that.
 pub async fn assert_away(app: &Address, browser: &Browser) {
     let cookie = id(app, browser);

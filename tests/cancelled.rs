@@ -1,0 +1,332 @@
+//! Requests that end early, wherever they are: nothing half-saved, nobody else's reply, nothing left behind.
+
+#[path = "support/exchange.rs"]
+mod exchange;
+#[path = "support/site.rs"]
+mod site;
+mod support;
+
+use std::{
+    future::{Future, poll_fn},
+    io,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    },
+    task::Poll,
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::Request,
+    http::{StatusCode, header},
+    middleware::{self, Next},
+    response::Response,
+    routing::{get, post},
+};
+use axum_redis_sessions::{RedisSessionLayer, Session, SessionError};
+use exchange::{begin, pair, send, set_cookie, text};
+use futures_util::{StreamExt, stream};
+use site::{gated_site, id, site};
+use support::{
+    app,
+    browser::Browser,
+    eventually,
+    proxy::{Manner, Proxy},
+    server::Server,
+};
+use tower::ServiceExt;
+
+/// What is cancelled here is cancelled by us, and nothing by the clock.
+const PATIENT: Duration = Duration::from_secs(20);
+
+/// Polls the future so many times, and drops it if it is not ready then.
+async fn polled<F: Future>(future: F, times: u32) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut left = times;
+    poll_fn(|task| match future.as_mut().poll(task) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => {
+            left -= 1;
+            if left == 0 {
+                Poll::Ready(None)
+            } else {
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_a_third_of_20_000_requests_is_cancelled_none_gets_the_reply_to_another() {
+    const SESSIONS: usize = 50;
+    let server = Server::start().await;
+    let app = site(RedisSessionLayer::new(server.client()).with_deadline(PATIENT));
+    let mut cookies = Vec::new();
+    for name in 0..SESSIONS {
+        cookies.push(begin(&app, &format!("/keep/name/own-{name}")).await);
+    }
+    let counters = || (0..SESSIONS).map(|_| AtomicU64::new(0)).collect();
+    let (asked, counted): (Vec<AtomicU64>, Vec<AtomicU64>) = (counters(), counters());
+    let cancelled = AtomicU64::new(0);
+    stream::iter(0..20_000)
+        .for_each_concurrent(100, async |request| {
+            let name = request % SESSIONS;
+            // Half of them write.
+            let path = if request % 2 == 0 { "/kept/name" } else { "/" };
+            let exchange = send(&app, path, Some(&cookies[name]));
+            if path == "/" {
+                asked[name].fetch_add(1, SeqCst);
+            }
+            let response = if request % 3 == 0 {
+                // While the load is on its way, or the save.
+                let times = if path == "/" && request % 9 == 0 {
+                    2
+                } else {
+                    1
+                };
+                match polled(exchange, times).await {
+                    Some(response) => response,
+                    None => {
+                        cancelled.fetch_add(1, SeqCst);
+                        return;
+                    }
+                }
+            } else {
+                exchange.await
+            };
+            assert_eq!(response.status(), StatusCode::OK);
+            let body = text(response).await;
+            if path == "/" {
+                counted[name].fetch_add(1, SeqCst);
+                body.parse::<u64>().expect("a number");
+            } else {
+                assert_eq!(body, format!("own-{name}"));
+            }
+        })
+        .await;
+    let cancelled = cancelled.into_inner();
+    println!("{cancelled} requests were cancelled on their way");
+    assert!(cancelled > 6_000, "{cancelled}");
+    for name in 0..SESSIONS {
+        let cookie = Some(cookies[name].as_str());
+        let body = text(send(&app, "/kept/name", cookie).await).await;
+        assert_eq!(body, format!("own-{name}"));
+        let body = text(send(&app, "/look", cookie).await).await;
+        let visits: u64 = body.parse().expect("a number");
+        let possible = counted[name].load(SeqCst)..=asked[name].load(SeqCst);
+        assert!(possible.contains(&visits), "{visits}, not {possible:?}");
+    }
+    assert_eq!(server.session_keys().await.len(), SESSIONS);
+}
+
+#[tokio::test]
+async fn after_100_000_cancelled_requests_no_task_and_no_memory_is_left() {
+    let server = Server::start().await;
+    let app = site(RedisSessionLayer::new(server.client()).with_deadline(PATIENT));
+    let cookie = begin(&app, "/keep/name/own").await;
+    let tasks = || {
+        tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks()
+    };
+    let cancel = async |requests: u32| {
+        let mut cancelled = 0;
+        for request in 0..requests {
+            let path = if request % 4 == 0 { "/" } else { "/kept/name" };
+            // A load whose reply is awaited, or a save.
+            let times = 1 + request % 4 / 3;
+            let exchange = send(&app, path, Some(&cookie));
+            cancelled += u32::from(polled(exchange, times).await.is_none());
+            if request % 100 == 0 {
+                // Nobody may hurry away from replies for ever.
+                assert_eq!(
+                    text(send(&app, "/kept/name", Some(&cookie)).await).await,
+                    "own"
+                );
+            }
+        }
+        cancelled
+    };
+    cancel(20_000).await;
+    eventually(PATIENT, async || tasks() <= 2).await;
+    let before = (tasks(), resident());
+    let cancelled = cancel(100_000).await;
+    eventually(PATIENT, async || tasks() <= before.0).await;
+    let grown = resident().saturating_sub(before.1);
+    println!(
+        "{cancelled} cancelled, {} tasks alive, {grown} bytes more",
+        tasks()
+    );
+    assert!(cancelled > 60_000, "{cancelled}");
+    assert!(grown < 4 << 20, "{grown} bytes more than {}", before.1);
+}
+
+/// Bytes of memory of this process. Where there is no /proc, there is nothing to see.
+fn resident() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let resident = pages.split(' ').nth(1).and_then(|pages| pages.parse().ok());
+    resident.unwrap_or(0) * 4096
+}
+
+#[tokio::test]
+async fn a_request_that_is_dropped_before_its_handler_returned_saves_nothing() {
+    let server = Server::start().await;
+    let (app, gate) = gated_site(RedisSessionLayer::new(server.client()));
+    let cookie = begin(&app, "/").await;
+    let request = {
+        let (app, cookie) = (app.clone(), cookie.clone());
+        tokio::spawn(async move { send(&app, "/gated/mark", Some(&cookie)).await.status() })
+    };
+    gate.arrived(1).await;
+    request.abort();
+    assert!(request.await.expect_err("dropped").is_cancelled());
+    let visits = text(send(&app, "/look", Some(&cookie)).await).await;
+    assert_eq!(visits, "1");
+}
+
+#[tokio::test]
+async fn a_save_whose_client_is_gone_lands() {
+    let server = Server::start().await;
+    let proxy = Proxy::before(server.port()).await;
+    let layer = RedisSessionLayer::new(proxy.client()).with_deadline(PATIENT);
+    let (site, gate) = gated_site(layer);
+    // Says when the server of the app gave a request up.
+    let given_up = Arc::new(AtomicBool::new(false));
+    let app = site.layer(middleware::from_fn({
+        let given_up = given_up.clone();
+        move |request: Request, next: Next| {
+            let guard = GivenUp(given_up.clone());
+            async move {
+                let response = next.run(request).await;
+                std::mem::forget(guard);
+                response
+            }
+        }
+    }));
+    let app = app::serve(app).await;
+    let browser = Browser::new();
+    assert_eq!(browser.get(app.url("/")).await.body, "1");
+    assert_eq!(browser.get(app.url("/")).await.body, "2");
+    let client = {
+        let (url, browser) = (app.url("/gated/mark"), browser.clone());
+        tokio::spawn(async move { browser.get(url).await.status })
+    };
+    gate.arrived(1).await;
+    proxy.set(Manner::Stands);
+    let before = proxy.asked();
+    gate.let_pass(1);
+    eventually(PATIENT, async || proxy.asked() > before).await;
+    client.abort();
+    eventually(PATIENT, async || given_up.load(SeqCst)).await;
+    let key = format!("session:{}", id(&app, &browser).expect("a cookie"));
+    let stored: String = server.command(&["GET", &key]).await;
+    assert!(!stored.contains("mark"), "it is on its way: {stored}");
+    proxy.set(Manner::Passes);
+    eventually(PATIENT, async || {
+        let stored: String = server.command(&["GET", &key]).await;
+        stored.contains("\"visits\":3") && stored.contains("\"mark\":true")
+    })
+    .await;
+}
+
+struct GivenUp(Arc<AtomicBool>);
+
+impl Drop for GivenUp {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
+}
+
+#[tokio::test]
+async fn a_handler_that_panics_saves_nothing_sends_no_cookie_and_the_next_request_is_fine() {
+    let server = Server::start().await;
+    let panics = async |session: Session| -> Result<(), SessionError> {
+        session.insert("visits", 100)?;
+        panic!("as this test wants it");
+    };
+    let layer = RedisSessionLayer::new(server.client());
+    let app = Router::new().route("/panic", get(panics));
+    let app = app.layer(layer.clone()).merge(site(layer));
+    // A visitor whose first request it is, and one with a session.
+    assert!(panicked(&app, "/panic", None).await);
+    assert_eq!(server.session_keys().await.len(), 0);
+    let cookie = begin(&app, "/").await;
+    assert!(panicked(&app, "/panic", Some(&cookie)).await);
+    assert_eq!(text(send(&app, "/", Some(&cookie)).await).await, "2");
+
+    // As a server meets it: the connection ends without an answer.
+    let app = app::serve(app).await;
+    let mut request = reqwest::Client::builder()
+        .no_proxy()
+        .build()
+        .expect("a client")
+        .get(app.url("/panic"));
+    request = request.header(header::COOKIE, &cookie);
+    assert!(request.send().await.is_err());
+    let browser = Browser::new();
+    assert_eq!(browser.get(app.url("/")).await.body, "1");
+}
+
+async fn panicked(app: &Router, path: &'static str, cookie: Option<&str>) -> bool {
+    let (app, cookie) = (app.clone(), cookie.map(str::to_owned));
+    let request = tokio::spawn(async move { send(&app, path, cookie.as_deref()).await.status() });
+    request.await.is_err_and(|error| error.is_panic())
+}
+
+#[tokio::test]
+async fn a_body_that_fails_leaves_a_session_that_is_whole_or_untouched() {
+    let server = Server::start().await;
+    let layer = RedisSessionLayer::new(server.client());
+    // What the handler needs does not come, so it never runs.
+    let reads = async |session: Session, _: Bytes| session.insert("read", true);
+    // The head is sent, and then the body breaks.
+    let writes = async |session: Session| {
+        session.insert("one", 1)?;
+        session.insert("two", 2)?;
+        Ok::<_, SessionError>(Response::new(failing()))
+    };
+    let app = Router::new()
+        .route("/reads", post(reads))
+        .route("/writes", get(writes))
+        .layer(layer.clone())
+        .merge(site(layer));
+    let cookie = begin(&app, "/").await;
+
+    let request = Request::post("/reads").header(header::COOKIE, &cookie);
+    let request = request.body(failing()).expect("a request");
+    let response = app.clone().oneshot(request).await.expect("infallible");
+    assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+    assert_eq!(response.headers().get(header::SET_COOKIE), None);
+
+    let response = send(&app, "/writes", Some(&cookie)).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    let body = axum::body::to_bytes(response.into_body(), 1 << 20).await;
+    assert!(body.is_err());
+    let [key] = &server.session_keys().await[..] else {
+        panic!("one session");
+    };
+    let stored: String = server.command(&["GET", key]).await;
+    assert!(
+        stored.ends_with(r#","visits":1,"one":1,"two":2}"#),
+        "{stored}"
+    );
+
+    // A first request as well: its cookie is in the head.
+    let response = send(&app, "/writes", None).await;
+    let cookie = pair(&set_cookie(&response).expect("a session")).to_owned();
+    drop(response);
+    assert_eq!(text(send(&app, "/", Some(&cookie)).await).await, "1");
+}
+
+fn failing() -> Body {
+    let pieces = [
+        Ok("a piece"),
+        Err(io::Error::other("as this test wants it")),
+    ];
+    Body::from_stream(stream::iter(pieces))
+}
