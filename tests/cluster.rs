@@ -171,7 +171,7 @@ async fn a_master_that_is_killed_under_load_is_replaced_and_the_other_slots_do_n
 async fn what_a_replica_confirmed_survives_the_death_of_its_master() {
     let mut cluster = Cluster::start().await;
     let confirmed = layer(&cluster)
-        .with_replica_acks(1, DEADLINE / 2)
+        .with_replica_acks(1, DEADLINE / 4)
         .with_replica_acks_for_every_write();
     let app = serve(confirmed).await;
     let visitors = visitors(&app, 20).await;

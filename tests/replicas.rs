@@ -7,7 +7,7 @@ mod support;
 use std::time::Duration;
 
 use axum_redis_sessions::RedisSessionLayer;
-use site::{DEADLINE, id, serve, serve_client};
+use site::{id, serve, serve_client};
 use support::{
     app::Address,
     browser::Browser,
@@ -16,7 +16,7 @@ use support::{
     server::Server,
 };
 
-const TIMEOUT: Duration = Duration::from_millis(100);
+const TIMEOUT: Duration = Duration::from_millis(75);
 
 /// A master, and a replica behind a proxy, which is in step.
 async fn master_and_replica() -> (Server, Proxy, Server) {
@@ -42,6 +42,14 @@ async fn master_and_replica() -> (Server, Proxy, Server) {
     (master, proxy, replica)
 }
 
+/// The one session is with the replica. (WAIT tells of nothing but what its own connection wrote.)
+async fn has_arrived(replica: &Server) {
+    eventually(Duration::from_secs(20), async || {
+        replica.session_keys().await.len() == 1
+    })
+    .await;
+}
+
 fn acknowledged(master: &Server) -> RedisSessionLayer {
     RedisSessionLayer::new(master.client()).with_replica_acks(1, TIMEOUT)
 }
@@ -59,7 +67,7 @@ async fn a_logout_that_no_replica_has_comes_undone_in_a_failover() {
     let app = serve_client(master.client()).await;
     let browser = Browser::new();
     assert_eq!(browser.get(app.url("/")).await.body, "1");
-    assert_eq!(master.command::<u32>(&["WAIT", "1", "5000"]).await, 1);
+    has_arrived(&replica).await;
     let stolen = browser.fork(&app.url("/"));
     proxy.set(Manner::Stands);
     // This is what `with_replica_acks` is for.
@@ -74,7 +82,7 @@ async fn a_logout_that_no_replica_has_says_so_where_replicas_are_asked() {
     let app = serve(acknowledged(&master)).await;
     let browser = Browser::new();
     assert_eq!(browser.get(app.url("/")).await.body, "1");
-    assert_eq!(master.command::<u32>(&["WAIT", "1", "5000"]).await, 1);
+    has_arrived(&replica).await;
     proxy.set(Manner::Stands);
     let page = browser.get(app.url("/destroy")).await;
     assert_eq!(page.status, 503);
@@ -95,7 +103,7 @@ async fn a_logout_that_no_replica_has_says_so_where_replicas_are_asked() {
         page.status == 200
     })
     .await;
-    assert_eq!(id(&app, &browser), None);
+    // The cookie stays: a login that came in between would have given the browser a newer one.
     let app = fail_over(&mut master, &replica).await;
     assert_eq!(browser.get(app.url("/look")).await.body, "0");
     assert_eq!(replica.session_keys().await.len(), 0);
@@ -148,7 +156,7 @@ async fn an_ordinary_save_waits_for_replicas_only_where_every_write_does() {
 #[tokio::test]
 async fn nobody_else_waits_while_a_logout_waits_for_replicas() {
     let (master, proxy, _replica) = master_and_replica().await;
-    let layer = RedisSessionLayer::new(master.client()).with_replica_acks(1, DEADLINE - TIMEOUT);
+    let layer = RedisSessionLayer::new(master.client()).with_replica_acks(1, TIMEOUT);
     let app = serve(layer).await;
     let [leaving, staying] = [Browser::new(), Browser::new()];
     assert_eq!(leaving.get(app.url("/")).await.body, "1");
@@ -164,5 +172,5 @@ async fn nobody_else_waits_while_a_logout_waits_for_replicas() {
         assert_eq!(staying.get(app.url("/")).await.body, visits.to_string());
     }
     assert_eq!(logout.await.expect("an answer").status, 503);
-    assert!(visits > 10, "{visits}");
+    assert!(visits > 4, "{visits}");
 }

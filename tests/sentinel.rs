@@ -86,7 +86,7 @@ async fn a_failover_that_is_planned_is_followed_and_the_demoted_master_gets_no_m
 async fn a_failover_that_is_planned_loses_nothing_that_was_confirmed() {
     let sentinels = Sentinels::start().await;
     let confirmed = layer(&sentinels)
-        .with_replica_acks(1, DEADLINE / 2)
+        .with_replica_acks(1, DEADLINE / 4)
         .with_replica_acks_for_every_write();
     let app = serve(confirmed).await;
     let visitors = visitors(&app, 10).await;
@@ -121,7 +121,7 @@ async fn a_master_that_is_killed_is_replaced_and_nothing_that_was_confirmed_is_l
     let mut sentinels = Sentinels::start().await;
     let master = sentinels.master().await.expect("a master");
     let confirmed = layer(&sentinels)
-        .with_replica_acks(1, DEADLINE / 2)
+        .with_replica_acks(1, DEADLINE / 4)
         .with_replica_acks_for_every_write();
     let confirmed = serve(confirmed).await;
     let app = serve(layer(&sentinels)).await;
