@@ -34,15 +34,22 @@ async fn master_and_replica() -> (Server, Proxy, Server) {
         replica.information("master_link_status").await.as_deref() == Some("up")
     })
     .await;
-    // Online for the master, too.
-    eventually(Duration::from_secs(20), async || {
-        master.command::<u32>(&["WAIT", "1", "100"]).await == 1
-    })
-    .await;
+    // And for the master: WAIT tells of what its own connection wrote, and of nothing else.
+    let mut connection = master.connection().await;
+    let mut write_and_wait = redis::pipe();
+    write_and_wait.cmd("SET").arg("written").arg(1).ignore();
+    write_and_wait.cmd("WAIT").arg(1).arg(1000);
+    let mut confirmed = [0];
+    while confirmed == [0] {
+        confirmed = write_and_wait
+            .query_async(&mut connection)
+            .await
+            .expect("an answer");
+    }
     (master, proxy, replica)
 }
 
-/// The one session is with the replica. (WAIT tells of nothing but what its own connection wrote.)
+/// The one session is with the replica.
 async fn has_arrived(replica: &Server) {
     eventually(Duration::from_secs(20), async || {
         replica.session_keys().await.len() == 1
