@@ -39,14 +39,16 @@ async fn master_and_replica() -> (Server, Proxy, Server) {
     let mut write_and_wait = redis::pipe();
     write_and_wait.cmd("SET").arg("written").arg(1).ignore();
     write_and_wait.cmd("WAIT").arg(1).arg(1000);
-    let mut confirmed = [0];
-    while confirmed == [0] {
-        confirmed = write_and_wait
+    for _ in 0..20 {
+        let [confirmed]: [u32; 1] = write_and_wait
             .query_async(&mut connection)
             .await
             .expect("an answer");
+        if confirmed == 1 {
+            return (master, proxy, replica);
+        }
     }
-    (master, proxy, replica)
+    panic!("the replica does not get into step");
 }
 
 /// The one session is with the replica.

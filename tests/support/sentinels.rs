@@ -12,19 +12,24 @@ pub struct Sentinels {
 }
 
 impl Sentinels {
-    /// Waits until each sentinel knows the replica and the two others, before which they could not agree on a failover.
     pub async fn start() -> Self {
-        // What the master acknowledged survives its being killed, and a replica that comes back is in step at once.
+        Self::start_with(&[]).await
+    }
+
+    /// With further lines in the configuration of both servers. Waits until each sentinel knows the replica and the two others,
+    /// before which they could not agree on a failover.
+    pub async fn start_with(lines: &[&str]) -> Self {
+        // In a file, which the sentinels have the servers write their roles into, so that each comes back as what it was.
         let quick = [
-            "--repl-diskless-sync-delay",
-            "0",
-            "--repl-ping-replica-period",
-            "1",
+            "save \"\"",
+            "repl-diskless-sync-delay 0",
+            "repl-ping-replica-period 1",
         ];
-        let master = Server::start_with(&quick).await;
+        let master = Server::start_configured(&[&quick[..], lines].concat()).await;
         let port = master.port().to_string();
-        let of = ["--replicaof", "127.0.0.1", port.as_str()];
-        let replica = Server::start_with(&[&quick[..], &of].concat()).await;
+        let of = format!("replicaof 127.0.0.1 {port}");
+        let replica = [&quick[..], lines, &[of.as_str()]].concat();
+        let replica = Server::start_configured(&replica).await;
         let configuration = format!(
             "sentinel monitor {NAME} 127.0.0.1 {port} 2\n\
              sentinel down-after-milliseconds {NAME} 500\n\
@@ -74,14 +79,28 @@ impl Sentinels {
         named
     }
 
-    /// Whether one replica follows the master, and has all that the master has.
+    /// Whether the other server follows the master, and has all that it has, on disk too if it keeps it there.
     pub async fn replicas_are_in_step(&self) -> bool {
         let Some(master) = self.master().await else {
             return false;
         };
-        let link = self.servers[1 - master]
-            .information("master_link_status")
-            .await;
-        link.as_deref() == Some("up")
+        for (server, role, name, value) in [
+            (master, "master", "connected_slaves", "1"),
+            (1 - master, "slave", "master_link_status", "up"),
+        ] {
+            let server = &self.servers[server];
+            for (name, value) in [
+                ("role", role),
+                (name, value),
+                ("loading", "0"),
+                ("aof_rewrite_in_progress", "0"),
+                ("aof_rewrite_scheduled", "0"),
+            ] {
+                if server.information(name).await.as_deref() != Some(value) {
+                    return false;
+                }
+            }
+        }
+        true
     }
 }

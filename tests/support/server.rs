@@ -36,6 +36,14 @@ impl Server {
         }
     }
 
+    /// With a configuration file, which the server may write to.
+    pub async fn start_configured(lines: &[&str]) -> Self {
+        match Self::try_start(Some(&lines.join("\n")), &[]).await {
+            Ok(server) => server,
+            Err(log) => panic!("{} did not start: {log}", binary()),
+        }
+    }
+
     /// As a sentinel, with a configuration that it writes its findings into.
     pub(super) async fn start_sentinel(configuration: &str) -> Self {
         match Self::try_start(Some(configuration), &["--sentinel"]).await {
