@@ -138,11 +138,12 @@ async fn load(context: &Context, id: SessionId) -> Result<State, SessionError> {
         Err(Fault::Dropped(_)) => Box::pin(context.store.load(&key, idle)).await,
         answer => answer,
     };
-    let unknown = || {
-        let mut state = State::new(Place::New, Record::default());
+    let without = |place| {
+        let mut state = State::new(place, Record::default());
         state.sought = context.config.replica_acks.map(|_| id);
         state
     };
+    let unknown = || without(Place::New);
     let Some(bytes) = loaded.map_err(Fault::into_error)? else {
         return Ok(unknown());
     };
@@ -176,7 +177,7 @@ async fn load(context: &Context, id: SessionId) -> Result<State, SessionError> {
                     Duration::from_millis(left),
                     context.config.deadline,
                 );
-                State::new(Place::Retired, Record::default())
+                without(Place::Retired)
             }
         },
         Stored::Empty => unknown(),

@@ -19,8 +19,8 @@ pub(crate) struct State {
     pub(crate) changes: Changes,
     /// The new id was asked for.
     pub(crate) cycle: bool,
-    /// The id that the browser has and the store does not, where a logout of it has to be confirmed all the same: an earlier one may have
-    /// deleted the session on the master alone.
+    /// The id that the browser has and the store does not, or only its tombstone, where a logout of it has to be confirmed all the same: an
+    /// earlier logout or rotation may have reached the master alone.
     pub(crate) sought: Option<SessionId>,
     /// A session that was destroyed and is to be deleted; whatever was changed since is another session.
     pub(crate) doomed: Option<Doomed>,
@@ -175,7 +175,7 @@ impl State {
                 });
                 self.place = Place::New;
             }
-            Place::New => {
+            Place::New | Place::Retired => {
                 if let Some(id) = self.sought.take() {
                     self.doomed = Some(Doomed {
                         id,
@@ -184,7 +184,7 @@ impl State {
                     });
                 }
             }
-            Place::Retired | Place::Ended => {}
+            Place::Ended => {}
         }
         self.life += 1;
         self.base = Record::default();

@@ -144,6 +144,26 @@ async fn a_rotation_that_no_replica_has_says_so_where_replicas_are_asked() {
 }
 
 #[tokio::test]
+async fn a_logout_after_a_rotation_that_no_replica_has_says_so_as_well() {
+    let (mut master, proxy, replica) = master_and_replica().await;
+    let app = serve(acknowledged(&master)).await;
+    let browser = Browser::new();
+    assert_eq!(browser.get(app.url("/")).await.body, "1");
+    has_arrived(&replica).await;
+    proxy.set(Manner::Stands);
+    assert_eq!(browser.get(app.url("/cycle")).await.status, 503);
+    // The master has a tombstone, the replica the session, and the browser its cookie.
+    assert_eq!(browser.get(app.url("/destroy")).await.status, 503);
+    proxy.set(Manner::Passes);
+    eventually(Duration::from_secs(20), async || {
+        browser.get(app.url("/destroy")).await.status == 200
+    })
+    .await;
+    let app = fail_over(&mut master, &replica).await;
+    assert_eq!(browser.get(app.url("/look")).await.body, "0");
+}
+
+#[tokio::test]
 async fn an_ordinary_save_waits_for_replicas_only_where_every_write_does() {
     let (master, proxy, _replica) = master_and_replica().await;
     let app = serve(acknowledged(&master)).await;

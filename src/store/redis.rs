@@ -204,7 +204,8 @@ impl RedisStore {
         };
         match self.run(weight, &scripts.destroy, &[key], confirm).await? {
             Value::Int(1) => Ok(Destroyed::Yes),
-            Value::Int(0) => Ok(Destroyed::Retired),
+            // With and without having touched it.
+            Value::Int(2 | 0) => Ok(Destroyed::Retired),
             _ => Err(unexpected()),
         }
     }
@@ -306,7 +307,7 @@ impl RedisStore {
         // What is rare is boxed, so that it does not enlarge every request's future.
         let (reply, confirmed) = Box::pin(self.link.send_and_wait(key, command, acks)).await?;
         // Where nothing was written there is nothing to confirm.
-        let was_written = matches!(reply, Value::Okay | Value::Int(1));
+        let was_written = matches!(reply, Value::Okay | Value::Int(1 | 2));
         if was_written && confirmed < acks.replicas {
             return Err(Failure::Unconfirmed(failure::unconfirmed(confirmed, acks)));
         }

@@ -45,9 +45,15 @@ return redis.call('GET', KEYS[1])";
 /// `,\"_rotated\":` follows the fingerprint of a tombstone, and of nothing else.
 ///
 /// With an argument, replicas will be asked to confirm it. Where there is nothing to delete, our own first try may have done so over a
-/// connection that broke since, and WAIT would know nothing of it. So something is written that nobody gets to see.
+/// connection that broke since, and WAIT would know nothing of it. So something is written that nobody gets to see. Nor does it know whether a
+/// tombstone is with the replicas, so that is touched.
 const DESTROY: &str = "\
-if redis.call('GETRANGE', KEYS[1], 26, 37) == ',\"_rotated\":' then return 0 end
+if redis.call('GETRANGE', KEYS[1], 26, 37) == ',\"_rotated\":' then
+  local left = redis.call('PTTL', KEYS[1])
+  if not ARGV[1] or left < 1 then return 0 end
+  redis.call('PEXPIRE', KEYS[1], left)
+  return 2
+end
 if redis.call('DEL', KEYS[1]) == 0 and ARGV[1] then
   redis.call('SET', KEYS[1], '', 'PX', 1000)
   redis.call('DEL', KEYS[1])
