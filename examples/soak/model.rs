@@ -56,8 +56,8 @@ pub(crate) struct Visitor {
     number: usize,
     dice: Dice,
     session: Option<Known>,
-    /// Of sessions that were logged out, and ids that were rotated away.
-    dead: Vec<String>,
+    /// Cookies of sessions that were logged out, and of ids that were rotated away; and how it was.
+    dead: Vec<(String, &'static str)>,
     tally: Tally,
 }
 
@@ -162,7 +162,7 @@ impl Visitor {
         match answer {
             Ok((_, Some(cookie))) => {
                 let old = std::mem::replace(&mut known.cookie, cookie);
-                self.dead.push(old);
+                self.dead.push((old, "rotated"));
             }
             // The session was read from a master of the past, which did not have it.
             Ok((_, None)) | Err(()) => known.may_be_over = true,
@@ -173,7 +173,11 @@ impl Visitor {
         if self.ask("/destroy").await.is_ok()
             && let Some(known) = self.session.take()
         {
-            self.dead.push(known.cookie);
+            let how = match known.may_be_over {
+                true => "logged out, and not for the first time",
+                false => "logged out",
+            };
+            self.dead.push((known.cookie, how));
         } else if let Some(known) = &mut self.session {
             known.may_be_over = true;
         }
@@ -234,9 +238,12 @@ impl Visitor {
                 );
             }
         }
-        for cookie in std::mem::take(&mut self.dead) {
+        for (cookie, how) in std::mem::take(&mut self.dead) {
             self.tally.ended += 1;
-            self.tally.alive += u64::from(self.visits(&cookie).await > 0);
+            if self.visits(&cookie).await > 0 {
+                self.tally.alive += 1;
+                eprintln!("visitor {}: alive, though {how}", self.number);
+            }
         }
         tally.add(&self.tally);
     }
