@@ -274,10 +274,14 @@ async fn send(session: &Inner, attempt: &Attempt) -> Result<Outcome, Fault> {
             Created::Taken => Err(Fault::Failed(SessionError::id_taken())),
         },
         Act::Save { id, expected } => {
-            context
-                .store
-                .save(&context.key(*id), expected, value, lifetime)
-                .await
+            let loaded = session.state().key.take();
+            let (_, key) = match loaded {
+                Some(loaded) if loaded.0 == *id => loaded,
+                _ => (*id, context.key(*id)),
+            };
+            let outcome = context.store.save(&key, expected, value, lifetime).await;
+            session.state().key = Some((*id, key));
+            outcome
         }
         Act::Delete { id, expected } => context.store.delete(&context.key(*id), expected).await,
         Act::Rotate {

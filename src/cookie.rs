@@ -1,6 +1,6 @@
 //! The session's cookie: found in a request, issued and removed by a response.
 
-use std::time::Duration;
+use std::{fmt::Write, time::Duration};
 
 use cookie::{Cookie, time};
 use http::{HeaderMap, HeaderValue, header};
@@ -104,7 +104,10 @@ fn with_attributes(config: &CookieConfig, value: String) -> Cookie<'_> {
 }
 
 fn header(cookie: &Cookie<'_>) -> HeaderValue {
-    HeaderValue::try_from(cookie.to_string())
+    // Room for the attributes, so that writing it does not grow it step by step.
+    let mut line = String::with_capacity(cookie.name().len() + cookie.value().len() + 160);
+    write!(line, "{cookie}").expect("a String takes everything");
+    HeaderValue::try_from(line)
         .expect("name, Domain and Path were checked when the layer was built")
 }
 

@@ -158,9 +158,11 @@ async fn load(context: &Context, id: SessionId) -> Result<State, SessionError> {
                 if lifetime != idle {
                     context
                         .store
-                        .touch_later(key, lifetime, context.config.deadline);
+                        .touch_later(key.clone(), lifetime, context.config.deadline);
                 }
-                State::new(Place::Stored(id), record)
+                let mut state = State::new(Place::Stored(id), record);
+                state.key = Some((id, key));
+                state
             }
             None => {
                 Box::pin(context.store.destroy(&key))

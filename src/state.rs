@@ -19,6 +19,8 @@ pub(crate) struct State {
     pub(crate) changes: Changes,
     /// The new id was asked for.
     pub(crate) cycle: bool,
+    /// The key of the session that was loaded, so that a save need not make it again.
+    pub(crate) key: Option<(SessionId, String)>,
     /// The id that the browser has and the store does not, or only its tombstone, where a logout of it has to be confirmed all the same: an
     /// earlier logout or rotation may have reached the master alone.
     pub(crate) sought: Option<SessionId>,
@@ -136,6 +138,7 @@ impl State {
             base,
             changes: Changes::default(),
             cycle: false,
+            key: None,
             sought: None,
             doomed: None,
             life: 0,

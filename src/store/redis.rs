@@ -2,7 +2,7 @@
 
 mod script;
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{future::Future, io::Write, pin::Pin, sync::Arc, time::Duration};
 
 use ::redis::{Cmd, ServerErrorKind, Value};
 use bytes::Bytes;
@@ -171,7 +171,7 @@ impl RedisStore {
                 Err(failure) => return Err(failure.into_fault(key)),
             }
         }
-        let lifetime = millis(lifetime).to_string();
+        let lifetime = Digits::of(millis(lifetime));
         let arguments = [fingerprint(expected), value, lifetime.as_bytes()];
         outcome(self.run(weight, &scripts.save, &[key], &arguments).await?)
     }
@@ -223,8 +223,8 @@ impl RedisStore {
             )
             .await;
         };
-        let lifetime = millis(rotation.lifetime).to_string();
-        let tombstone_lifetime = millis(rotation.tombstone_lifetime).to_string();
+        let lifetime = Digits::of(millis(rotation.lifetime));
+        let tombstone_lifetime = Digits::of(millis(rotation.tombstone_lifetime));
         let arguments = [
             fingerprint(rotation.expected),
             rotation.value,
@@ -335,6 +335,26 @@ fn outcome(reply: Value) -> Result<Outcome, Fault> {
         Value::Int(0) => Ok(Outcome::Gone),
         Value::BulkString(winner) => Ok(Outcome::Conflict(winner.into())),
         _ => Err(unexpected()),
+    }
+}
+
+/// A number as it is written, without an allocation.
+struct Digits {
+    buffer: [u8; 20],
+    length: usize,
+}
+
+impl Digits {
+    fn of(number: u64) -> Self {
+        let mut buffer = [0; 20];
+        let mut rest = &mut buffer[..];
+        write!(rest, "{number}").expect("20 digits hold any u64");
+        let length = 20 - rest.len();
+        Self { buffer, length }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.buffer[..self.length]
     }
 }
 
