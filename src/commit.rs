@@ -147,6 +147,9 @@ async fn commit_changes(session: &Inner) -> Result<Verdict, SessionError> {
         }
         let member = Membership::of(session, &attempt);
         let (outcome, uncertain) = carry_out(session, &attempt).await?;
+        if attempt.enters && !uncertain && outcome != Outcome::Saved {
+            Box::pin(users::withdraw(session, &attempt, &outcome)).await;
+        }
         if session.state().life != attempt.life {
             return bury(session, &attempt, &outcome).await;
         }
@@ -228,6 +231,9 @@ async fn bury(
     let key = session.context.key(*id);
     let buried = Box::pin(session.context.store.destroy(&key)).await;
     buried.map_err(Fault::into_error)?;
+    if let Some(user) = &attempt.record.user {
+        Box::pin(users::leave(session, user, *id)).await;
+    }
     Ok(Verdict::Stored)
 }
 

@@ -338,8 +338,13 @@ impl State {
     /// Notes in the session that it is entered among its user's, where that is called for.
     fn note_entry(&mut self, context: &Context) -> bool {
         let is_another = self.changes.logs_in() || self.cycle || self.place == Place::New;
-        let enters =
-            self.changes.user(&self.base).is_some() && (is_another || self.entry_is_due(context));
+        // The set was to outlive the session as it was, not one that is remembered from now on.
+        let is_prolonged = || {
+            let before = context.lifetime(self.base.meta);
+            context.lifetime(self.changes.meta(&self.base)) > before
+        };
+        let enters = self.changes.user(&self.base).is_some()
+            && (is_another || self.entry_is_due(context) || is_prolonged());
         if enters {
             self.changes.set_listed(now());
         }

@@ -14,7 +14,7 @@ use std::{
 
 use futures_util::future::join_all;
 
-pub(crate) use self::membership::{Membership, enter, leave, settle};
+pub(crate) use self::membership::{Membership, enter, leave, settle, withdraw};
 pub use self::{
     handle::{InvalidHandle, SessionHandle},
     user_session::UserSession,
@@ -195,13 +195,9 @@ impl Sessions {
         }
     }
 
-    /// Ends the oldest sessions beyond `most`, but never the one of this name.
-    pub(crate) async fn end_oldest(
-        &self,
-        user: &str,
-        most: usize,
-        keep: &str,
-    ) -> Result<(), SessionError> {
+    /// Ends the oldest sessions beyond `most`. Of logins that race, all agree on which those are, and one can be its own: if each spared itself,
+    /// two that race for one place would end each other.
+    pub(crate) async fn end_oldest(&self, user: &str, most: usize) -> Result<(), SessionError> {
         // The set counts those that have ended by themselves too, so it is asked before they are.
         let mut listed = 0;
         loop {
@@ -216,8 +212,7 @@ impl Sessions {
         }
         let sessions = self.of_user(user).await?;
         let beyond = sessions.len().saturating_sub(most);
-        let oldest = sessions.into_iter().rev();
-        for session in oldest.filter(|session| session.name != keep).take(beyond) {
+        for session in sessions.into_iter().rev().take(beyond) {
             self.end_one(user, session.name).await?;
         }
         Ok(())

@@ -12,7 +12,7 @@ use crate::{
     id::SessionId,
     session::Inner,
     state::{Act, Attempt},
-    store::{Entry, Fault, Listed},
+    store::{Entry, Fault, Listed, Outcome},
 };
 
 /// A set outlives each session in it by at least this.
@@ -105,6 +105,17 @@ pub(crate) async fn enter(session: &Inner, attempt: &Attempt) -> Result<(), Sess
     ))
 }
 
+/// Takes out again what was entered for a write that is known not to have happened: the next try is under another id, and the first would count
+/// as one of the user's until it is too old to be on its way.
+pub(crate) async fn withdraw(session: &Inner, attempt: &Attempt, outcome: &Outcome) {
+    let (Some(user), Some(id)) = (&attempt.record.user, attempt.act.next_id()) else {
+        return;
+    };
+    if attempt.act.id() != Some(id) || *outcome == Outcome::Gone {
+        leave(session, user, id).await;
+    }
+}
+
 /// What is left to do once the session is stored.
 pub(crate) async fn settle(session: &Inner, attempt: &Attempt, member: Option<Membership>) {
     if let Some(member) = member {
@@ -116,10 +127,9 @@ pub(crate) async fn settle(session: &Inner, attempt: &Attempt, member: Option<Me
 /// Ends the oldest sessions of somebody who has logged in once too often.
 async fn end_oldest(session: &Inner, attempt: &Attempt) {
     let context = &session.context;
-    let (Some((most, AtLimit::EndOldest)), Some(user), Some(id), true) = (
+    let (Some((most, AtLimit::EndOldest)), Some(user), true) = (
         context.config.sessions_per_user,
         &attempt.record.user,
-        attempt.act.next_id(),
         attempt.logs_in,
     ) else {
         return;
@@ -127,8 +137,7 @@ async fn end_oldest(session: &Inner, attempt: &Attempt) {
     let sessions = Sessions {
         context: context.clone(),
     };
-    let name = context.name(id);
-    if let Err(error) = sessions.end_oldest(user, most, &name).await {
+    if let Err(error) = sessions.end_oldest(user, most).await {
         tracing::debug!(%error, "a user has more sessions than the limit, until the next login");
     }
 }
