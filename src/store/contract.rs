@@ -3,6 +3,7 @@
 #[allow(unused_imports)]
 #[path = "../../tests/support/mod.rs"]
 mod support;
+mod users;
 
 use std::time::{Duration, Instant};
 
