@@ -219,7 +219,8 @@ async fn a_shutdown_waits_no_longer_than_the_deadline_for_a_server_that_is_away(
     assert!(!stray.has_landed().await);
 }
 
-/// A save that is on its way, behind a network that stands still, when its client is gone.
+/// A save that is on its way, behind a network that stands still, when its client is gone. Another request saved meanwhile, so that it is not
+/// done with the one command that is on its way.
 struct Stray {
     server: Server,
     proxy: Proxy,
@@ -256,6 +257,8 @@ impl Stray {
             tokio::spawn(async move { browser.get(url).await.status })
         };
         gate.arrived(1).await;
+        let direct = site::serve_client(server.client()).await;
+        assert_eq!(browser.get(direct.url("/")).await.body, "3");
         proxy.set(Manner::Stands);
         let before = proxy.asked();
         gate.let_pass(1);
@@ -275,7 +278,7 @@ impl Stray {
     async fn has_landed(&self) -> bool {
         let stored: String = self.server.command(&["GET", &self.key]).await;
         let (counts, marks) = (
-            stored.contains("\"visits\":3"),
+            stored.contains("\"visits\":4"),
             stored.contains("\"mark\":true"),
         );
         assert_eq!(counts, marks, "whole, or not at all: {stored}");
