@@ -68,6 +68,43 @@ async fn cut_at_each_byte_of_the_replies_a_visit_counts_once_or_says_that_it_may
     assert!((least..=most).contains(&visits), "{visits}");
 }
 
+/// The first cut comes right before the save's reply, so the save is done; the second one further and further into what is tried then.
+#[tokio::test]
+async fn cut_before_the_reply_to_a_save_and_once_more_a_visit_still_counts_once() {
+    let (server, proxy, app) = behind_a_proxy().await;
+    let browser = Browser::new();
+    browser.get(app.url("/")).await;
+    let (mut good, mut bad) = (0, 0);
+    for bytes in (0..).step_by(3) {
+        // The next save over this connection knows what its server knows, and takes one command.
+        let mut visits = number(&browser.get(app.url("/")).await);
+        let before = proxy.replied();
+        browser.get(app.url("/look")).await;
+        let load = proxy.replied() - before;
+
+        proxy.cut_after_each([load, bytes]);
+        let page = browser.get(app.url("/")).await;
+        let is_whole = proxy.spare();
+        visits += 1;
+        if page.status == 200 {
+            good += 1;
+            assert_eq!(number(&page), visits, "byte {bytes}");
+        } else {
+            bad += 1;
+            assert_eq!(page.status, 503, "byte {bytes}: {}", page.body);
+        }
+        assert_back(&app, &browser).await;
+        let counted = number(&browser.get(app.url("/look")).await);
+        assert_eq!(counted, visits, "byte {bytes}: once, whatever was said");
+        if is_whole {
+            break;
+        }
+    }
+    println!("two cuts: {good} good answers, {bad} times 503");
+    assert!(bad > 10, "connecting was cut: {bad}");
+    assert_eq!(server.session_keys().await.len(), 1);
+}
+
 #[tokio::test]
 async fn cut_at_each_byte_of_the_replies_a_new_session_is_created_once() {
     let (server, proxy, _) = behind_a_proxy().await;

@@ -1,4 +1,5 @@
 use std::{
+    collections::VecDeque,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -49,8 +50,8 @@ struct Shared {
     asked: AtomicUsize,
     /// Bytes of replies that were passed on.
     replied: AtomicUsize,
-    /// After so many bytes of replies, whichever connection they are on, it is cut.
-    until_cut: Mutex<Option<usize>>,
+    /// After so many bytes of replies, whichever connection they are on, it is cut; and then after so many more.
+    until_cut: Mutex<VecDeque<usize>>,
 }
 
 /// Connections are numbered, and those below a number fare worse than the manner says.
@@ -82,7 +83,7 @@ impl Proxy {
             accepted: AtomicU64::new(0),
             asked: AtomicUsize::new(0),
             replied: AtomicUsize::new(0),
-            until_cut: Mutex::new(None),
+            until_cut: Mutex::default(),
         });
         let task = tokio::spawn(accept(listener, shared.clone()));
         Self { port, shared, task }
@@ -106,13 +107,20 @@ impl Proxy {
 
     /// Cuts the connection on which the byte after the next `bytes` of replies would come.
     pub fn cut_after(&self, bytes: usize) {
-        *self.shared.until_cut.lock().expect("no panic") = Some(bytes);
+        self.cut_after_each([bytes]);
     }
 
-    /// Takes [`cut_after`](Self::cut_after) back; whether it had not come to that yet.
+    /// The same several times, each counted from the last.
+    pub fn cut_after_each(&self, bytes: impl Into<VecDeque<usize>>) {
+        *self.shared.until_cut.lock().expect("no panic") = bytes.into();
+    }
+
+    /// Takes the cuts back that have not come yet; whether there were some.
     pub fn spare(&self) -> bool {
         let mut until_cut = self.shared.until_cut.lock().expect("no panic");
-        until_cut.take().is_some()
+        let were_some = !until_cut.is_empty();
+        until_cut.clear();
+        were_some
     }
 
     /// The connections of now stay open, and nothing comes through any more, as after a router forgot them. New ones are fine.
@@ -252,13 +260,14 @@ async fn pass_replies(
 async fn reply(piece: &[u8], to: &mut OwnedWriteHalf, shared: &Shared) -> bool {
     let (passes, cut) = {
         let mut until_cut = shared.until_cut.lock().expect("no panic");
-        match *until_cut {
-            Some(left) if left < piece.len() => {
-                *until_cut = None;
-                (left, true)
+        match until_cut.front_mut() {
+            Some(left) if *left < piece.len() => {
+                let passes = *left;
+                until_cut.pop_front();
+                (passes, true)
             }
             Some(left) => {
-                *until_cut = Some(left - piece.len());
+                *left -= piece.len();
                 (piece.len(), false)
             }
             None => (piece.len(), false),

@@ -165,6 +165,7 @@ pub async fn assert_away(app: &Address, browser: &Browser) {
         let took = asked.elapsed();
         assert_eq!(response.status, 503, "{path}: {}", response.body);
         assert_eq!(response.headers["retry-after"], "1");
+        println!("{path}: 503 after {took:?}");
         assert!(took < DEADLINE + SLACK, "{path} took {took:?}");
         assert!(response.set_cookies.is_empty(), "{path}");
     }
