@@ -43,6 +43,9 @@ pub mod docs {
     #[doc = include_str!("docs/design.md")]
     pub mod design {}
 
+    #[doc = include_str!("docs/reliability.md")]
+    pub mod reliability {}
+
     #[doc = include_str!("docs/changelog.md")]
     pub mod changelog {}
 }

@@ -144,6 +144,7 @@ impl Visitor {
             self.tally.lost += (known.visits + 1).saturating_sub(visits);
             self.tally.invented += visits.saturating_sub(most);
         }
+        self.tally.visits += 1;
         // More than this if it was done again on top of one whose answer never came.
         known.visits = visits;
         known.uncertain = most.saturating_sub(visits);
@@ -228,7 +229,6 @@ impl Visitor {
     pub(crate) async fn settle(mut self, tally: &mut Tally) {
         if let Some(known) = self.session.take().filter(|known| !known.may_be_over) {
             let visits = self.visits(&known.cookie).await;
-            self.tally.visits += known.visits;
             self.tally.lost += known.visits.saturating_sub(visits);
             self.tally.invented += visits.saturating_sub(known.visits + known.uncertain);
             if visits < known.visits {
@@ -297,7 +297,7 @@ impl fmt::Display for Tally {
         writeln!(f, "sessions begun:      {}", self.sessions)?;
         writeln!(
             f,
-            "visits compared:     {}, lost {}, counted twice {}",
+            "visits acknowledged: {}, lost {}, counted twice {}",
             self.visits, self.lost, self.invented
         )?;
         write!(

@@ -279,7 +279,7 @@ async fn reply(piece: &[u8], to: &mut OwnedWriteHalf, shared: &Shared) -> bool {
 
 async fn until(state: &mut watch::Receiver<State>, holds: impl FnMut(&State) -> bool) {
     if state.wait_for(holds).await.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
