@@ -18,7 +18,8 @@
 //! ```
 //!
 //! The browsers whose sessions are elsewhere notice nothing. The others are told 503 until the replica has taken over, and then their
-//! visits go on. To end it all:
+//! visits go on. Logging out at /log-out is told there that no replica confirmed it, until 7001 is started again, as before, and becomes one. To
+//! end it all:
 //!
 //! ```sh
 //! for port in 7001 7002 7003 7004 7005 7006; do redis-cli -p $port shutdown nosave; done; rm -r target/cluster
@@ -45,8 +46,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .route("/", get(visits))
         .route("/log-out", get(log_out))
         .layer(sessions.clone());
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
-    println!("http://localhost:3000");
+    let port = match env::var("PORT") {
+        Ok(port) => port.parse()?,
+        Err(_) => 3000,
+    };
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
+    println!("http://localhost:{port}");
     axum::serve(listener, app)
         .with_graceful_shutdown(async {
             let _ = tokio::signal::ctrl_c().await;

@@ -20,10 +20,11 @@
 //! redis-cli -p 7111 sentinel get-master-addr-by-name sessions     # on whom
 //! ```
 //!
-//! You are told 503 until the sentinels have agreed, and then your visits go on. To end it all:
+//! You are told 503 until the sentinels have agreed, and then your visits go on. Logging out at /log-out is told that no replica confirmed it,
+//! until there is one again: start 7101 as before, and the sentinels make it the replica. To end it all:
 //!
 //! ```sh
-//! for port in 7111 7112 7113 7102; do redis-cli -p $port shutdown nosave; done; rm -r target/sentinel
+//! for port in 7111 7112 7113 7101 7102; do redis-cli -p $port shutdown nosave; done; rm -r target/sentinel
 //! ```
 
 use std::{env, time::Duration};
@@ -50,8 +51,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .route("/", get(visits))
         .route("/log-out", get(log_out))
         .layer(sessions.clone());
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
-    println!("http://localhost:3000");
+    let port = match env::var("PORT") {
+        Ok(port) => port.parse()?,
+        Err(_) => 3000,
+    };
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
+    println!("http://localhost:{port}");
     axum::serve(listener, app)
         .with_graceful_shutdown(async {
             let _ = tokio::signal::ctrl_c().await;
