@@ -139,7 +139,9 @@ where
                     let session = match loaded {
                         Ok(session) => session,
                         Err(error) => {
-                            return Poll::Ready(Ok(error_response(lazy.context(), &error)));
+                            let mut response = error_response(lazy.context(), &error);
+                            vary_by_cookie(response.headers_mut());
+                            return Poll::Ready(Ok(response));
                         }
                     };
                     let (mut service, mut request) =
@@ -269,6 +271,11 @@ fn set_cookie(session: &Session, headers: &mut HeaderMap) {
     drop(state);
     headers.append(header::SET_COOKIE, line);
     // RFC 9111, section 7.3: a cache may store a response with Set-Cookie unless told otherwise.
+    no_store(headers);
+}
+
+/// Unless the app says how it may be stored.
+fn no_store(headers: &mut HeaderMap) {
     if !headers.contains_key(header::CACHE_CONTROL) {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
@@ -291,9 +298,11 @@ fn error_response<ResBody: From<String>>(
     context: &Context,
     error: &SessionError,
 ) -> Response<ResBody> {
-    let response = match &context.config.error_response {
+    let mut response = match &context.config.error_response {
         Some(respond) => respond(error),
         None => error.to_response(),
     };
+    // What went wrong is of this moment, whatever status the app gave it.
+    no_store(response.headers_mut());
     response.map(ResBody::from)
 }
