@@ -10,65 +10,204 @@ use axum_redis_sessions::RedisSessionLayer;
 use site::{id, serve as serve_layer, serve_client as serve, serve_gated};
 use support::{browser::Browser, server::Server};
 
+/// Each with a word that no answer may have in it.
+fn no_sessions() -> Vec<(&'static str, Vec<u8>)> {
+    let text = |text: &str| text.as_bytes().to_vec();
+    let deep = |opening: &str, closing: &str| {
+        let nested = [opening.repeat(10_000), closing.repeat(10_000)].concat();
+        format!("{{\"sesame\":{nested}}}").into_bytes()
+    };
+    vec![
+        ("empty", vec![]),
+        ("truncated", text(r#"{"sesame":1"#)),
+        (
+            "truncated in a text",
+            text(r#"{"_rev":"0123456789abcdef","sesame":"a"#),
+        ),
+        ("random bytes", b"\x8f\x00\xe1sesame\xff\xfe\r\n".to_vec()),
+        ("an unknown version", text(r#"v2:{"sesame":1}"#)),
+        ("trailing bytes", text(r#"{"sesame":1}x"#)),
+        ("a second object", text(r#"{"sesame":1}{"sesame":2}"#)),
+        ("a trailing NUL", b"{\"sesame\":1}\0".to_vec()),
+        (
+            "a byte order mark",
+            "\u{feff}{\"sesame\":1}".as_bytes().to_vec(),
+        ),
+        ("not UTF-8", b"{\"sesame\":\"\xff\"}".to_vec()),
+        ("duplicate keys", text(r#"{"sesame":1,"sesame":2}"#)),
+        (
+            "duplicate keys, one escaped",
+            text(r#"{"sesame":1,"\u0073esame":2}"#),
+        ),
+        ("a list", text(r#"["sesame"]"#)),
+        ("a text", text(r#""sesame""#)),
+        ("null", text("null")),
+        ("nested 10,000 times, and unfinished", deep("[", "")),
+        (
+            "nested 10,000 times, and no object",
+            [vec![b'['; 10_000], vec![b']'; 10_000]].concat(),
+        ),
+        // Django and Flask-Session; PHP; a signed cookie of Rails; MessagePack of tower-sessions.
+        (
+            "a pickle",
+            b"\x80\x04\x95\x14\x00\x00\x00\x00\x00\x00\x00}\x94\x8c\x06sesame\x94K\x01s.".to_vec(),
+        ),
+        ("PHP's", text(r#"user|s:6:"sesame";"#)),
+        (
+            "base64 with a signature",
+            text("eyJzZXNhbWUiOjF9--c2VzYW1l"),
+        ),
+        ("MessagePack", b"\x93\xc4\x10\x81\xa6sesame\x01".to_vec()),
+    ]
+}
+
 #[tokio::test]
-async fn what_is_stored_by_others_is_an_error_and_left_alone() {
+async fn a_stored_value_that_is_no_session_is_an_error_and_is_left_as_it_is() {
     let server = Server::start().await;
     let app = serve(server.client()).await;
     let browser = Browser::new();
     browser.get(app.url("/")).await;
-    let id = browser
-        .cookie(&app.url("/"), "__Host-session")
-        .expect("a cookie");
-    let key = format!("session:{id}");
-    for stored in [
-        "",
-        "garbage",
-        "{\"visits\":1",
-        "[1]",
-        "{\"visits\":1,\"visits\":2}",
-        "{\"visits\":1}x",
-        "\\x80\\x04",
+    let key = format!("session:{}", id(&app, &browser).expect("a cookie"));
+    let mut connection = server.connection().await;
+    let set = async |stored: &[u8]| {
+        let mut connection = server.connection().await;
+        let mut command = redis::cmd("SET");
+        let done = command
+            .arg(&key)
+            .arg(stored)
+            .query_async(&mut connection)
+            .await;
+        done.expect("set")
+    };
+    for (name, stored) in no_sessions() {
+        let () = set(&stored).await;
+        // To look, to write, to end and to change the id.
+        for path in ["/look", "/", "/only-if", "/cycle", "/destroy"] {
+            let page = browser.get(app.url(path)).await;
+            assert_eq!(
+                (page.status, page.set_cookies.len()),
+                (500, 0),
+                "{name}, {path}"
+            );
+            assert!(
+                page.body.contains("is not a session of this crate"),
+                "{name}: {}",
+                page.body
+            );
+            assert!(!page.body.contains("sesame"), "{name}: {}", page.body);
+        }
+        let left: Vec<u8> = redis::cmd("GET")
+            .arg(&key)
+            .query_async(&mut connection)
+            .await
+            .expect("a value");
+        assert_eq!(left, stored, "{name}");
+        assert_eq!(server.session_keys().await.len(), 1, "{name}");
+    }
+    for (name, words) in [
+        ("a list", ["RPUSH", &key, "sesame"].as_slice()),
+        ("a hash", &["HSET", &key, "sesame", "1"]),
+        ("a set", &["SADD", &key, "sesame"]),
+        ("a sorted set", &["ZADD", &key, "1", "sesame"]),
+        ("a stream", &["XADD", &key, "1-1", "sesame", "1"]),
     ] {
+        server.command::<i64>(&["DEL", &key]).await;
+        server.command::<redis::Value>(words).await;
+        let dump = async || server.command::<redis::Value>(&["DUMP", &key]).await;
+        let before = dump().await;
+        for path in ["/look", "/", "/destroy"] {
+            let page = browser.get(app.url(path)).await;
+            assert_eq!(
+                (page.status, page.set_cookies.len()),
+                (500, 0),
+                "{name}, {path}"
+            );
+            assert!(page.body.contains("WRONGTYPE"), "{name}: {}", page.body);
+            assert!(!page.body.contains("sesame"), "{name}: {}", page.body);
+        }
+        assert_eq!(dump().await, before, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn an_object_without_a_key_counts_as_gone_and_is_left_as_it_is() {
+    let server = Server::start().await;
+    let app = serve(server.client()).await;
+    for stored in [
+        "{}",
+        r#"{"_rev":"0123456789abcdef"}"#,
+        r#"{"_created":1,"_permanent":true}"#,
+    ] {
+        let browser = Browser::new();
+        browser.get(app.url("/")).await;
+        let key = format!("session:{}", id(&app, &browser).expect("a cookie"));
         server.command::<String>(&["SET", &key, stored]).await;
-        let response = browser.get(app.url("/")).await;
+        let page = browser.get(app.url("/only-if")).await;
         assert_eq!(
-            (response.status, response.set_cookies.len()),
-            (500, 0),
+            (page.body.as_str(), page.set_cookies.len()),
+            ("false", 0),
             "{stored}"
         );
-        assert!(
-            stored.is_empty() || !response.body.contains(stored),
+        assert_eq!(browser.get(app.url("/")).await.body, "1", "{stored}");
+        assert_ne!(
+            format!("session:{}", id(&app, &browser).expect("a cookie")),
+            key,
             "{stored}"
         );
         assert_eq!(server.command::<String>(&["GET", &key]).await, stored);
     }
-    server.command::<i64>(&["DEL", &key]).await;
-    server.command::<i64>(&["RPUSH", &key, "a"]).await;
-    let response = browser.get(app.url("/")).await;
-    assert_eq!(response.status, 500);
-    assert!(response.body.contains("WRONGTYPE"), "{}", response.body);
-    assert_eq!(server.command::<i64>(&["LLEN", &key]).await, 1);
-    server.command::<i64>(&["DEL", &key]).await;
-    server
-        .command::<String>(&["SET", &key, "{\"padding\":\"".to_owned().as_str()])
-        .await;
-    let large = format!("{{\"padding\":\"{}\"}}", "x".repeat(70_000));
-    server.command::<String>(&["SET", &key, &large]).await;
-    assert_eq!(browser.get(app.url("/")).await.status, 500);
-    // By hand, and without `_rev`: a session like any other.
-    server
-        .command::<String>(&["SET", &key, r#"{"visits":41,"theirs":[1.50]}"#])
-        .await;
+}
+
+#[tokio::test]
+async fn a_value_written_by_hand_is_a_session_and_gets_the_lifetime_that_it_lacks() {
+    let server = Server::start().await;
+    let app = serve(server.client()).await;
+    let browser = Browser::new();
+    browser.get(app.url("/")).await;
+    let key = format!("session:{}", id(&app, &browser).expect("a cookie"));
+    let nested = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
+    let stored = format!(r#"{{"visits":41,"theirs":[1.50],"nested":{nested}}}"#);
+    server.command::<String>(&["SET", &key, &stored]).await;
+    assert_eq!(server.command::<i64>(&["TTL", &key]).await, -1);
+    // To look is enough.
+    assert_eq!(browser.get(app.url("/look")).await.body, "41");
+    assert!(server.command::<i64>(&["TTL", &key]).await > 86_000);
+    server.command::<i64>(&["PERSIST", &key]).await;
     assert_eq!(browser.get(app.url("/")).await.body, "42");
-    let stored = server.command::<String>(&["GET", &key]).await;
-    assert!(
-        stored.ends_with(r#","visits":42,"theirs":[1.50]}"#),
-        "{stored}"
-    );
-    assert!(
-        server.command::<i64>(&["TTL", &key]).await > 86_000,
-        "and has a lifetime again"
-    );
+    assert!(server.command::<i64>(&["TTL", &key]).await > 86_000);
+    let saved = server.command::<String>(&["GET", &key]).await;
+    let kept = format!(r#","visits":42,"theirs":[1.50],"nested":{nested}}}"#);
+    assert!(saved.ends_with(&kept), "{saved}");
+}
+
+#[tokio::test]
+async fn a_session_beyond_the_size_limit_is_an_error_before_it_is_used_and_before_it_is_sent() {
+    let server = Server::start().await;
+    let layer = RedisSessionLayer::new(server.client()).with_max_size(1000);
+    let app = serve_layer(layer).await;
+    let browser = Browser::new();
+    browser.get(app.url("/")).await;
+    let key = format!("session:{}", id(&app, &browser).expect("a cookie"));
+    let small = server.command::<String>(&["GET", &key]).await;
+    let monitor = server.monitor().await;
+    let page = browser
+        .get(app.url(&format!("/keep/large/{}", "x".repeat(1000))))
+        .await;
+    assert_eq!((page.status, page.set_cookies.len()), (500, 0));
+    assert!(!page.body.contains("xxx"), "{}", page.body);
+    let sent = monitor.drain().await;
+    assert!(sent.iter().all(|command| command[0] == "GETEX"), "{sent:?}");
+    assert_eq!(server.command::<String>(&["GET", &key]).await, small);
+
+    let large = format!(r#"{{"visits":1,"padding":"{}"}}"#, "x".repeat(1000));
+    server.command::<String>(&["SET", &key, &large]).await;
+    for path in ["/look", "/"] {
+        let page = browser.get(app.url(path)).await;
+        assert_eq!((page.status, page.set_cookies.len()), (500, 0), "{path}");
+        assert!(page.body.contains("1000 are allowed"), "{}", page.body);
+        assert!(!page.body.contains("xxx"), "{}", page.body);
+    }
+    assert_eq!(server.command::<String>(&["GET", &key]).await, large);
 }
 
 #[tokio::test]
