@@ -43,7 +43,6 @@ impl Presented {
                         .trim_ascii_start()
                         .strip_prefix(name.as_bytes())?
                         .strip_prefix(b"=")?;
-                    let value = value.trim_ascii_end();
                     let (id, signature) = match &config.signer {
                         Some(signer) => signer.verify(name, value)?,
                         None => (value, Signature::Current),
