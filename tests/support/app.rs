@@ -3,6 +3,8 @@ use std::net::SocketAddr;
 use axum::Router;
 use tokio::task::JoinHandle;
 
+use super::secrets;
+
 /// An app that is served until this is dropped.
 pub struct Address {
     address: SocketAddr,
@@ -11,6 +13,7 @@ pub struct Address {
 
 /// Serves `app` on a free port.
 pub async fn serve(app: Router) -> Address {
+    secrets::watch();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
         .await
         .expect("a free port");
@@ -28,5 +31,8 @@ impl Address {
 impl Drop for Address {
     fn drop(&mut self) {
         self.task.abort();
+        if !std::thread::panicking() {
+            secrets::assert_none_was_told();
+        }
     }
 }

@@ -6,7 +6,7 @@ use reqwest::{
     header::{HeaderMap, HeaderValue, SET_COOKIE},
 };
 
-use super::PATIENCE;
+use super::{PATIENCE, secrets};
 
 /// A browser as far as cookies and redirects go: a jar that heeds Path, Domain, Secure and expiry (loopback counts as secure, as it
 /// does in browsers), and refuses what browsers refuse. Clones share the jar, like two tabs.
@@ -74,7 +74,7 @@ impl Browser {
         let response = request.send().await.expect("an answer");
         let headers = response.headers().clone();
         let set_cookies = headers.get_all(SET_COOKIE).iter();
-        Page {
+        let page = Page {
             url: response.url().to_string(),
             status: response.status().as_u16(),
             set_cookies: set_cookies
@@ -82,7 +82,14 @@ impl Browser {
                 .collect(),
             body: response.text().await.expect("a body"),
             headers,
-        }
+        };
+        // An error's text is for everybody to read.
+        assert!(
+            page.status < 400 || !secrets::has_id(&page.body),
+            "{}",
+            page.body
+        );
+        page
     }
 }
 

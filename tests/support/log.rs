@@ -1,6 +1,9 @@
 use std::{
     fmt::{self, Write},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use tracing::{
@@ -9,20 +12,48 @@ use tracing::{
     span,
 };
 
+use super::secrets;
+
 /// Everything that is said through `tracing`, at any level.
 #[derive(Clone, Default)]
-pub struct Log(Arc<Mutex<String>>);
+pub struct Log(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    text: Mutex<String>,
+    is_kept: AtomicBool,
+}
 
 impl Log {
-    /// For the whole process, so that nothing escapes it that another thread says.
+    /// For the whole process, so that nothing escapes it that another thread says. It is kept from now on.
     pub fn of_this_process() -> Self {
-        let log = Self::default();
-        tracing::subscriber::set_global_default(log.clone()).expect("one log in a process");
+        let log = Self::listen();
+        log.0.is_kept.store(true, Relaxed);
         log
     }
 
+    /// The same without keeping what is said.
+    pub(super) fn listen() -> Self {
+        static LOG: OnceLock<Log> = OnceLock::new();
+        let log = LOG.get_or_init(|| {
+            let log = Self::default();
+            tracing::subscriber::set_global_default(log.clone()).expect("one log in a process");
+            log
+        });
+        log.clone()
+    }
+
     pub fn text(&self) -> String {
-        self.0.lock().expect("no panic").clone()
+        self.0.text.lock().expect("no panic").clone()
+    }
+
+    fn add(&self, line: &str) {
+        secrets::look_at(line);
+        if self.0.is_kept.load(Relaxed) {
+            let mut text = self.0.text.lock().expect("no panic");
+            text.push_str(line);
+            text.push('\n');
+        }
     }
 }
 
@@ -32,20 +63,24 @@ impl Subscriber for Log {
     }
 
     fn new_span(&self, attributes: &span::Attributes<'_>) -> span::Id {
-        attributes.record(&mut Line(&mut self.0.lock().expect("no panic")));
+        let mut line = attributes.metadata().name().to_owned();
+        attributes.record(&mut Line(&mut line));
+        self.add(&line);
         span::Id::from_u64(1)
     }
 
     fn record(&self, _: &span::Id, values: &span::Record<'_>) {
-        values.record(&mut Line(&mut self.0.lock().expect("no panic")));
+        let mut line = String::new();
+        values.record(&mut Line(&mut line));
+        self.add(&line);
     }
 
     fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
 
     fn event(&self, event: &Event<'_>) {
-        let mut text = self.0.lock().expect("no panic");
-        event.record(&mut Line(&mut text));
-        text.push('\n');
+        let mut line = String::new();
+        event.record(&mut Line(&mut line));
+        self.add(&line);
     }
 
     fn enter(&self, _: &span::Id) {}
@@ -57,6 +92,6 @@ struct Line<'a>(&'a mut String);
 
 impl Visit for Line<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        write!(self.0, "{field}={value:?} ").expect("room");
+        write!(self.0, " {field}={value:?}").expect("room");
     }
 }

@@ -13,6 +13,7 @@ pub mod load;
 pub mod log;
 pub mod monitor;
 pub mod proxy;
+pub mod secrets;
 pub mod sentinels;
 pub mod server;
 pub mod tls;

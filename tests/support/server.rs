@@ -10,7 +10,7 @@ use std::{
 
 use redis::{AsyncConnectionConfig, FromRedisValue, RedisResult, aio::MultiplexedConnection};
 
-use super::{PATIENCE, monitor::Monitor};
+use super::{PATIENCE, monitor::Monitor, secrets};
 
 /// A Redis or Valkey server of this test's own, without persistence unless it is asked for, that ends with it.
 ///
@@ -200,6 +200,7 @@ impl Server {
     }
 
     fn spawn(port: u16, configuration: Option<&str>, arguments: &[&str]) -> Self {
+        secrets::watch();
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let directory =
@@ -271,6 +272,9 @@ impl Drop for Server {
             );
         }
         let _ = fs::remove_dir_all(&self.directory);
+        if !thread::panicking() {
+            secrets::assert_none_was_told();
+        }
     }
 }
 
