@@ -20,6 +20,8 @@ pub(crate) const DEADLINE: Duration = Duration::from_millis(500);
 pub(crate) const MAX_SIZE: usize = 64 * 1024;
 /// RFC 6265bis, section 4.1.2.2: browsers keep no cookie longer.
 pub(crate) const LONGEST_MAX_AGE: Duration = Duration::from_secs(400 * 24 * 60 * 60);
+/// A hundred years, beyond which a sum with the present time overflows somewhere in Redis.
+pub(crate) const LONGEST_TIMEOUT: Duration = Duration::from_secs(100 * 366 * 86_400);
 /// RFC 6265bis, section 5.6: a browser drops a cookie whose name and value are longer than 4096 octets.
 const LONGEST_NAME: usize = 4096 - 36 - signing::LENGTH;
 
@@ -212,8 +214,7 @@ impl Config {
                 "with_permanent_lifetime needs at least a second: a cookie's Max-Age counts in seconds",
             );
         }
-        // Beyond this the sum with the present time overflows somewhere in Redis.
-        if self.idle_timeout > Duration::from_secs(100 * 366 * 86_400) {
+        if self.idle_timeout > LONGEST_TIMEOUT {
             return error("with_idle_timeout is over a hundred years: make it shorter");
         }
         match self.replica_acks {

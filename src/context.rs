@@ -11,7 +11,7 @@ use std::{
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    config::{Config, LONGEST_MAX_AGE},
+    config::{Config, LONGEST_MAX_AGE, LONGEST_TIMEOUT},
     error::SessionError,
     id::SessionId,
     record::Meta,
@@ -115,7 +115,11 @@ impl Context {
 
     /// How long a session may lie in the store from now on; `None` if its absolute timeout has passed.
     pub(crate) fn lifetime(&self, meta: Meta) -> Option<Duration> {
-        let idle = self.idle_timeout(meta);
+        // A stored time that is beyond what Redis can add to the present is as good as the longest that a setter takes.
+        let idle = self.idle_timeout(meta).min(LONGEST_TIMEOUT);
+        if idle.is_zero() {
+            return None;
+        }
         let absolute = match meta.absolute_timeout {
             Some(millis) => Some(Duration::from_millis(millis)),
             None => self.config.absolute_timeout,

@@ -185,6 +185,7 @@ mod tests {
             ("a longer name", format!("xsession={ID}")),
             ("a name that only begins alike", format!("session2={ID}")),
             ("a space before the value", format!("session= {ID}")),
+            ("a space behind the value", format!("session={ID} ; a=b")),
             ("two ids", format!("session={ID}{ID}")),
             ("4 KiB", format!("session={}", "a".repeat(4096))),
             ("64 KiB", format!("session={}", "a".repeat(65_536))),

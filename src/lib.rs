@@ -9,6 +9,9 @@ mod cookie;
 mod error;
 #[cfg(feature = "axum")]
 mod extract;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod id;
 #[cfg(test)]
 mod interleavings;
@@ -45,6 +48,8 @@ pub mod docs {
 
     #[doc = include_str!("docs/reliability.md")]
     pub mod reliability {}
+    #[doc = include_str!("docs/security.md")]
+    pub mod security {}
 
     #[doc = include_str!("docs/changelog.md")]
     pub mod changelog {}

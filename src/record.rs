@@ -225,11 +225,12 @@ impl<'a> Parts<'a> {
             }
             IDLE_TIMEOUT => {
                 self.note(3)?;
-                self.meta.idle_timeout = value.parse().ok();
+                // Like a creation time, one that is no number ends the session.
+                self.meta.idle_timeout = Some(value.parse().unwrap_or(0));
             }
             ABSOLUTE_TIMEOUT => {
                 self.note(4)?;
-                self.meta.absolute_timeout = value.parse().ok();
+                self.meta.absolute_timeout = Some(value.parse().unwrap_or(0));
             }
             USER => {
                 self.note(5)?;

@@ -1,6 +1,6 @@
 use std::time::{Duration, SystemTime};
 
-use crate::{layer::RedisSessionLayer, session::Session, state::Place};
+use crate::{config::LONGEST_TIMEOUT, layer::RedisSessionLayer, session::Session, state::Place};
 
 /// How long sessions live: since their last use, and altogether.
 ///
@@ -104,12 +104,9 @@ impl Session {
     }
 }
 
-/// A hundred years at most, beyond which a sum with the present time overflows somewhere in Redis.
 fn millis(timeout: Duration) -> u64 {
-    const LONGEST: u64 = 100 * 366 * 24 * HOUR * 1000;
-    u64::try_from(timeout.as_millis())
-        .unwrap_or(LONGEST)
-        .clamp(1, LONGEST)
+    let timeout = timeout.clamp(Duration::from_millis(1), LONGEST_TIMEOUT);
+    u64::try_from(timeout.as_millis()).expect("a hundred years in milliseconds")
 }
 
 #[cfg(test)]
