@@ -72,12 +72,12 @@ async fn a_stored_value_that_is_no_session_is_an_error_and_is_left_as_it_is() {
     let set = async |stored: &[u8]| {
         let mut connection = server.connection().await;
         let mut command = redis::cmd("SET");
-        let done = command
+        let done: redis::RedisResult<()> = command
             .arg(&key)
             .arg(stored)
             .query_async(&mut connection)
             .await;
-        done.expect("set")
+        done.expect("set");
     };
     for (name, stored) in no_sessions() {
         let () = set(&stored).await;
