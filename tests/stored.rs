@@ -80,7 +80,7 @@ async fn a_stored_value_that_is_no_session_is_an_error_and_is_left_as_it_is() {
         done.expect("set");
     };
     for (name, stored) in no_sessions() {
-        let () = set(&stored).await;
+        set(&stored).await;
         // To look, to write, to end and to change the id.
         for path in ["/look", "/", "/only-if", "/cycle", "/destroy"] {
             let page = browser.get(app.url(path)).await;
