@@ -1,8 +1,8 @@
 //! 64 writers on one session for five seconds, over two instances of the app that share one Redis: what became of each write.
 //!
 //! ```sh
-//! cargo build --release --manifest-path benches/by_hand/Cargo.toml --target-dir target/by-hand
-//! target/by-hand/release/storm              # needs redis-server on the PATH
+//! cargo build --release --manifest-path benches/peers/Cargo.toml --target-dir target/peers
+//! target/peers/release/storm              # needs redis-server on the PATH
 //! ```
 //!
 //! `WRITERS` (64), `SECONDS_EACH` (5) and `REDIS_SERVER` (`redis-server`) may be set.
@@ -12,26 +12,27 @@ use std::{
     time::{Duration, Instant},
 };
 
-use by_hand::{Failure, setting, start_app, start_redis};
-use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+use peers::{
+    Failure,
+    client::Client,
+    process::{start_app, start_redis},
+    setting,
 };
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Failure> {
     let (writers, seconds) = (setting("WRITERS", 64), setting("SECONDS_EACH", 5));
     let (_redis, url) = start_redis()?;
-    let nodes = [start_app("layer", &url)?, start_app("layer", &url)?];
+    let nodes = [
+        start_app("this_crate", &url)?,
+        start_app("this_crate", &url)?,
+    ];
 
-    let (_, head, _) = Client::connect(&nodes[0].1)
+    let began = Client::connect(&nodes[0].1)
         .await?
         .get("/write", "")
         .await?;
-    let cookie = head
-        .lines()
-        .find_map(|line| line.strip_prefix("set-cookie: ")?.split(';').next());
-    let cookie = cookie.ok_or("no cookie")?.to_owned();
+    let cookie = began.cookie().ok_or("no cookie")?.to_owned();
     let end = Instant::now() + Duration::from_secs(seconds);
     let writers: Vec<_> = (0..writers)
         .map(|writer| {
@@ -41,8 +42,8 @@ async fn main() -> Result<(), Failure> {
                 let mut answers: Vec<(u16, Duration)> = Vec::new();
                 while Instant::now() < end {
                     let asked = Instant::now();
-                    let (status, _, _) = client.get("/write", &cookie).await?;
-                    answers.push((status, asked.elapsed()));
+                    let answer = client.get("/write", &cookie).await?;
+                    answers.push((answer.status, asked.elapsed()));
                 }
                 Ok::<_, Failure>(answers)
             })
@@ -57,7 +58,7 @@ async fn main() -> Result<(), Failure> {
         }
     }
     took.sort();
-    let (_, _, counter) = Client::connect(&nodes[0].1)
+    let counted = Client::connect(&nodes[0].1)
         .await?
         .get("/read", &cookie)
         .await?;
@@ -65,7 +66,7 @@ async fn main() -> Result<(), Failure> {
     println!(
         "acknowledged / counted: {} / {}",
         by_status.get(&200).copied().unwrap_or(0) + 1,
-        counter
+        counted.body
     );
     println!(
         "median / longest:       {:?} / {:?}",
@@ -74,8 +75,8 @@ async fn main() -> Result<(), Failure> {
     );
     let mut totals = [0_u64; 4];
     for (_, address) in &nodes {
-        let (_, _, stats) = Client::connect(address).await?.get("/stats", "").await?;
-        for (total, number) in totals.iter_mut().zip(stats.split(' ')) {
+        let stats = Client::connect(address).await?.get("/stats", "").await?;
+        for (total, number) in totals.iter_mut().zip(stats.body.split(' ')) {
             *total += number.parse::<u64>()?;
         }
     }
@@ -86,34 +87,4 @@ async fn main() -> Result<(), Failure> {
         replays as f64 / commits as f64
     );
     Ok(())
-}
-
-struct Client(tokio::io::BufReader<TcpStream>);
-
-impl Client {
-    async fn connect(address: &str) -> Result<Self, Failure> {
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        Ok(Self(tokio::io::BufReader::new(stream)))
-    }
-
-    /// Status, head and body.
-    async fn get(&mut self, path: &str, cookie: &str) -> Result<(u16, String, String), Failure> {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\n\r\n");
-        self.0.get_mut().write_all(request.as_bytes()).await?;
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") {
-            if self.0.read_line(&mut head).await? == 0 {
-                return Err("the connection closed".into());
-            }
-        }
-        let status = head.split(' ').nth(1).ok_or("no status")?.parse()?;
-        let length = head
-            .lines()
-            .find_map(|line| line.strip_prefix("content-length: "))
-            .map_or(Ok(0), str::parse)?;
-        let mut body = vec![0; length];
-        self.0.read_exact(&mut body).await?;
-        Ok((status, head, String::from_utf8(body)?))
-    }
 }
