@@ -44,8 +44,15 @@ enum Change {
     Updated {
         value: Bytes,
         start: Start,
-        steps: Vec<(u64, Step)>,
+        steps: Steps,
     },
+}
+
+/// The steps of an update, each with its moment. There is nearly always one, for which nothing is allocated.
+#[derive(Clone)]
+struct Steps {
+    first: (u64, Step),
+    more: Vec<(u64, Step)>,
 }
 
 /// What the first step of an update is done to.
@@ -114,7 +121,7 @@ impl Changes {
                 },
             )) => {
                 *last = value;
-                steps.push((at, step));
+                steps.more.push((at, step));
                 return;
             }
             Some((_, Change::Set { moment, value })) => {
@@ -131,7 +138,10 @@ impl Changes {
             }
             None => {}
         }
-        let steps = vec![(at, step)];
+        let steps = Steps {
+            first: (at, step),
+            more: Vec::new(),
+        };
         self.put(
             key,
             Change::Updated {
@@ -280,14 +290,15 @@ impl Changes {
                 steps,
             } = change
             {
-                let mut current = match start {
+                let current = match start {
                     Start::Base => base.value(key),
                     Start::Own { value, .. } => value.clone(),
                 };
-                for (_, step) in steps {
-                    current = Some(step(key, current.as_deref())?);
+                let mut next = (steps.first.1)(key, current.as_deref())?;
+                for (_, step) in &steps.more {
+                    next = step(key, Some(&next))?;
                 }
-                *value = current.expect("an update has a step");
+                *value = next;
             }
         }
         Ok(replayed)
@@ -308,8 +319,7 @@ impl Changes {
                 if matches!(start, Start::Own { moment: at, .. } if *at <= moment) {
                     *start = Start::Base;
                 }
-                steps.retain(|(at, _)| *at > moment);
-                !steps.is_empty()
+                steps.forget_until(moment)
             }
         });
     }
@@ -339,5 +349,20 @@ impl Changes {
     fn tick(&mut self) -> u64 {
         self.moment += 1;
         self.moment
+    }
+}
+
+impl Steps {
+    /// Whether any step is left.
+    fn forget_until(&mut self, moment: u64) -> bool {
+        self.more.retain(|(at, _)| *at > moment);
+        if self.first.0 > moment {
+            return true;
+        }
+        if self.more.is_empty() {
+            return false;
+        }
+        self.first = self.more.remove(0);
+        true
     }
 }

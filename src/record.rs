@@ -13,7 +13,7 @@ use bytes::Bytes;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-pub(crate) use self::write::{Fate, Writer, Written, fingerprint, same_version, tombstone};
+pub(crate) use self::write::{Fate, Writer, Written, encode, fingerprint, same_version, tombstone};
 use crate::error::SessionError;
 
 /// Keys that begin with this belong to the crate.
@@ -196,7 +196,8 @@ impl<'a> Parts<'a> {
     fn new(text: &'a str) -> Self {
         Self {
             text,
-            entries: Vec::with_capacity(8),
+            // A field is seldom longer than this, so large sessions do not outgrow it again and again.
+            entries: Vec::with_capacity(8 + text.len() / 128),
             meta: Meta::default(),
             user: None,
             rotated: None,

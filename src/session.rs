@@ -11,7 +11,7 @@ use crate::{
     context::{Context, now},
     error::{ErrorKind, SessionError},
     id::SessionId,
-    record::RESERVED,
+    record::{self, RESERVED},
     section::Section,
     state::{Place, State},
 };
@@ -370,7 +370,5 @@ pub(crate) fn decode<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, 
 }
 
 fn encode<T: Serialize>(key: &str, value: &T) -> Result<Bytes, SessionError> {
-    serde_json::to_vec(value)
-        .map(Bytes::from)
-        .map_err(|error| SessionError::encode(key, &error))
+    record::encode(value).map_err(|error| SessionError::encode(key, &error))
 }

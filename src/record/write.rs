@@ -1,8 +1,13 @@
 //! The next version of a session, spliced from the last one and what changed.
 
-use std::{cell::RefCell, io::Write, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    io::Write,
+    sync::Arc,
+};
 
 use bytes::Bytes;
+use serde::Serialize;
 
 use super::{
     ABSOLUTE_TIMEOUT, CREATED, Entry, FINGERPRINT, IDLE_TIMEOUT, LISTED, Meta, PERMANENT, RESERVED,
@@ -44,7 +49,8 @@ impl<'a> Writer<'a> {
         user: Option<Arc<str>>,
         more: usize,
     ) -> Result<Self, SessionError> {
-        let mut buffer = Vec::with_capacity(base.bytes.len() + FINGERPRINT + 64 + more);
+        let mut buffer = scratch();
+        buffer.reserve(base.bytes.len() + FINGERPRINT + 64 + more);
         write_rev(&mut buffer)?;
         for (key, value) in [
             (CREATED, meta.created),
@@ -99,7 +105,7 @@ impl<'a> Writer<'a> {
             is_empty: self.visible == 0 && self.user.is_none(),
             changed: self.changed,
             record: Record {
-                bytes: self.buffer.into(),
+                bytes: give_back(self.buffer),
                 entries: self.entries,
                 meta: self.meta,
                 user: self.user,
@@ -131,12 +137,41 @@ impl<'a> Writer<'a> {
     }
 }
 
+thread_local! {
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// A thread does not keep a larger buffer than this for the next one.
+const LARGEST_SCRATCH: usize = 64 * 1024;
+
+/// A value's JSON, in one allocation of just its size; `serde_json::to_vec` and `Bytes` take two, and 128 bytes for a number.
+pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Bytes, serde_json::Error> {
+    let mut buffer = scratch();
+    serde_json::to_writer(&mut buffer, value)?;
+    Ok(give_back(buffer))
+}
+
+/// Taken, not borrowed, since a `T` of the app may encode something itself.
+fn scratch() -> Vec<u8> {
+    let mut buffer = SCRATCH.take();
+    buffer.clear();
+    buffer
+}
+
+fn give_back(scratch: Vec<u8>) -> Bytes {
+    let bytes = Bytes::copy_from_slice(&scratch);
+    if scratch.capacity() <= LARGEST_SCRATCH {
+        SCRATCH.set(scratch);
+    }
+    bytes
+}
+
 /// What stands under an id that was rotated away: nothing of the session, and nothing of the new id.
 pub(crate) fn tombstone(until: u64) -> Result<Bytes, SessionError> {
-    let mut buffer = Vec::with_capacity(FINGERPRINT + 32);
+    let mut buffer = scratch();
     write_rev(&mut buffer)?;
     write!(buffer, ",\"{ROTATED}\":{until}}}").expect("a Vec takes everything");
-    Ok(buffer.into())
+    Ok(give_back(buffer))
 }
 
 /// Whether `stored` is this very version.
