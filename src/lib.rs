@@ -1,3 +1,5 @@
+// The charts as data, since a page of rustdoc has no files beside it.
+#![doc = include_str!("docs/charts/links.md")]
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -50,6 +52,9 @@ pub mod docs {
     pub mod reliability {}
     #[doc = include_str!("docs/security.md")]
     pub mod security {}
+    #[doc = include_str!("docs/charts/links.md")]
+    #[doc = include_str!("docs/performance.md")]
+    pub mod performance {}
 
     #[doc = include_str!("docs/changelog.md")]
     pub mod changelog {}

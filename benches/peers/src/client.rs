@@ -5,7 +5,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::Failure;
+use crate::{COOKIE, Failure};
 
 pub struct Client(BufReader<TcpStream>);
 
@@ -16,11 +16,12 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// `name=value` of the cookie that it sets, as a browser would send it back.
+    /// `name=value` of the session's cookie, if it sets one, as a browser would send it back.
     pub fn cookie(&self) -> Option<&str> {
         self.head
             .lines()
-            .find_map(|line| line.strip_prefix("set-cookie: ")?.split(';').next())
+            .filter_map(|line| line.strip_prefix("set-cookie: ")?.split(';').next())
+            .find(|pair| pair.starts_with(COOKIE))
     }
 }
 

@@ -14,7 +14,14 @@
 pub mod apps;
 pub mod callgrind;
 pub mod client;
+pub mod cluster;
+pub mod load;
+pub mod measure;
 pub mod process;
+pub mod redis_info;
+pub mod report;
+pub mod results;
+pub mod scenario;
 
 use std::env;
 

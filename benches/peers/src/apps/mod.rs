@@ -1,7 +1,10 @@
 //! The same app, with each kind of sessions.
 
+pub mod actix_session;
+pub mod axum_session;
 pub mod by_hand;
 pub mod this_crate;
+pub mod tower_sessions;
 
 use std::env;
 

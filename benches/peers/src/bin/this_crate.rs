@@ -5,11 +5,21 @@ use peers::{Failure, apps};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Failure> {
-    let client = redis::Client::open(apps::redis_url()?)?;
-    let mut layer = RedisSessionLayer::new(client);
+    let mut layer = layer(&apps::redis_url()?)?;
     if std::env::var_os("PATIENT").is_some() {
         // Callgrind is fifty times slower.
         layer = layer.with_deadline(Duration::from_secs(60));
     }
     apps::serve(apps::this_crate::app(layer)).await
+}
+
+/// Several URLs, with commas between them, are a cluster.
+fn layer(urls: &str) -> Result<RedisSessionLayer, Failure> {
+    #[cfg(feature = "cluster")]
+    if urls.contains(',') {
+        let nodes: Vec<&str> = urls.split(',').collect();
+        let client = redis::cluster::ClusterClient::new(nodes)?;
+        return Ok(RedisSessionLayer::cluster(client));
+    }
+    Ok(RedisSessionLayer::new(redis::Client::open(urls)?))
 }

@@ -1,0 +1,199 @@
+//! What sessions cost: by hand, with this crate, and with each peer, measured in turns in one run.
+//!
+//! ```sh
+//! cargo build --release --manifest-path benches/peers/Cargo.toml --target-dir target/peers
+//! target/peers/release/compare              # needs redis-server and wrk on the PATH
+//! target/peers/release/report               # makes charts and texts of it
+//! ```
+//!
+//! `ROUNDS` (5), `SECONDS_EACH` (2), `CONNECTIONS` (64), `SESSIONS` (1024), `APPS`, `ONLY` (how the names of the scenarios begin),
+//! `REDIS_SERVER` (`redis-server`) and `RESULTS` (`benches/peers/results`) may be set. As it is, it takes about eleven minutes.
+
+use std::{collections::BTreeMap, env, path::PathBuf, sync::Arc};
+
+use tokio::sync::Barrier;
+
+use peers::{
+    Failure,
+    client::Client,
+    load,
+    measure::Meters,
+    process::{Process, start_app, start_redis},
+    redis_info,
+    results::{self, Compare, Machine, Row},
+    scenario::{SCENARIOS, SIZES, seed, write_cookies},
+    setting,
+};
+
+/// Requests that MONITOR watches, in each scenario.
+const WATCHED: usize = 10;
+const INCREMENTS: u64 = 200;
+
+struct App {
+    name: String,
+    process: Process,
+    address: String,
+    /// By size.
+    cookies: BTreeMap<usize, Vec<String>>,
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 1)]
+async fn main() -> Result<(), Failure> {
+    let (rounds, seconds) = (setting("ROUNDS", 5), setting("SECONDS_EACH", 2));
+    let (connections, sessions) = (setting("CONNECTIONS", 64), setting("SESSIONS", 1024));
+    let names = env::var("APPS")
+        .unwrap_or_else(|_| "by_hand this_crate tower_sessions actix_session axum_session".into());
+    let only = env::var("ONLY").unwrap_or_default();
+    let (redis, url) = start_redis()?;
+    let info = &mut [redis::Client::open(&*url)?.get_connection()?];
+
+    let mut apps = Vec::new();
+    let mut session_bytes = BTreeMap::new();
+    for name in names.split_whitespace() {
+        let (process, address) = start_app(name, &url)?;
+        let mut cookies = BTreeMap::new();
+        let mut bytes = BTreeMap::new();
+        for size in SIZES {
+            let before = redis_info::used_memory(&mut info[0])?;
+            cookies.insert(size, seed(&address, size, sessions).await?);
+            let more = redis_info::used_memory(&mut info[0])? - before;
+            write_cookies(&cookie_file(name, size), &cookies[&size])?;
+            bytes.insert(size, more / sessions as f64);
+        }
+        session_bytes.insert(name.to_owned(), bytes);
+        apps.push(App {
+            name: name.to_owned(),
+            process,
+            address,
+            cookies,
+        });
+    }
+
+    let mut rows = Vec::new();
+    for scenario in SCENARIOS
+        .iter()
+        .filter(|scenario| scenario.name.starts_with(&only))
+    {
+        let mut of_apps = Vec::new();
+        for app in &apps {
+            let cookies = match scenario.size {
+                // Sessions that are begun for this, since a login ends them.
+                Some(size) if scenario.rotates => seed(&app.address, size, WATCHED as u64).await?,
+                Some(size) => app.cookies[&size][..WATCHED].to_vec(),
+                None => vec![String::new(); WATCHED],
+            };
+            let commands = redis_info::watch(&url, &app.address, scenario.path, &cookies).await?;
+            of_apps.push(Row {
+                scenario: scenario.name.to_owned(),
+                app: app.name.clone(),
+                commands: commands.sent,
+                inner_commands: commands.inner,
+                commands_text: commands.text,
+                samples: Vec::new(),
+            });
+        }
+        for round in 0..rounds as usize {
+            // Each round begins with another one.
+            for turn in 0..apps.len() {
+                let number = (round + turn) % apps.len();
+                let app = &apps[number];
+                let new = match scenario.size {
+                    Some(size) if scenario.rotates => seed(&app.address, size, connections).await?,
+                    _ => Vec::new(),
+                };
+                let servers = [&redis];
+                let meters = Meters::read(&app.process, &servers, info)?;
+                let outcome = if scenario.rotates {
+                    load::following_cookies(&app.address, scenario.path, &new, seconds).await?
+                } else {
+                    let url = format!("http://{}{}", app.address, scenario.path);
+                    let file = scenario.size.map(|size| cookie_file(&app.name, size));
+                    load::wrk(&url, file.as_deref(), connections, seconds)?
+                };
+                let sample = meters.since(&outcome, info)?;
+                of_apps[number].samples.push(sample);
+            }
+        }
+        for row in &of_apps {
+            let median =
+                |of: fn(&results::Sample) -> f64| results::median(row.samples.iter().map(of));
+            eprintln!(
+                "{:24} {:15} {:6.1} µs  Redis {:5.1} µs  {:7.0}/s  p99 {:6.0} µs  {:.1} commands: {}",
+                row.scenario,
+                row.app,
+                median(|sample| sample.app_cpu),
+                median(|sample| sample.redis_cpu),
+                median(|sample| sample.per_second),
+                median(|sample| sample.p99),
+                row.commands,
+                row.commands_text,
+            );
+        }
+        rows.append(&mut of_apps);
+    }
+
+    let mut resident = BTreeMap::new();
+    let mut kept = BTreeMap::new();
+    for app in &apps {
+        resident.insert(app.name.clone(), app.process.resident()? as f64);
+        let (_other, other) = start_app(&app.name, &url)?;
+        let one = increments_kept(&[&app.address]).await?;
+        let two = increments_kept(&[&app.address, &other]).await?;
+        eprintln!("{:15} kept {one} and {two} of {INCREMENTS}", app.name);
+        kept.insert(app.name.clone(), [one, two]);
+    }
+    for app in &apps {
+        for size in SIZES {
+            std::fs::remove_file(cookie_file(&app.name, size))?;
+        }
+    }
+    results::save(
+        "compare.json",
+        &Compare {
+            machine: Machine::this(&mut info[0])?,
+            rounds,
+            seconds,
+            connections,
+            sessions,
+            apps: apps.iter().map(|app| app.name.clone()).collect(),
+            rows,
+            kept,
+            increments: INCREMENTS,
+            resident,
+            session_bytes,
+        },
+    )
+}
+
+fn cookie_file(app: &str, size: usize) -> PathBuf {
+    let process = std::process::id();
+    env::temp_dir().join(format!("axum-redis-sessions-{process}-{app}-{size}"))
+}
+
+/// Sends the increments all at once, each over a connection of its own, and says how many of them the session has afterwards.
+async fn increments_kept(addresses: &[&str]) -> Result<u64, Failure> {
+    let cookie = seed(addresses[0], 300, 1).await?.remove(0);
+    let begin = Arc::new(Barrier::new(INCREMENTS as usize));
+    let clients: Vec<_> = (0..INCREMENTS as usize)
+        .map(|number| {
+            let address = addresses[number % addresses.len()].to_owned();
+            let (cookie, begin) = (cookie.clone(), begin.clone());
+            tokio::spawn(async move {
+                let mut client = Client::connect(&address).await?;
+                begin.wait().await;
+                // One that was refused is not kept, which is what is counted.
+                client.get("/write", &cookie).await?;
+                Ok::<_, Failure>(())
+            })
+        })
+        .collect();
+    for client in clients {
+        client.await??;
+    }
+    let answer = Client::connect(addresses[0])
+        .await?
+        .get("/read", &cookie)
+        .await?;
+    // A new session has 1.
+    Ok(answer.body.parse::<u64>()?.saturating_sub(1))
+}

@@ -1,0 +1,204 @@
+//! Makes the charts, README's block and the tables of `src/docs/performance.md` of what `compare`, `growth`, `instructions` and
+//! `allocations` left in `benches/peers/results`.
+//!
+//! ```sh
+//! target/peers/release/report
+//! ```
+
+use std::{fs, path::Path};
+
+use peers::{
+    Failure,
+    report::{
+        chart::{Chart, Series},
+        data_uri, put, root,
+        tables::{self, label, plural, thousands},
+    },
+    results::{self, Compare, Growth, Sample, median},
+};
+use plotters::style::RGBColor;
+
+const COMMAND: &str = "\
+```sh
+cargo build --release --manifest-path benches/peers/Cargo.toml --target-dir target/peers
+target/peers/release/compare && target/peers/release/report
+```";
+
+fn main() -> Result<(), Failure> {
+    let root = root()?;
+    let (readme, page) = (root.join("README.md"), root.join("src/docs/performance.md"));
+    let charts = root.join("src/docs/charts");
+    fs::create_dir_all(&charts)?;
+    if let Some(compare) = results::load::<Compare>("compare.json")? {
+        draw(&charts, "cpu", &cpu_chart(&compare))?;
+        draw(&charts, "rate", &rate_chart(&compare))?;
+        put(&readme, "measured", &readme_block(&compare))?;
+        put(&page, "wanted", &tables::wanted(&compare))?;
+        put(&page, "ratios", &tables::ratios(&compare))?;
+        put(&page, "kept", &tables::kept_and_memory(&compare))?;
+        put(&page, "everything", &tables::everything(&compare))?;
+        put(&page, "run", &run(&compare))?;
+    }
+    if let Some(growth) = results::load::<Growth>("growth.json")? {
+        draw(&charts, "growth", &growth_chart(&growth))?;
+        let text = format!(
+            "{}\nOn {}; the median of {} rounds of {} seconds.",
+            tables::growth(&growth),
+            growth.machine,
+            growth.rounds,
+            growth.seconds
+        );
+        put(&page, "growth", &text)?;
+        put(&page, "sizing", &tables::sizing(&growth))?;
+        put(&page, "rates", &tables::rates(&growth))?;
+    }
+    for name in ["instructions", "allocations"] {
+        if let Ok(table) = fs::read_to_string(results::path(&format!("{name}.md"))) {
+            put(&page, name, &table)?;
+        }
+    }
+    write_links(&charts)
+}
+
+fn run(compare: &Compare) -> String {
+    format!(
+        "Made on {}: {} rounds of {} seconds in turns, {} connections over {} sessions. Every app has one thread.",
+        compare.machine, compare.rounds, compare.seconds, compare.connections, compare.sessions
+    )
+}
+
+fn readme_block(compare: &Compare) -> String {
+    let lost: Vec<String> = compare
+        .apps
+        .iter()
+        .filter_map(|app| Some(format!("{} {}", label(app), compare.kept.get(app)?[1])))
+        .collect();
+    format!(
+        "![CPU of a request, as a ratio to the same app by hand][cpu]\n\n\
+         The app's own CPU for each request: microseconds by hand (axum, one connection, GET, `serde_json`, SETEX, no protection of \
+         any kind), and each other's ratio to it, the median of {} rounds in turns.\n\n\
+         {}\n\
+         **Correct under load**: of {} increments of one session at once, over two processes, are kept: {}.\n\n\
+         Made on {}, all on the same cores, with {} connections, by this command, which needs `wrk`:\n\n{COMMAND}\n",
+        compare.rounds,
+        tables::ratios(compare),
+        compare.increments,
+        lost.join(", "),
+        compare.machine,
+        compare.connections,
+    )
+}
+
+fn color(app: &str) -> RGBColor {
+    match app {
+        "by_hand" => RGBColor(120, 124, 132),
+        "this_crate" => RGBColor(20, 90, 200),
+        "tower_sessions" => RGBColor(225, 135, 40),
+        "actix_session" => RGBColor(70, 160, 90),
+        _ => RGBColor(160, 100, 180),
+    }
+}
+
+fn series(compare: &Compare) -> Vec<Series> {
+    let series = compare.apps.iter().map(|app| Series {
+        name: label(app).to_owned(),
+        color: color(app),
+    });
+    series.collect()
+}
+
+fn groups(compare: &Compare, of: fn(&Sample) -> f64) -> Vec<(String, Vec<Option<f64>>)> {
+    let mut groups: Vec<(String, Vec<Option<f64>>)> = Vec::new();
+    for row in &compare.rows {
+        if groups.iter().any(|(name, _)| *name == row.scenario) {
+            continue;
+        }
+        let ratios = compare
+            .apps
+            .iter()
+            .map(|app| compare.ratio(&row.scenario, app, of));
+        groups.push((row.scenario.clone(), ratios.collect()));
+    }
+    groups
+}
+
+fn cpu_chart(compare: &Compare) -> Chart {
+    Chart {
+        title: "The app's own CPU for each request, by hand = 1 (less is better)".into(),
+        series: series(compare),
+        groups: groups(compare, |sample| sample.app_cpu),
+        most: 3.0,
+        line: Some(1.0),
+        decimals: 2,
+    }
+}
+
+fn rate_chart(compare: &Compare) -> Chart {
+    Chart {
+        title: "Requests per second, by hand = 1 (more is better)".into(),
+        series: series(compare),
+        groups: groups(compare, |sample| sample.per_second),
+        most: 2.0,
+        line: Some(1.0),
+        decimals: 2,
+    }
+}
+
+fn growth_chart(growth: &Growth) -> Chart {
+    let names = ["read", "write"];
+    let mut groups: Vec<(String, Vec<Option<f64>>)> = Vec::new();
+    for point in &growth.points {
+        let name = format!(
+            "{} {}",
+            thousands(point.number),
+            plural(&point.what, point.number)
+        );
+        let micros = median(point.samples.iter().map(|sample| sample.app_cpu));
+        if groups.last().is_none_or(|(last, _)| *last != name) {
+            groups.push((name, vec![None; names.len()]));
+        }
+        if let (Some((_, numbers)), Some(place)) = (
+            groups.last_mut(),
+            names.iter().position(|name| *name == point.scenario),
+        ) {
+            numbers[place] = Some(micros);
+        }
+    }
+    let numbers = groups.iter().flat_map(|(_, numbers)| numbers).flatten();
+    let most = numbers.copied().fold(1.0, f64::max);
+    Chart {
+        title: "This crate's app: microseconds of CPU for each request (300 B)".into(),
+        series: vec![
+            Series {
+                name: "read".into(),
+                color: RGBColor(20, 90, 200),
+            },
+            Series {
+                name: "write".into(),
+                color: RGBColor(225, 135, 40),
+            },
+        ],
+        groups,
+        most,
+        line: None,
+        decimals: 1,
+    }
+}
+
+fn draw(directory: &Path, name: &str, chart: &Chart) -> Result<(), Failure> {
+    fs::write(directory.join(format!("{name}.svg")), chart.svg()?)?;
+    Ok(())
+}
+
+/// Where the charts are on a page that rustdoc makes. Of several definitions of one name Markdown takes the first, so these, put
+/// before a text, win over the files' names at its end, which are for those who read it beside the files.
+fn write_links(charts: &Path) -> Result<(), Failure> {
+    let mut links = String::new();
+    for name in ["cpu", "rate", "growth"] {
+        if let Ok(svg) = fs::read_to_string(charts.join(format!("{name}.svg"))) {
+            links += &format!("[{name}]: {}\n", data_uri(&svg));
+        }
+    }
+    fs::write(charts.join("links.md"), links + "\n")?;
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! What Redis says of itself.
+
+use std::collections::BTreeMap;
+
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
+};
+
+use crate::{Failure, client::Client};
+
+/// The value of a line of INFO.
+pub fn info(connection: &mut redis::Connection, name: &str) -> Result<String, Failure> {
+    let info: String = redis::cmd("INFO").query(connection)?;
+    let value = info
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+        .ok_or_else(|| format!("no {name} in INFO"))?;
+    Ok(value.trim().to_owned())
+}
+
+pub fn used_memory(connection: &mut redis::Connection) -> Result<f64, Failure> {
+    Ok(info(connection, "used_memory")?.parse()?)
+}
+
+/// How often each command was called so far, by clients and by scripts.
+pub fn calls(connection: &mut redis::Connection) -> Result<BTreeMap<String, f64>, Failure> {
+    let info: String = redis::cmd("INFO").arg("commandstats").query(connection)?;
+    let mut calls = BTreeMap::new();
+    for line in info.lines() {
+        let Some((name, numbers)) = line
+            .strip_prefix("cmdstat_")
+            .and_then(|line| line.split_once(":calls="))
+        else {
+            continue;
+        };
+        let number = numbers.split(',').next().ok_or("no number of calls")?;
+        if name != "info" {
+            calls.insert(name.to_owned(), number.parse()?);
+        }
+    }
+    Ok(calls)
+}
+
+/// The commands of a request: what it sends, and what scripts call in turn.
+#[derive(Debug, Default)]
+pub struct Commands {
+    /// Of each request, on average.
+    pub sent: f64,
+    pub inner: f64,
+    /// Of the last one, in order; what a script calls in brackets.
+    pub text: String,
+}
+
+/// Watches with MONITOR what requests send, one after the other, each with a cookie of its own.
+pub async fn watch(
+    redis: &str,
+    address: &str,
+    path: &str,
+    cookies: &[String],
+) -> Result<Commands, Failure> {
+    let server = redis
+        .trim_start_matches("redis://")
+        .trim_end_matches('/')
+        .to_owned();
+    let mut monitor = BufReader::new(TcpStream::connect(&server).await?);
+    let mut marker = TcpStream::connect(&server).await?;
+    monitor.get_mut().write_all(b"MONITOR\r\n").await?;
+    let mut line = String::new();
+    monitor.read_line(&mut line).await?;
+    let mut client = Client::connect(address).await?;
+    let mut commands = Commands::default();
+    for cookie in cookies {
+        client.get(path, cookie).await?;
+        marker.write_all(b"ECHO end-of-request\r\n").await?;
+        commands.text.clear();
+        loop {
+            line.clear();
+            monitor.read_line(&mut line).await?;
+            if line.contains("\"end-of-request\"") {
+                break;
+            }
+            let name = line.split('"').nth(1).ok_or("no command")?;
+            let (text, count) = if line.contains(" lua] ") {
+                (format!("({name})"), &mut commands.inner)
+            } else {
+                (format!(" {name}"), &mut commands.sent)
+            };
+            commands.text += &text.to_uppercase();
+            *count += 1.0;
+        }
+    }
+    commands.sent /= cookies.len() as f64;
+    commands.inner /= cookies.len() as f64;
+    commands.text = commands.text.trim().to_owned();
+    Ok(commands)
+}

@@ -1,0 +1,369 @@
+//! What was measured, as Markdown.
+
+use std::{collections::BTreeMap, fmt::Write};
+
+use crate::{
+    results::{Compare, Growth, Row, Sample, median},
+    scenario::SIZES,
+};
+
+/// The name of an app, as a reader knows it.
+pub fn label(app: &str) -> &str {
+    match app {
+        "by_hand" => "by hand",
+        "this_crate" => "this crate",
+        "tower_sessions" => "tower-sessions",
+        "actix_session" => "actix-session",
+        other => other,
+    }
+}
+
+/// What issue is made of: the most that a scenario may cost, and of which other row.
+const WANTED: [(&str, &str, &str, f64); 10] = [
+    ("untouched", "no layer", "this_crate", 1.03),
+    (
+        "untouched, with a cookie",
+        "no layer, with a cookie",
+        "this_crate",
+        1.03,
+    ),
+    ("anonymous read", "anonymous read", "by_hand", 1.05),
+    ("read 300 B", "read 300 B", "by_hand", 1.05),
+    ("read 2 kB", "read 2 kB", "by_hand", 1.05),
+    ("read 20 kB", "read 20 kB", "by_hand", 0.92),
+    ("write 300 B", "write 300 B", "by_hand", 1.10),
+    ("write 2 kB", "write 2 kB", "by_hand", 1.10),
+    ("write 20 kB", "write 20 kB", "by_hand", 0.80),
+    ("login 300 B", "login 300 B", "by_hand", 1.10),
+];
+
+type Of = fn(&Sample) -> f64;
+
+fn scenarios(compare: &Compare) -> Vec<&str> {
+    let mut names: Vec<&str> = Vec::new();
+    for row in &compare.rows {
+        if !names.contains(&row.scenario.as_str()) {
+            names.push(&row.scenario);
+        }
+    }
+    names
+}
+
+fn of_row(row: &Row, of: Of) -> f64 {
+    median(row.samples.iter().map(of))
+}
+
+fn head(first: &str, columns: impl IntoIterator<Item = String>) -> String {
+    let columns: Vec<String> = columns.into_iter().collect();
+    let aligned = "--:|".repeat(columns.len());
+    format!("| {first} | {} |\n|---|{aligned}\n", columns.join(" | "))
+}
+
+fn row(table: &mut String, first: &str, columns: impl IntoIterator<Item = String>) {
+    let columns: Vec<String> = columns.into_iter().collect();
+    let _ = writeln!(table, "| {first} | {} |", columns.join(" | "));
+}
+
+/// The app's own CPU: microseconds by hand, and everyone's ratio to it.
+pub fn ratios(compare: &Compare) -> String {
+    let others: Vec<&String> = compare
+        .apps
+        .iter()
+        .filter(|app| *app != "by_hand")
+        .collect();
+    let mut table = head(
+        "request",
+        ["by hand, µs".to_owned()]
+            .into_iter()
+            .chain(others.iter().map(|app| label(app).to_owned())),
+    );
+    for scenario in scenarios(compare) {
+        let by_hand = compare.row(scenario, "by_hand");
+        let micros = by_hand.map_or_else(
+            || "–".to_owned(),
+            |row| format!("{:.1}", of_row(row, |sample| sample.app_cpu)),
+        );
+        let ratios = others.iter().map(|app| {
+            let ratio = compare.ratio(scenario, app, |sample| sample.app_cpu);
+            let ratio = ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}"));
+            match app.as_str() {
+                "this_crate" => format!("**{ratio}**"),
+                _ => ratio,
+            }
+        });
+        row(
+            &mut table,
+            scenario,
+            [micros].into_iter().chain(ratios.collect::<Vec<_>>()),
+        );
+    }
+    table
+}
+
+/// This crate against what is asked of it.
+pub fn wanted(compare: &Compare) -> String {
+    let mut table = head(
+        "request",
+        [
+            "compared with",
+            "at most",
+            "median",
+            "range of the rounds",
+            "requests/s, ratio",
+            "commands",
+        ]
+        .map(str::to_owned),
+    );
+    for (scenario, base, base_app, most) in WANTED {
+        let (Some(this), Some(that)) = (
+            compare.row(scenario, "this_crate"),
+            compare.row(base, base_app),
+        ) else {
+            continue;
+        };
+        let mut ratios: Vec<f64> = this
+            .samples
+            .iter()
+            .zip(&that.samples)
+            .map(|(this, that)| this.app_cpu / that.app_cpu)
+            .collect();
+        ratios.sort_by(f64::total_cmp);
+        let ratio = median(ratios.iter().copied());
+        let mark = if ratio <= most { "" } else { " (more)" };
+        let rate = compare
+            .ratio_to(scenario, "this_crate", base, base_app, |sample| {
+                sample.per_second
+            })
+            .unwrap_or(f64::NAN);
+        let against = match base_app {
+            "this_crate" => "the same route without the layer",
+            other => label(other),
+        };
+        row(
+            &mut table,
+            scenario,
+            [
+                against.to_owned(),
+                format!("{most:.2}"),
+                format!("{ratio:.2}{mark}"),
+                format!("{:.2}–{:.2}", ratios[0], ratios[ratios.len() - 1]),
+                format!("{rate:.2}"),
+                format!("{:.0}", this.commands),
+            ],
+        );
+    }
+    table
+}
+
+/// Everything that was measured of each app, a table for each scenario.
+pub fn everything(compare: &Compare) -> String {
+    let mut text = String::new();
+    for scenario in scenarios(compare) {
+        let _ = writeln!(text, "**{scenario}**\n");
+        text += &head(
+            "",
+            [
+                "app µs",
+                "Redis µs",
+                "requests/s",
+                "p50 µs",
+                "p99 µs",
+                "sent",
+                "by scripts",
+                "which",
+            ]
+            .map(str::to_owned),
+        );
+        for app in &compare.apps {
+            let Some(measured) = compare.row(scenario, app) else {
+                continue;
+            };
+            let which = match measured.commands_text.as_str() {
+                "" => "–".to_owned(),
+                text => format!("`{text}`"),
+            };
+            row(
+                &mut text,
+                label(app),
+                [
+                    format!("{:.1}", of_row(measured, |sample| sample.app_cpu)),
+                    format!("{:.1}", of_row(measured, |sample| sample.redis_cpu)),
+                    format!("{:.0}", of_row(measured, |sample| sample.per_second)),
+                    format!("{:.0}", of_row(measured, |sample| sample.p50)),
+                    format!("{:.0}", of_row(measured, |sample| sample.p99)),
+                    format!("{:.1}", measured.commands),
+                    format!("{:.1}", measured.inner_commands),
+                    which,
+                ],
+            );
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// What is not a matter of time: increments kept, and memory.
+pub fn kept_and_memory(compare: &Compare) -> String {
+    let most = compare.increments;
+    let mut table = head(
+        "",
+        [
+            format!("kept of {most} increments at once, one process"),
+            "two processes".to_owned(),
+            "resident after the load".to_owned(),
+        ]
+        .into_iter()
+        .chain(SIZES.map(|size| format!("Redis, a session of {}", bytes(size as f64)))),
+    );
+    for app in &compare.apps {
+        let [one, two] = compare.kept.get(app).copied().unwrap_or_default();
+        let resident = compare.resident.get(app).copied().unwrap_or(f64::NAN);
+        let none = BTreeMap::new();
+        let sizes = compare.session_bytes.get(app).unwrap_or(&none);
+        row(
+            &mut table,
+            label(app),
+            [
+                one.to_string(),
+                two.to_string(),
+                format!("{:.1} MB", resident / 1e6),
+            ]
+            .into_iter()
+            .chain(SIZES.map(|size| {
+                sizes
+                    .get(&size)
+                    .map_or_else(|| "–".to_owned(), |size| format!("{size:.0} B"))
+            })),
+        );
+    }
+    table
+}
+
+/// Cost as numbers grow.
+pub fn growth(growth: &Growth) -> String {
+    let mut table = head(
+        "",
+        [
+            "request",
+            "app µs",
+            "Redis µs",
+            "requests/s",
+            "p50 µs",
+            "p99 µs",
+        ]
+        .map(str::to_owned),
+    );
+    for point in &growth.points {
+        let median = |of: Of| median(point.samples.iter().map(of));
+        row(
+            &mut table,
+            &format!(
+                "{} {}",
+                thousands(point.number),
+                plural(&point.what, point.number)
+            ),
+            [
+                format!("{} 300 B", point.scenario),
+                format!("{:.1}", median(|sample| sample.app_cpu)),
+                format!("{:.1}", median(|sample| sample.redis_cpu)),
+                format!("{:.0}", median(|sample| sample.per_second)),
+                format!("{:.0}", median(|sample| sample.p50)),
+                format!("{:.0}", median(|sample| sample.p99)),
+            ],
+        );
+    }
+    table
+}
+
+/// `1 shards` is not English.
+pub fn plural(what: &str, number: u64) -> &str {
+    match number {
+        1 => what.trim_end_matches('s'),
+        _ => what,
+    }
+}
+
+/// What so many sessions need, by size: the first columns measured, the others computed from them.
+pub fn sizing(growth: &Growth) -> String {
+    const SESSIONS: f64 = 1e8;
+    // Half of a machine of 64 GB, so that a fork for a snapshot or a replica finds memory for what is written meanwhile.
+    const SHARD: f64 = 32e9;
+    let mut table = head(
+        "stored text (measured)",
+        [
+            "Redis memory each (measured)",
+            "beyond the text (measured)",
+            "10⁸ sessions (computed)",
+            "masters of 32 GB (computed)",
+        ]
+        .map(str::to_owned),
+    );
+    for (length, each) in &growth.bytes {
+        let all = each * SESSIONS;
+        row(
+            &mut table,
+            &format!("{length} B"),
+            [
+                format!("{each:.0} B"),
+                format!("{:.0} B", each - *length as f64),
+                format!("{:.0} GB", all / 1e9),
+                format!("{:.0}", (all / SHARD).ceil()),
+            ],
+        );
+    }
+    table
+}
+
+/// How many requests a core of Redis serves, from what each costs it.
+pub fn rates(growth: &Growth) -> String {
+    let mut table = head(
+        "request",
+        [
+            "Redis µs each at 10⁶ sessions (measured)",
+            "a second on one core of Redis (computed)",
+            "cores for 10⁵ a second, each half idle (computed)",
+        ]
+        .map(str::to_owned),
+    );
+    let largest = growth
+        .points
+        .iter()
+        .filter(|point| point.what == "sessions")
+        .map(|point| point.number)
+        .max();
+    for point in &growth.points {
+        if point.what != "sessions" || Some(point.number) != largest {
+            continue;
+        }
+        let micros = median(point.samples.iter().map(|sample| sample.redis_cpu));
+        row(
+            &mut table,
+            &format!("{} 300 B", point.scenario),
+            [
+                format!("{micros:.1}"),
+                thousands((1e6 / micros) as u64 / 1_000 * 1_000),
+                format!("{:.0}", (micros / 1e6 * 1e5 * 2.0).ceil()),
+            ],
+        );
+    }
+    table
+}
+
+fn bytes(number: f64) -> String {
+    match number {
+        small if small < 1e3 => format!("{small:.0} B"),
+        large => format!("{:.0} kB", large / 1e3),
+    }
+}
+
+pub fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}

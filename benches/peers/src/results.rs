@@ -1,0 +1,164 @@
+//! What was measured, as it is kept in `results/`, from which the charts and the texts are made.
+
+use std::{collections::BTreeMap, env, fs, path::PathBuf};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{Failure, redis_info};
+
+#[derive(Serialize, Deserialize, Clone)]
+pub struct Machine {
+    pub cpu: String,
+    pub cores: usize,
+    /// Name and version of the server that kept the sessions.
+    pub server: String,
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct Compare {
+    pub machine: Machine,
+    pub rounds: u64,
+    pub seconds: u64,
+    pub connections: u64,
+    pub sessions: u64,
+    pub apps: Vec<String>,
+    pub rows: Vec<Row>,
+    /// By app: of the increments sent at once to one process, and to two, how many were kept.
+    pub kept: BTreeMap<String, [u64; 2]>,
+    pub increments: u64,
+    /// By app: bytes resident after all rounds.
+    pub resident: BTreeMap<String, f64>,
+    /// By app and size: bytes of Redis' memory for each session.
+    pub session_bytes: BTreeMap<String, BTreeMap<usize, f64>>,
+}
+
+/// An app in a scenario.
+#[derive(Serialize, Deserialize)]
+pub struct Row {
+    pub scenario: String,
+    pub app: String,
+    pub commands: f64,
+    pub inner_commands: f64,
+    pub commands_text: String,
+    /// One for each round.
+    pub samples: Vec<Sample>,
+}
+
+/// One round.
+#[derive(Serialize, Deserialize, Clone)]
+pub struct Sample {
+    /// Microseconds of each request.
+    pub app_cpu: f64,
+    pub redis_cpu: f64,
+    pub per_second: f64,
+    pub p50: f64,
+    pub p99: f64,
+    /// Calls that Redis counted for each request, those of scripts among them.
+    pub calls: f64,
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct Growth {
+    pub machine: Machine,
+    pub rounds: u64,
+    pub seconds: u64,
+    pub points: Vec<Point>,
+    /// Size of the stored text, and bytes of Redis' memory for each session of that size.
+    pub bytes: Vec<(usize, f64)>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct Point {
+    /// `sessions`, `connections` or `shards`.
+    pub what: String,
+    pub number: u64,
+    pub scenario: String,
+    pub samples: Vec<Sample>,
+}
+
+impl Compare {
+    pub fn row(&self, scenario: &str, app: &str) -> Option<&Row> {
+        self.rows
+            .iter()
+            .find(|row| row.scenario == scenario && row.app == app)
+    }
+
+    /// The median of the rounds' ratios to the app by hand, each within its round.
+    pub fn ratio(&self, scenario: &str, app: &str, of: fn(&Sample) -> f64) -> Option<f64> {
+        self.ratio_to(scenario, app, scenario, "by_hand", of)
+    }
+
+    /// The same, to any other row.
+    pub fn ratio_to(
+        &self,
+        scenario: &str,
+        app: &str,
+        base_scenario: &str,
+        base_app: &str,
+        of: fn(&Sample) -> f64,
+    ) -> Option<f64> {
+        let row = self.row(scenario, app)?;
+        let base = self.row(base_scenario, base_app)?;
+        let ratios = row.samples.iter().zip(&base.samples);
+        Some(median(ratios.map(|(one, base)| of(one) / of(base))))
+    }
+}
+
+pub fn median(numbers: impl IntoIterator<Item = f64>) -> f64 {
+    let mut numbers: Vec<f64> = numbers.into_iter().collect();
+    numbers.sort_by(f64::total_cmp);
+    numbers.get(numbers.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+impl Machine {
+    pub fn this(connection: &mut redis::Connection) -> Result<Self, Failure> {
+        let cpus = fs::read_to_string("/proc/cpuinfo")?;
+        let cpu = cpus
+            .lines()
+            .find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1))
+            .unwrap_or("an unknown CPU");
+        // Valkey says the version of Redis that it is compatible with, too.
+        let valkey = redis_info::info(connection, "valkey_version").ok();
+        let server = if valkey.is_some() { "Valkey" } else { "Redis" };
+        let version = match valkey {
+            Some(version) => version,
+            None => redis_info::info(connection, "redis_version")?,
+        };
+        Ok(Self {
+            cpu: cpu.to_owned(),
+            cores: std::thread::available_parallelism()?.get(),
+            server: format!("{server} {version}"),
+        })
+    }
+}
+
+impl std::fmt::Display for Machine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}, {} cores, {}", self.cpu, self.cores, self.server)
+    }
+}
+
+/// Where a file of results is: beside the sources, or in `RESULTS`.
+pub fn path(name: &str) -> PathBuf {
+    env::var_os("RESULTS")
+        .map_or_else(
+            || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/results")),
+            PathBuf::from,
+        )
+        .join(name)
+}
+
+pub fn save(name: &str, results: &impl Serialize) -> Result<(), Failure> {
+    let path = path(name);
+    fs::create_dir_all(path.parent().ok_or("no directory")?)?;
+    fs::write(path, serde_json::to_string_pretty(results)? + "\n")?;
+    Ok(())
+}
+
+/// None if it was not measured.
+pub fn load<T: DeserializeOwned>(name: &str) -> Result<Option<T>, Failure> {
+    match fs::read(path(name)) {
+        Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+        Err(_) => Ok(None),
+    }
+}
