@@ -56,12 +56,14 @@ async fn main() -> Result<(), Failure> {
                 // A step that shares no divisor with the number of sessions meets all of them.
                 .map(|number| cookie(number * 7_919 % sessions))
                 .collect();
-            let load = Load::new(&app, &[&redis], &address, &cookies)?;
+            let servers = [&redis];
+            let load = Load::new(&app, &servers, &address, &cookies)?;
             points.append(&mut load.points("sessions", sessions, 64, info)?);
         }
         let cookies = seed(&address, 300, 1024).await?;
         for connections in [1, 64, 512] {
-            let load = Load::new(&app, &[&redis], &address, &cookies)?;
+            let servers = [&redis];
+            let load = Load::new(&app, &servers, &address, &cookies)?;
             points.append(&mut load.points("connections", connections, connections, info)?);
         }
     }
