@@ -7,7 +7,7 @@ mod support;
 use std::sync::{Arc, LazyLock, Mutex};
 
 use axum_redis_sessions::RedisSessionLayer;
-use site::{assert_away, assert_back, serve, serve_client};
+use site::{assert_away, assert_back, assert_told, serve, serve_client};
 use support::{app::Address, browser::Browser, log::Log, server::Server};
 
 /// All tests of this binary write to it.
@@ -50,9 +50,8 @@ fn client(server: &Server, password: &str) -> redis::Client {
 /// 503, and neither the answer nor the log tells a password.
 async fn assert_locked_out(app: &Address, browser: &Browser) {
     assert_away(app, browser).await;
-    let told = browser.get(app.url("/")).await;
-    assert!(told.body.contains("password"), "{}", told.body);
-    assert_secret(&told.body);
+    assert_told(app, browser, &["password"]).await;
+    assert_secret(&browser.get(app.url("/")).await.body);
     tracing::debug!("is heard");
     let log = LOG.text();
     assert!(log.contains("is heard"));

@@ -10,7 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use site::{DEADLINE, SLACK, assert_away, assert_back, id, serve_client as serve, serve_gated};
+use site::{
+    DEADLINE, SLACK, assert_away, assert_back, assert_told, id, serve_client as serve, serve_gated,
+};
 use support::{
     browser::Browser,
     eventually,
@@ -260,8 +262,7 @@ async fn a_server_that_is_loading_its_data_is_away_and_then_has_the_sessions() {
     server.restart().await;
     assert_eq!(server.information("loading").await.as_deref(), Some("1"));
     assert_away(&app, &browser).await;
-    let told = browser.get(app.url("/")).await;
-    assert!(told.body.contains("LOADING"), "{}", told.body);
+    assert_told(&app, &browser, &["LOADING"]).await;
     assert_eq!(
         server.information("loading").await.as_deref(),
         Some("1"),
@@ -303,8 +304,7 @@ async fn a_server_that_becomes_a_replica_is_away_until_it_is_a_master_again() {
         .command::<String>(&["REPLICAOF", "127.0.0.1", "1"])
         .await;
     assert_away(&app, &browser).await;
-    let told = browser.get(app.url("/")).await;
-    assert!(told.body.contains("READONLY"), "{}", told.body);
+    assert_told(&app, &browser, &["READONLY"]).await;
     server.command::<String>(&["REPLICAOF", "NO", "ONE"]).await;
     assert_back(&app, &browser).await;
     assert_eq!(browser.get(app.url("/")).await.body, "2");
@@ -327,8 +327,7 @@ async fn a_replica_that_lost_its_master_and_will_not_serve_stale_data_is_away() 
         .command::<String>(&["REPLICAOF", "127.0.0.1", "1"])
         .await;
     assert_away(&app, &browser).await;
-    let told = browser.get(app.url("/")).await;
-    assert!(told.body.contains("MASTERDOWN"), "{}", told.body);
+    assert_told(&app, &browser, &["MASTERDOWN"]).await;
     server.command::<String>(&["REPLICAOF", "NO", "ONE"]).await;
     assert_back(&app, &browser).await;
     assert_eq!(browser.get(app.url("/")).await.body, "2");

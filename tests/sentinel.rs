@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use axum_redis_sessions::RedisSessionLayer;
 use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
-use site::{DEADLINE, SLACK, assert_away, assert_back, serve, visitors, visits_of_each};
+use site::{
+    DEADLINE, SLACK, assert_away, assert_back, assert_told, serve, visitors, visits_of_each,
+};
 use support::{
     browser::Browser,
     eventually,
@@ -175,8 +177,7 @@ async fn sentinels_that_are_away_are_told_and_a_connection_that_is_good_outlives
     assert_eq!(browser.get(app.url("/")).await.body, "2");
     let late = serve(layer(&sentinels)).await;
     assert_away(&late, &browser).await;
-    let told = browser.get(late.url("/")).await.body;
-    assert!(told.contains("sentinel"), "{told}");
+    assert_told(&late, &browser, &["sentinel"]).await;
     sentinels.sentinels[1].restart().await;
     assert_back(&late, &browser).await;
     assert_eq!(browser.get(late.url("/")).await.body, "3");
@@ -193,6 +194,5 @@ async fn a_name_that_no_sentinel_knows_is_told() {
     let client = client.and_then(|client| client.build()).expect("addresses");
     let app = serve(RedisSessionLayer::sentinel(client)).await;
     assert_away(&app, &browser).await;
-    let told = browser.get(app.url("/")).await.body;
-    assert!(told.contains("check the name"), "{told}");
+    assert_told(&app, &browser, &["check the name"]).await;
 }

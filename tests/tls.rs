@@ -43,11 +43,7 @@ async fn visitor_of(server: &Server) -> Browser {
 async fn assert_told(client: Client, browser: &Browser, words: &[&str]) {
     let app = serve_client(client).await;
     assert_away(&app, browser).await;
-    let told = browser.get(app.url("/look")).await.body;
-    println!("{told}");
-    for word in words {
-        assert!(told.contains(word), "{told}");
-    }
+    site::assert_told(&app, browser, words).await;
 }
 
 #[tokio::test]

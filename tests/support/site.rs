@@ -174,6 +174,15 @@ pub async fn assert_away(app: &Address, browser: &Browser) {
     assert_eq!(id(app, browser), cookie);
 }
 
+/// The reason is given. On a busy machine an attempt to connect may end before it comes to that, so not necessarily at once.
+pub async fn assert_told(app: &Address, browser: &Browser, words: &[&str]) {
+    eventually(Duration::from_secs(10), || async {
+        let told = browser.get(app.url("/look")).await;
+        told.status == 503 && words.iter().all(|word| told.body.contains(word))
+    })
+    .await;
+}
+
 pub async fn assert_back(app: &Address, browser: &Browser) {
     eventually(Duration::from_secs(5), || async {
         browser.get(app.url("/only-if")).await.status == 200
