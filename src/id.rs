@@ -111,7 +111,7 @@ impl fmt::Debug for SessionId {
 /// `N` bytes from the operating system.
 pub(crate) fn random_bytes<const N: usize>() -> Result<[u8; N], SessionError> {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|error| {
+    fill(&mut bytes).map_err(|error| {
         SessionError::new(
             ErrorKind::IdGeneration,
             "the operating system gave no random numbers, so no session can be written; see the source for its reason",
@@ -121,9 +121,31 @@ pub(crate) fn random_bytes<const N: usize>() -> Result<[u8; N], SessionError> {
     Ok(bytes)
 }
 
+#[cfg(not(test))]
+use getrandom::fill;
+
+/// The operating system, unless a test has it fail.
+#[cfg(test)]
+fn fill(bytes: &mut [u8]) -> Result<(), getrandom::Error> {
+    if tests::NO_RANDOM_NUMBERS.get() {
+        return Err(getrandom::Error::UNSUPPORTED);
+    }
+    getrandom::fill(bytes)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
+    use http::{Request, Response, StatusCode, header};
+    use tower::{Layer, ServiceExt, service_fn};
+
     use super::*;
+    use crate::{LazySession, RedisSessionLayer};
+
+    thread_local! {
+        pub(super) static NO_RANDOM_NUMBERS: Cell<bool> = const { Cell::new(false) };
+    }
 
     #[test]
     fn only_the_canonical_form_names_a_session() {
@@ -180,6 +202,51 @@ mod tests {
         }
         // A version 4 UUID never sets, or never clears, six of these. By chance one bit fails with 2^-255.
         assert_eq!((seen_one, seen_zero), ([0xff; 16], [0xff; 16]));
+    }
+
+    /// Each of the 128 bits is set in half of the ids: six standard deviations are 3,000, which by chance one run in four million
+    /// exceeds.
+    #[test]
+    fn no_bit_is_biased_over_a_million_ids() {
+        const IDS: u32 = 1_000_000;
+        let mut set = [0_u32; 128];
+        for _ in 0..IDS {
+            let id = SessionId::random().expect("random numbers").0.as_u128();
+            for (bit, count) in set.iter_mut().enumerate() {
+                *count += u32::from(id >> bit & 1 == 1);
+            }
+        }
+        for (bit, count) in set.into_iter().enumerate() {
+            assert!(count.abs_diff(IDS / 2) < 3_000, "bit {bit}: {count}");
+        }
+    }
+
+    #[tokio::test]
+    async fn without_random_numbers_there_is_an_error_and_never_a_weak_id() {
+        let layer = RedisSessionLayer::in_memory();
+        let service = layer.layer(service_fn(async |request: Request<()>| {
+            let lazy = LazySession::from_extensions(request.extensions()).expect("the layer");
+            let session = lazy.load().await.expect("a session");
+            session.insert("a", 1).expect("a number");
+            Ok::<_, std::convert::Infallible>(Response::new(String::new()))
+        }));
+        let answer = async || {
+            let response = service.clone().oneshot(Request::new(())).await;
+            let response = response.expect("infallible");
+            let has_cookie = response.headers().contains_key(header::SET_COOKIE);
+            (response.status(), has_cookie)
+        };
+        assert_eq!(answer().await, (StatusCode::OK, true));
+        NO_RANDOM_NUMBERS.set(true);
+        let error = SessionId::random().expect_err("no random numbers");
+        assert_eq!(error.kind(), ErrorKind::IdGeneration);
+        assert_eq!(
+            answer().await,
+            (StatusCode::INTERNAL_SERVER_ERROR, false),
+            "neither cookie nor session"
+        );
+        NO_RANDOM_NUMBERS.set(false);
+        assert_eq!(answer().await, (StatusCode::OK, true));
     }
 
     #[test]

@@ -102,12 +102,12 @@ fn a_mistake_says_what_to_change_and_its_neighbour_is_fine() {
         ),
         (
             "a name that is too long",
-            |l| l.with_cookie_name("a".repeat(4061)),
-            "at most 4060",
+            |l| l.with_cookie_name("a".repeat(4017)),
+            "at most 4016",
         ),
         (
             "the longest name",
-            |l| l.with_cookie_name("a".repeat(4060)),
+            |l| l.with_cookie_name("a".repeat(4016)),
             "",
         ),
         (
@@ -199,4 +199,17 @@ fn a_mistake_that_nobody_validated_panics_as_the_app_starts() {
         .with_cookie_name("__Host-sid")
         .with_cookie_domain("example.com");
     let _ = layer.layer(());
+}
+
+/// What the README's table, `src/docs/security.md` and ASVS 5.0 (13.1.3, 13.2.6) rest on.
+#[test]
+fn the_defaults_are_the_safe_ones_that_the_documents_name() {
+    let layer = RedisSessionLayer::in_memory().validate().expect("defaults");
+    assert_eq!(
+        format!("{layer:?}"),
+        "RedisSessionLayer { config: Config { prefix: \"session:\", hashed_keys: false, idle_timeout: 86400s, absolute_timeout: None, \
+         permanent_lifetime: 2678400s, deadline: 500ms, max_size: 65536, replica_acks: None, sessions_per_user: None, eager: false, cookie: CookieConfig { \
+         name: None, domain: None, path: \"/\", http_only: true, secure: true, same_site: Lax, partitioned: false, signer: None }, .. }, \
+         .. }"
+    );
 }

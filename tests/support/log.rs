@@ -14,7 +14,7 @@ use tracing::{
 
 use super::secrets;
 
-/// Everything that is said through `tracing`, at any level.
+/// Everything that is said through `tracing` or `log`, at any level.
 #[derive(Clone, Default)]
 pub struct Log(Arc<Inner>);
 
@@ -38,6 +38,9 @@ impl Log {
         let log = LOG.get_or_init(|| {
             let log = Self::default();
             tracing::subscriber::set_global_default(log.clone()).expect("one log in a process");
+            // What redis-rs says, it says by `log`.
+            log::set_boxed_logger(Box::new(log.clone())).expect("one log in a process");
+            log::set_max_level(log::LevelFilter::Trace);
             log
         });
         log.clone()
@@ -86,6 +89,18 @@ impl Subscriber for Log {
     fn enter(&self, _: &span::Id) {}
 
     fn exit(&self, _: &span::Id) {}
+}
+
+impl log::Log for Log {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        self.add(&record.args().to_string());
+    }
+
+    fn flush(&self) {}
 }
 
 struct Line<'a>(&'a mut String);
