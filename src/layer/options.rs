@@ -130,6 +130,7 @@ impl RedisSessionLayer {
     /// that takes a handler's place when its changes could not be saved.
     ///
     /// Default: the error's [`status`](SessionError::status) and its message as plain text, with `Retry-After: 1` for 503.
+    /// A response without a Cache-Control gets `no-store`, for an error is of the moment, whatever its status.
     ///
     /// ```
     /// use axum_redis_sessions::RedisSessionLayer;
