@@ -10,14 +10,15 @@ use redis_pool::SingleRedisPool;
 use time::Duration;
 
 use super::nothing;
-use crate::{Failure, fields};
+use crate::{COOKIE, Failure, fields};
 
 pub async fn app(redis: &str) -> Result<Router, Failure> {
     let pool = SingleRedisPool::from(redis::Client::open(redis)?);
-    // Its cookie is `session` after the prefix `__Host-`.
     let config = SessionConfig::default()
         .with_lifetime(Duration::days(1))
         .with_max_age(None)
+        // Its own option for the prefix gives a cookie with it, and looks for one without.
+        .with_session_name(COOKIE)
         .with_secure(true)
         .with_memory_lifetime(Duration::ZERO)
         .with_bloom_filter(false);
