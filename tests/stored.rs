@@ -318,3 +318,29 @@ async fn the_absolute_timeout_holds_on_clocks_that_differ_by_an_hour() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_stored_timeout_that_is_none_ends_the_session_and_one_too_large_is_the_longest() {
+    let server = Server::start().await;
+    let app = serve(server.client()).await;
+    for (idle, lives) in [
+        ("0", false),
+        ("-1", false),
+        ("1.5", false),
+        ("\"soon\"", false),
+        ("99999999999999999999999", false),
+        ("60000", true),
+        ("18446744073709551615", true),
+    ] {
+        let browser = Browser::new();
+        browser.get(app.url("/")).await;
+        let key = format!("session:{}", id(&app, &browser).expect("a cookie"));
+        let stored = format!(r#"{{"_idle":{idle},"visits":1}}"#);
+        server.command::<String>(&["SET", &key, &stored]).await;
+        let page = browser.get(app.url("/")).await;
+        let expected = if lives { "2" } else { "1" };
+        assert_eq!((page.status, page.body.as_str()), (200, expected), "{idle}");
+        let left: i64 = server.command(&["EXISTS", &key]).await;
+        assert_eq!(left, i64::from(lives), "{idle}");
+    }
+}
