@@ -15,7 +15,7 @@ use crate::{
     error::SessionError,
     id::SessionId,
     record::Meta,
-    store::Store,
+    store::{Store, UserSet},
 };
 
 /// Requests that conflict take turns in this many lines, by session. A session in the line of one that many write to at once waits
@@ -83,9 +83,8 @@ impl Context {
         key.split_off(self.config.prefix.len())
     }
 
-    /// The key of the set of a user's sessions. No session's name begins like this.
-    pub(crate) fn set_of(&self, user: &str) -> String {
-        [&self.config.prefix, "user:", user].concat()
+    pub(crate) fn set_of(&self, user: &str) -> UserSet {
+        UserSet::new(&self.config.prefix, user)
     }
 
     pub(crate) fn key(&self, id: SessionId) -> String {

@@ -6,12 +6,15 @@ mod membership;
 mod user_session;
 
 use std::{
+    cmp::Reverse,
+    collections::HashSet,
     fmt,
     pin::pin,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use bytes::Bytes;
 use futures_util::future::join_all;
 
 pub(crate) use self::membership::{Membership, enter, leave, settle, withdraw};
@@ -24,7 +27,7 @@ use crate::{
     error::SessionError,
     record::{Record, Stored},
     session::Session,
-    store::{Destroyed, Fault, Listed},
+    store::{Cursor, Destroyed, Fault, Listed},
 };
 
 /// So many sessions are looked at at a time. No command is about more, so that one user's sessions, however many, hold up nobody.
@@ -77,9 +80,12 @@ pub struct Sessions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AtLimit {
-    /// It succeeds, and the user's oldest session ends.
+    /// It succeeds, and the user's oldest session ends. Where ending it fails the login succeeds all the same, and the next one makes up
+    /// for it.
     EndOldest,
-    /// It fails with [`ErrorKind::TooManySessions`](crate::ErrorKind::TooManySessions), and nothing is stored.
+    /// It fails with [`ErrorKind::TooManySessions`](crate::ErrorKind::TooManySessions), and nothing is stored. Of logins that race for the last
+    /// place one has it; with [`with_last_write_wins`](crate::RedisSessionLayer::with_last_write_wins) it may be several. A login that an outage
+    /// interrupted can hold a place for a minute.
     Refuse,
 }
 
@@ -90,28 +96,7 @@ impl Sessions {
     ///
     /// From the store: [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) and [`ErrorKind::Refused`](crate::ErrorKind::Refused).
     pub async fn of_user(&self, user: &str) -> Result<Vec<UserSession>, SessionError> {
-        let mut sessions = Vec::new();
-        let mut first = 0;
-        loop {
-            let page = self.page(user, first).await?;
-            if page.is_empty() {
-                break;
-            }
-            let (mut dead, mut count) = (Vec::new(), 0);
-            for (listed, found) in page {
-                count += 1;
-                match found {
-                    Found::Live(session) => sessions.push(*session),
-                    Found::Dead if is_over(&listed) => dead.push(listed.name),
-                    Found::Dead | Found::Unreadable => {}
-                }
-            }
-            first += count - dead.len();
-            self.leave(user, &dead).await?;
-        }
-        sessions.reverse();
-        sessions.sort_by_key(|session| std::cmp::Reverse(session.age()));
-        Ok(sessions)
+        self.first_of_user(user, usize::MAX).await
     }
 
     /// Ends the user's session with this handle; whether there was one.
@@ -121,18 +106,18 @@ impl Sessions {
     /// As [`of_user`](Self::of_user); with [`with_replica_acks`](crate::RedisSessionLayer::with_replica_acks) also
     /// [`ErrorKind::Unconfirmed`](crate::ErrorKind::Unconfirmed).
     pub async fn end(&self, user: &str, handle: &SessionHandle) -> Result<bool, SessionError> {
-        let mut first = 0;
+        let mut cursor = Cursor::default();
         loop {
-            let page = self.listed(user, first).await?;
+            let page = self.listed(user, cursor).await?;
             if page.is_empty() {
                 return Ok(false);
             }
-            first += page.len();
+            cursor = cursor.after(&page, &[]);
             let meant = page
                 .into_iter()
                 .find(|listed| self.handle(&listed.name) == *handle);
             if let Some(listed) = meant {
-                return self.end_one(user, listed.name).await;
+                return self.end_one(user, &listed).await;
             }
         }
     }
@@ -161,33 +146,31 @@ impl Sessions {
     async fn end_but(&self, user: &str, keep: Option<String>) -> Result<usize, SessionError> {
         let mut ended = 0;
         loop {
-            let mut first = 0;
+            let mut cursor = Cursor::default();
             let mut was_any = false;
             loop {
-                let page = self.listed(user, first).await?;
+                let page = self.listed(user, cursor).await?;
                 if page.is_empty() {
                     break;
                 }
-                first += page.len();
                 let others = page
-                    .into_iter()
+                    .iter()
                     .filter(|listed| Some(&listed.name) != keep.as_ref());
-                let looks = others.map(|listed| async move {
+                let ends = others.map(|listed| async move {
                     let end = self.end_quietly(user, &listed.name).await;
                     end.map(|end| (listed, end))
                 });
                 let mut gone = Vec::new();
-                for result in join_all(looks).await {
+                for result in join_all(ends).await {
                     let (listed, end) = result?;
                     ended += usize::from(end == End::Ended);
                     was_any |= end != End::Absent;
-                    // What is not there may be about to be.
-                    if end != End::Absent || is_over(&listed) {
-                        gone.push(listed.name);
+                    if end.is_final(listed) {
+                        gone.push(listed.name.clone());
                     }
                 }
-                first -= gone.len();
                 self.leave(user, &gone).await?;
+                cursor = cursor.after(&page, &gone);
             }
             if !was_any {
                 return Ok(ended);
@@ -197,30 +180,39 @@ impl Sessions {
 
     /// Ends the oldest sessions beyond `most`. Of logins that race, all agree on which those are, and one can be its own: if each spared itself,
     /// two that race for one place would end each other.
+    ///
+    /// Of a user with very many, only those that were entered the longest ago are looked at, for a login waits for it. The next login
+    /// goes on.
     pub(crate) async fn end_oldest(&self, user: &str, most: usize) -> Result<(), SessionError> {
-        // The set counts those that have ended by themselves too, so it is asked before they are.
-        let mut listed = 0;
-        loop {
-            let page = self.listed(user, listed).await?.len();
-            listed += page;
-            if page < CHUNK {
-                break;
-            }
-        }
-        if listed <= most {
+        let set = self.context.set_of(user);
+        let entered = self
+            .within(async { self.context.store.entered(&set).await })
+            .await?;
+        if entered <= most {
             return Ok(());
         }
-        let sessions = self.of_user(user).await?;
+        let pages = most / CHUNK + 2;
+        let sessions = self.first_of_user(user, pages).await?;
         let beyond = sessions.len().saturating_sub(most);
-        for session in sessions.into_iter().rev().take(beyond) {
-            self.end_one(user, session.name).await?;
+        let oldest = sessions.into_iter().rev().take(beyond);
+        let ends = oldest.map(|session| async move {
+            let listed = Listed {
+                name: session.name,
+                entered: session.entered,
+            };
+            self.end_one(user, &listed).await
+        });
+        for result in join_all(ends).await {
+            result?;
         }
         Ok(())
     }
 
-    async fn end_one(&self, user: &str, name: String) -> Result<bool, SessionError> {
-        let end = self.end_quietly(user, &name).await?;
-        self.leave(user, &[name]).await?;
+    async fn end_one(&self, user: &str, listed: &Listed) -> Result<bool, SessionError> {
+        let end = self.end_quietly(user, &listed.name).await?;
+        if end.is_final(listed) {
+            self.leave(user, std::slice::from_ref(&listed.name)).await?;
+        }
         Ok(end == End::Ended)
     }
 
@@ -232,8 +224,8 @@ impl Sessions {
             .await?;
         match found.as_ref().map(Record::decode) {
             Some(Ok(Stored::Live(record))) if record.user.as_deref() == Some(user) => {}
-            Some(Ok(Stored::Live(_) | Stored::Retired { .. })) => return Ok(End::Moved),
-            Some(Ok(Stored::Empty) | Err(_)) | None => return Ok(End::Absent),
+            Some(Ok(Stored::Retired { .. })) => return Ok(End::Moved),
+            Some(Ok(Stored::Live(_) | Stored::Empty) | Err(_)) | None => return Ok(End::Absent),
         }
         let destroyed = self
             .within(async {
@@ -249,9 +241,40 @@ impl Sessions {
         })
     }
 
-    async fn listed(&self, user: &str, first: usize) -> Result<Vec<Listed>, SessionError> {
+    /// The live sessions among the first pages of a user's set, newest first.
+    async fn first_of_user(
+        &self,
+        user: &str,
+        pages: usize,
+    ) -> Result<Vec<UserSession>, SessionError> {
+        let mut sessions = Vec::new();
+        // One that is entered again meanwhile moves to the end, and is met there once more.
+        let mut met = HashSet::new();
+        let mut cursor = Cursor::default();
+        for _ in 0..pages {
+            let page = self.listed(user, cursor).await?;
+            if page.is_empty() {
+                break;
+            }
+            let mut dead = Vec::new();
+            for (listed, found) in page.iter().zip(self.look(user, &page).await?) {
+                match found {
+                    Found::Live(session) if met.insert(session.handle) => sessions.push(*session),
+                    Found::Dead if is_over(listed) => dead.push(listed.name.clone()),
+                    Found::Live(_) | Found::Dead | Found::Unreadable => {}
+                }
+            }
+            self.leave(user, &dead).await?;
+            cursor = cursor.after(&page, &dead);
+        }
+        sessions.reverse();
+        sessions.sort_by_key(|session| Reverse(session.age()));
+        Ok(sessions)
+    }
+
+    async fn listed(&self, user: &str, cursor: Cursor) -> Result<Vec<Listed>, SessionError> {
         let set = self.context.set_of(user);
-        self.within(async { self.context.store.listed(&set, first, CHUNK).await })
+        self.within(async { self.context.store.listed(&set, cursor, CHUNK).await })
             .await
     }
 
@@ -264,23 +287,22 @@ impl Sessions {
             .await
     }
 
-    async fn page(&self, user: &str, first: usize) -> Result<Vec<(Listed, Found)>, SessionError> {
-        let page = self.listed(user, first).await?;
-        let looks = page.into_iter().map(|listed| async {
+    /// What is behind each entry of a page.
+    async fn look(&self, user: &str, page: &[Listed]) -> Result<Vec<Found>, SessionError> {
+        let looks = page.iter().map(|listed| async {
             let key = self.context.key_of(&listed.name);
             let found = self
                 .within(async { self.context.store.peek(&key).await })
                 .await?;
-            let found = match found {
-                Some((bytes, left)) => self.look(user, &listed, &bytes, left),
+            Ok(match found {
+                Some((bytes, left)) => self.judge(user, listed, &bytes, left),
                 None => Found::Dead,
-            };
-            Ok((listed, found))
+            })
         });
         join_all(looks).await.into_iter().collect()
     }
 
-    fn look(&self, user: &str, listed: &Listed, bytes: &bytes::Bytes, left: Duration) -> Found {
+    fn judge(&self, user: &str, listed: &Listed, bytes: &Bytes, left: Duration) -> Found {
         let record = match Record::decode(bytes) {
             Ok(Stored::Live(record)) => record,
             Ok(Stored::Retired { .. } | Stored::Empty) => return Found::Dead,
@@ -322,9 +344,20 @@ impl Sessions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     Ended,
-    /// It has a new id, or belongs to another user.
+    /// It has a new id.
     Moved,
+    /// Nothing is there, or another's session. That may be about to change, for a session is entered before it is stored.
     Absent,
+}
+
+impl End {
+    /// Whether nothing will come of the entry any more.
+    fn is_final(self, listed: &Listed) -> bool {
+        match self {
+            Self::Ended | Self::Moved => true,
+            Self::Absent => is_over(listed),
+        }
+    }
 }
 
 /// What is behind an entry.

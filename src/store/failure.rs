@@ -7,10 +7,7 @@ use std::{error::Error, sync::Arc};
 use redis::{RedisError, ServerErrorKind};
 
 use super::{Fault, redis::ReplicaAcks};
-use crate::{
-    error::{ErrorKind, SessionError},
-    id::prefix_of,
-};
+use crate::error::{ErrorKind, SessionError};
 
 /// A command that got no answer of the kind that was asked for.
 #[derive(Debug)]
@@ -38,12 +35,12 @@ impl Failure {
         self.into_fault("").into_error()
     }
 
-    /// `key` is the one that the command was about.
-    pub(crate) fn into_fault(self, key: &str) -> Fault {
+    /// `prefix` is that of the key that the command was about.
+    pub(crate) fn into_fault(self, prefix: &str) -> Fault {
         match self {
             Self::Lost(error) | Self::Undone(error) => Fault::Dropped(error),
             Self::Unsent(error) | Self::Unconfirmed(error) => Fault::Failed(error),
-            Self::Refused(error) => Fault::Failed(refused(&error, key)),
+            Self::Refused(error) => Fault::Failed(refused(&error, prefix)),
         }
     }
 }
@@ -117,14 +114,14 @@ pub(crate) fn no_slot() -> SessionError {
     )
 }
 
-/// What the server's own error says. `key` is the one that the command was about.
-pub(crate) fn refused(error: &RedisError, key: &str) -> SessionError {
+/// What the server's own error says. `prefix` is that of the key that the command was about.
+pub(crate) fn refused(error: &RedisError, prefix: &str) -> SessionError {
     let code = error.code().unwrap_or_default();
     let mend = match code {
-        "NOPERM" => return forbidden(error, key),
+        "NOPERM" => return forbidden(error, prefix),
         // How scripts were told before Redis 7.
         _ if says(error, "can't run this command") || says(error, "no permission") => {
-            return forbidden(error, key);
+            return forbidden(error, prefix);
         }
         "WRONGTYPE" => {
             "the session's key holds a list, a hash or the like: give the layer a prefix of its own"
@@ -178,7 +175,7 @@ pub(crate) fn unconfirmed(confirmed: usize, acks: ReplicaAcks) -> SessionError {
 }
 
 /// Names the permission: the command, or the keys.
-fn forbidden(error: &RedisError, key: &str) -> SessionError {
+fn forbidden(error: &RedisError, prefix: &str) -> SessionError {
     let text = text_of(error);
     // `… no permissions to run the 'getex' command`; from a script it may read `… can't run this command`.
     let command = text
@@ -188,7 +185,6 @@ fn forbidden(error: &RedisError, key: &str) -> SessionError {
             name.bytes()
                 .all(|byte| byte.is_ascii_alphabetic() || byte == b'|')
         });
-    let prefix = prefix_of(key);
     let missing = match command {
         Some(command) => format!("the command {}", command.to_ascii_uppercase()),
         None if text.contains("key") => format!("the keys {prefix}*"),
@@ -198,7 +194,7 @@ fn forbidden(error: &RedisError, key: &str) -> SessionError {
         ErrorKind::Refused,
         format!(
             "Redis answered with an error (NOPERM): the ACL forbids this user {missing}; the layer needs ~{prefix}* +getex \
-             +get +getrange +set +del +pexpire +eval +evalsha"
+             +get +getrange +set +del +pexpire +eval +evalsha, and for the sessions of users +zadd +zrange +zrem +zcard +zscore +pttl"
         ),
     )
 }

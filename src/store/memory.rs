@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Created, Destroyed, Fault, Outcome, Rotation, users::Listed};
+use super::{Created, Destroyed, Fault, Outcome, Rotation, users::Members};
 use crate::record::{Record, Stored, same_version};
 
 #[derive(Clone, Default)]
@@ -18,8 +18,7 @@ pub(crate) struct MemoryStore {
 
 #[derive(Default)]
 pub(super) struct Keys {
-    /// The sessions of each user, the one first that was entered the longest ago.
-    pub(super) users: HashMap<Box<str>, Vec<Listed>>,
+    pub(super) users: HashMap<Box<str>, Members>,
     values: HashMap<Box<str>, Value>,
     /// Expired values are swept when this many are held, which then doubles with what is left.
     sweep_at: usize,
@@ -161,6 +160,7 @@ impl Keys {
         let now = Instant::now();
         if self.values.len() >= self.sweep_at {
             self.values.retain(|_, value| value.expires > now);
+            self.users.retain(|_, members| members.expires > now);
             self.sweep_at = (self.values.len() * 2).max(1024);
         }
         let value = Value {

@@ -36,7 +36,7 @@ pub(crate) use self::{
     link::Link,
     memory::MemoryStore,
     redis::{RedisStore, ReplicaAcks},
-    users::{Entry, Listed},
+    users::{Cursor, Entry, Listed, UserSet},
 };
 use crate::error::SessionError;
 

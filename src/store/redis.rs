@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     error::{ErrorKind, SessionError},
+    id::prefix_of,
     record::{fingerprint, same_version},
 };
 
@@ -168,7 +169,7 @@ impl RedisStore {
                     // `ERR syntax error`.
                     self.link.note_no_conditional_set();
                 }
-                Err(failure) => return Err(failure.into_fault(key)),
+                Err(failure) => return Err(failure.into_fault(prefix_of(key))),
             }
         }
         let lifetime = Digits::of(millis(lifetime));
@@ -261,21 +262,33 @@ impl RedisStore {
     }
 
     /// EVALSHA, and the whole script only when the server does not have it (any more).
-    pub(super) async fn run(
+    pub(super) async fn invoke(
+        &self,
+        weight: Weight,
+        program: &Program,
+        keys: &[&str],
+        arguments: &[&[u8]],
+    ) -> Result<Value, Failure> {
+        let short = program.invocation("EVALSHA", program.hash(), keys, arguments);
+        match self.exchange(weight, keys[0], &short).await {
+            Err(failure) if failure.is(ServerErrorKind::NoScript) => {
+                let whole = program.invocation("EVAL", program.source(), keys, arguments);
+                self.exchange(weight, keys[0], &whole).await
+            }
+            reply => reply,
+        }
+    }
+
+    async fn run(
         &self,
         weight: Weight,
         program: &Program,
         keys: &[&str],
         arguments: &[&[u8]],
     ) -> Result<Value, Fault> {
-        let short = program.invocation("EVALSHA", program.hash(), keys, arguments);
-        match self.exchange(weight, keys[0], &short).await {
-            Err(failure) if failure.is(ServerErrorKind::NoScript) => {
-                let whole = program.invocation("EVAL", program.source(), keys, arguments);
-                self.write(weight, keys[0], &whole).await
-            }
-            reply => reply.map_err(|failure| failure.into_fault(keys[0])),
-        }
+        self.invoke(weight, program, keys, arguments)
+            .await
+            .map_err(|failure| failure.into_fault(prefix_of(keys[0])))
     }
 
     /// `key` is the one that an error is about.
@@ -283,21 +296,21 @@ impl RedisStore {
         self.link
             .send(key, command)
             .await
-            .map_err(|failure| failure.into_fault(key))
+            .map_err(|failure| failure.into_fault(prefix_of(key)))
     }
 
-    pub(super) async fn write(
+    async fn write(&self, weight: Weight, key: &str, command: &Cmd) -> Result<Value, Fault> {
+        self.exchange(weight, key, command)
+            .await
+            .map_err(|failure| failure.into_fault(prefix_of(key)))
+    }
+
+    pub(super) async fn exchange(
         &self,
         weight: Weight,
         key: &str,
         command: &Cmd,
-    ) -> Result<Value, Fault> {
-        self.exchange(weight, key, command)
-            .await
-            .map_err(|failure| failure.into_fault(key))
-    }
-
-    async fn exchange(&self, weight: Weight, key: &str, command: &Cmd) -> Result<Value, Failure> {
+    ) -> Result<Value, Failure> {
         let Some(acks) = self
             .acks
             .filter(|acks| acks.every_write || weight == Weight::Grave)

@@ -3,7 +3,7 @@
 //! A set may name sessions that have ended, as they end by themselves; who reads it looks at each. What matters is that no live session is
 //! missing: a session is entered before it exists, and the set outlives all that are in it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::redis::{Cmd, Value};
 use bytes::Bytes;
@@ -20,6 +20,21 @@ pub(crate) struct Listed {
     pub(crate) name: String,
     /// Unix microseconds at which it was last entered.
     pub(crate) entered: u64,
+}
+
+/// The key of the set of a user's sessions.
+pub(crate) struct UserSet {
+    key: String,
+    prefix: usize,
+}
+
+/// How far into a set somebody has looked. By time rather than by number: sessions that leave meanwhile, or are entered again and so move to
+/// the end, hide no other.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Cursor {
+    pub(super) entered: u64,
+    /// How many that were entered at that very microsecond were seen and are still there.
+    pub(super) seen: usize,
 }
 
 /// How a session is entered.
@@ -40,25 +55,61 @@ redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
 if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[3]) then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
 return 1";
 
+impl UserSet {
+    /// No session's key is one of these: what follows the prefix there are hexadecimal digits.
+    pub(crate) fn new(prefix: &str, user: &str) -> Self {
+        Self {
+            key: [prefix, "user:", user].concat(),
+            prefix: prefix.len(),
+        }
+    }
+
+    /// All that an error may show of it.
+    fn prefix(&self) -> &str {
+        &self.key[..self.prefix]
+    }
+}
+
+impl Cursor {
+    /// Behind `page`, of which `gone` have left.
+    pub(crate) fn after(self, page: &[Listed], gone: &[String]) -> Self {
+        let Some(Listed { entered, .. }) = page.last() else {
+            return self;
+        };
+        let stay = page
+            .iter()
+            .filter(|other| other.entered == *entered && !gone.contains(&other.name));
+        let before = if self.entered == *entered {
+            self.seen
+        } else {
+            0
+        };
+        Self {
+            entered: *entered,
+            seen: before + stay.count(),
+        }
+    }
+}
+
 impl Store {
     /// Enters a session; `false`: there are too many.
     pub(crate) async fn enter(
         &self,
-        set: &str,
+        set: &UserSet,
         session: &Listed,
         lifetime: Duration,
         entry: Entry<'_>,
     ) -> Result<bool, Fault> {
         match self {
             Self::Redis(store) => store.enter(set, session, lifetime, entry).await,
-            Self::Memory(store) => Ok(store.enter(set, session, entry)),
+            Self::Memory(store) => Ok(store.enter(set, session, lifetime, entry)),
             #[cfg(test)]
-            Self::Stepped(store) => Ok(store.memory().enter(set, session, entry)),
+            Self::Stepped(store) => Ok(store.memory().enter(set, session, lifetime, entry)),
         }
     }
 
     /// Takes sessions out.
-    pub(crate) async fn leave(&self, set: &str, names: &[String]) -> Result<(), Fault> {
+    pub(crate) async fn leave(&self, set: &UserSet, names: &[String]) -> Result<(), Fault> {
         match self {
             Self::Redis(store) => store.leave(set, names).await?,
             Self::Memory(store) => store.leave(set, names),
@@ -68,18 +119,28 @@ impl Store {
         Ok(())
     }
 
-    /// At most `count` of them, from the `first` on, the one first that was entered the longest ago.
+    /// How many were entered and not taken out, dead or alive.
+    pub(crate) async fn entered(&self, set: &UserSet) -> Result<usize, Fault> {
+        match self {
+            Self::Redis(store) => store.entered(set).await,
+            Self::Memory(store) => Ok(store.entered(set)),
+            #[cfg(test)]
+            Self::Stepped(store) => Ok(store.memory().entered(set)),
+        }
+    }
+
+    /// At most `count` of them, from the cursor on, the one first that was entered the longest ago.
     pub(crate) async fn listed(
         &self,
-        set: &str,
-        first: usize,
+        set: &UserSet,
+        cursor: Cursor,
         count: usize,
     ) -> Result<Vec<Listed>, Fault> {
         match self {
-            Self::Redis(store) => store.listed(set, first, count).await,
-            Self::Memory(store) => Ok(store.listed(set, first, count)),
+            Self::Redis(store) => store.listed(set, cursor, count).await,
+            Self::Memory(store) => Ok(store.listed(set, cursor, count)),
             #[cfg(test)]
-            Self::Stepped(store) => Ok(store.memory().listed(set, first, count)),
+            Self::Stepped(store) => Ok(store.memory().listed(set, cursor, count)),
         }
     }
 
@@ -107,7 +168,7 @@ impl Store {
 impl RedisStore {
     async fn enter(
         &self,
-        set: &str,
+        set: &UserSet,
         session: &Listed,
         lifetime: Duration,
         entry: Entry<'_>,
@@ -126,10 +187,10 @@ impl RedisStore {
             former.as_bytes(),
         ];
         arguments.extend(most.as_ref().map(String::as_bytes));
-        match self
-            .run(Weight::Usual, &scripts.enter, &[set], &arguments)
-            .await?
-        {
+        let reply = self
+            .invoke(Weight::Usual, &scripts.enter, &[&set.key], &arguments)
+            .await;
+        match reply.map_err(|failure| failure.into_fault(set.prefix()))? {
             Value::Int(entered) => Ok(entered == 1),
             _ => Err(unexpected()),
         }
@@ -138,7 +199,7 @@ impl RedisStore {
     /// Without scripts, two logins at the same moment can both find room.
     async fn enter_in_steps(
         &self,
-        set: &str,
+        set: &UserSet,
         session: &Listed,
         lifetime: &str,
         entry: Entry<'_>,
@@ -149,47 +210,58 @@ impl RedisStore {
                 .into_iter()
                 .flatten()
             {
-                let mut score = command("ZSCORE", &[set.as_bytes()]);
-                score.arg(name);
-                is_known |= self.send(set, &score).await? != Value::Nil;
+                let score = command("ZSCORE", &[set.key.as_bytes(), name.as_bytes()]);
+                is_known |= self.ask(set, &score).await? != Value::Nil;
             }
-            let count = command("ZCARD", &[set.as_bytes()]);
-            let Value::Int(count) = self.send(set, &count).await? else {
-                return Err(unexpected());
-            };
-            if !is_known && usize::try_from(count).unwrap_or(0) >= most {
+            if !is_known && self.entered(set).await? >= most {
                 return Ok(false);
             }
         }
-        let mut add = command("ZADD", &[set.as_bytes()]);
-        add.arg(session.entered).arg(&session.name);
-        self.write(Weight::Usual, set, &add).await?;
-        let left = self.send(set, &command("PTTL", &[set.as_bytes()])).await?;
+        let entered = session.entered.to_string();
+        let add = [&set.key, &entered, &session.name].map(String::as_bytes);
+        self.ask(set, &command("ZADD", &add)).await?;
+        let left = self
+            .ask(set, &command("PTTL", &[set.key.as_bytes()]))
+            .await?;
         let is_short = |left: i64| lifetime.parse().is_ok_and(|lifetime: i64| left < lifetime);
         if matches!(left, Value::Int(left) if is_short(left)) {
-            let mut expire = command("PEXPIRE", &[set.as_bytes()]);
-            expire.arg(lifetime);
-            self.send(set, &expire).await?;
+            let expire = command("PEXPIRE", &[set.key.as_bytes(), lifetime.as_bytes()]);
+            self.ask(set, &expire).await?;
         }
         Ok(true)
     }
 
-    async fn leave(&self, set: &str, names: &[String]) -> Result<(), Fault> {
+    async fn leave(&self, set: &UserSet, names: &[String]) -> Result<(), Fault> {
         if names.is_empty() {
             return Ok(());
         }
-        let mut command = Cmd::with_capacity(
-            2 + names.len(),
-            set.len() + names.iter().map(String::len).sum::<usize>() + 4,
-        );
-        command.arg("ZREM").arg(set).arg(names);
-        self.write(Weight::Usual, set, &command).await.map(drop)
+        let size = set.key.len() + names.iter().map(String::len).sum::<usize>();
+        let mut command = Cmd::with_capacity(2 + names.len(), 4 + size);
+        command.arg("ZREM").arg(&set.key).arg(names);
+        self.ask(set, &command).await.map(drop)
     }
 
-    async fn listed(&self, set: &str, first: usize, count: usize) -> Result<Vec<Listed>, Fault> {
-        let mut command = command("ZRANGE", &[set.as_bytes()]);
-        command.arg(first).arg(first + count - 1).arg("WITHSCORES");
-        let reply = self.send(set, &command).await?;
+    async fn entered(&self, set: &UserSet) -> Result<usize, Fault> {
+        match self
+            .ask(set, &command("ZCARD", &[set.key.as_bytes()]))
+            .await?
+        {
+            Value::Int(count) => Ok(usize::try_from(count).unwrap_or(0)),
+            _ => Err(unexpected()),
+        }
+    }
+
+    async fn listed(
+        &self,
+        set: &UserSet,
+        cursor: Cursor,
+        count: usize,
+    ) -> Result<Vec<Listed>, Fault> {
+        let mut command = command("ZRANGE", &[set.key.as_bytes()]);
+        command.arg(cursor.entered).arg("+inf").arg("BYSCORE");
+        command.arg("LIMIT").arg(cursor.seen).arg(count);
+        command.arg("WITHSCORES");
+        let reply = self.ask(set, &command).await?;
         let pairs: Vec<(String, f64)> =
             ::redis::from_redis_value(reply).map_err(|_| unexpected())?;
         let listed = pairs.into_iter().map(|(name, entered)| Listed {
@@ -198,6 +270,13 @@ impl RedisStore {
             entered: entered as u64,
         });
         Ok(listed.collect())
+    }
+
+    /// A write to a set waits for replicas where every write does.
+    async fn ask(&self, set: &UserSet, command: &Cmd) -> Result<Value, Fault> {
+        self.exchange(Weight::Usual, &set.key, command)
+            .await
+            .map_err(|failure| failure.into_fault(set.prefix()))
     }
 
     async fn value(&self, key: &str) -> Result<Option<Bytes>, Fault> {
@@ -214,7 +293,8 @@ impl RedisStore {
         match both.await? {
             (None, _) | (_, Value::Int(-2)) => Ok(None),
             (Some(value), Value::Int(left)) => {
-                let left = Duration::from_millis(u64::try_from(left).unwrap_or(0));
+                // Below zero: for ever, until its next use repairs that.
+                let left = u64::try_from(left).map_or(Duration::MAX, Duration::from_millis);
                 Ok(Some((value, left)))
             }
             _ => Err(unexpected()),
@@ -222,10 +302,23 @@ impl RedisStore {
     }
 }
 
+/// A set of the embedded store.
+pub(super) struct Members {
+    /// The one first that was entered the longest ago.
+    listed: Vec<Listed>,
+    pub(super) expires: Instant,
+}
+
 impl MemoryStore {
-    fn enter(&self, set: &str, session: &Listed, entry: Entry<'_>) -> bool {
+    fn enter(&self, set: &UserSet, session: &Listed, lifetime: Duration, entry: Entry<'_>) -> bool {
         let mut keys = self.keys();
-        let listed = keys.users.entry(set.into()).or_default();
+        let expires = Instant::now() + lifetime;
+        let members = keys.users.entry(set.key.as_str().into());
+        let members = members.or_insert_with(|| Members {
+            listed: Vec::new(),
+            expires,
+        });
+        let listed = &mut members.listed;
         let is_known = |name: &str| listed.iter().any(|other| other.name == name);
         if entry.most.is_some_and(|most| listed.len() >= most)
             && !is_known(&session.name)
@@ -236,31 +329,44 @@ impl MemoryStore {
         listed.retain(|other| other.name != session.name);
         let place = listed.partition_point(|other| other.entered <= session.entered);
         listed.insert(place, session.clone());
+        members.expires = members.expires.max(expires);
         true
     }
 
-    fn leave(&self, set: &str, names: &[String]) {
+    fn leave(&self, set: &UserSet, names: &[String]) {
         let mut keys = self.keys();
-        if let Some(listed) = keys.users.get_mut(set) {
-            listed.retain(|session| !names.contains(&session.name));
-            if listed.is_empty() {
-                keys.users.remove(set);
+        if let Some(members) = keys.users.get_mut(&*set.key) {
+            members
+                .listed
+                .retain(|session| !names.contains(&session.name));
+            if members.listed.is_empty() {
+                keys.users.remove(&*set.key);
             }
         }
     }
 
-    fn listed(&self, set: &str, first: usize, count: usize) -> Vec<Listed> {
+    fn entered(&self, set: &UserSet) -> usize {
         let keys = self.keys();
-        let listed = keys.users.get(set).into_iter().flatten();
-        listed.skip(first).take(count).cloned().collect()
+        keys.users
+            .get(&*set.key)
+            .map_or(0, |members| members.listed.len())
+    }
+
+    fn listed(&self, set: &UserSet, cursor: Cursor, count: usize) -> Vec<Listed> {
+        let keys = self.keys();
+        let Some(members) = keys.users.get(&*set.key) else {
+            return Vec::new();
+        };
+        let listed = &members.listed;
+        let first = listed.partition_point(|other| other.entered < cursor.entered);
+        let from_there = listed[first..].iter().skip(cursor.seen);
+        from_there.take(count).cloned().collect()
     }
 
     fn peek(&self, key: &str) -> Option<(Bytes, Duration)> {
         let mut keys = self.keys();
         let value = keys.live(key)?;
-        let left = value
-            .expires
-            .saturating_duration_since(std::time::Instant::now());
+        let left = value.expires.saturating_duration_since(Instant::now());
         Some((value.bytes.clone(), left))
     }
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{LONG, SHORT, store_at, stores, version};
-use crate::store::{Entry, Listed, Store};
+use crate::store::{Cursor, Entry, Listed, Store, UserSet};
 
 #[tokio::test]
 async fn a_set_names_who_was_entered_in_that_order_and_in_parts() {
@@ -13,8 +13,10 @@ async fn a_set_names_who_was_entered_in_that_order_and_in_parts() {
         .into_iter()
         .chain([("redis, no scripts", without_scripts)])
     {
-        let names = async |first, count| {
-            let listed = store.listed("set", first, count).await.expect(name);
+        let set = UserSet::new("", "set");
+        let names = async |seen, count| {
+            let cursor = Cursor { entered: 0, seen };
+            let listed = store.listed(&set, cursor, count).await.expect(name);
             let names = listed.into_iter().map(|listed| listed.name);
             names.collect::<Vec<_>>().join(" ")
         };
@@ -23,11 +25,11 @@ async fn a_set_names_who_was_entered_in_that_order_and_in_parts() {
                 name: session.to_owned(),
                 entered,
             };
-            store.enter("set", &listed, LONG, entry).await.expect(name)
+            store.enter(&set, &listed, LONG, entry).await.expect(name)
         };
         let leave = async |gone: &[&str]| {
             let gone: Vec<String> = gone.iter().map(ToString::to_string).collect();
-            store.leave("set", &gone).await.expect(name);
+            store.leave(&set, &gone).await.expect(name);
         };
         assert_eq!(names(0, 9).await, "", "{name}");
         // Now in microseconds, which must not be rounded.
@@ -38,8 +40,13 @@ async fn a_set_names_who_was_entered_in_that_order_and_in_parts() {
         assert_eq!(names(0, 9).await, "a b c", "{name}");
         assert_eq!(names(1, 1).await, "b", "{name}");
         assert_eq!(names(2, 9).await, "c", "{name}");
-        let listed = store.listed("set", 1, 1).await.expect(name);
+        let cursor = Cursor {
+            entered: now + 1,
+            seen: 0,
+        };
+        let listed = store.listed(&set, cursor, 1).await.expect(name);
         assert_eq!(listed[0].entered, now + 1, "{name}");
+        assert_eq!(store.entered(&set).await.expect(name), 3, "{name}");
 
         let at_most = |most, former| Entry {
             former,
@@ -81,5 +88,45 @@ async fn a_look_at_a_session_prolongs_nothing() {
             store.value("short").await.expect(name);
         }
         assert_eq!(store.value("short").await.expect(name), None, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn who_looks_through_a_set_misses_none_though_others_leave_and_move() {
+    let (stores, _server) = stores().await;
+    for (name, store) in stores {
+        let set = UserSet::new("", "moving");
+        let enter = async |session: &str, entered| {
+            let listed = Listed {
+                name: session.to_owned(),
+                entered,
+            };
+            let entered = store.enter(&set, &listed, LONG, Entry::default());
+            assert!(entered.await.expect(name), "{name}");
+        };
+        let next = async |cursor, count| {
+            let page = store.listed(&set, cursor, count).await.expect(name);
+            let names: Vec<_> = page.iter().map(|listed| listed.name.clone()).collect();
+            (names.join(" "), page)
+        };
+        // Some at the very same time.
+        for (session, entered) in [("a", 1), ("b", 2), ("c", 2), ("d", 2), ("e", 2), ("f", 3)] {
+            enter(session, entered).await;
+        }
+        let (names, page) = next(Cursor::default(), 3).await;
+        assert_eq!(names, "a b c", "{name}");
+        let cursor = Cursor::default().after(&page, &[]);
+        // One that was seen moves to the end.
+        enter("a", 4).await;
+        let (names, page) = next(cursor, 2).await;
+        assert_eq!(names, "d e", "{name}");
+        // What was just seen leaves, as that does which has ended.
+        let gone = ["d".to_owned(), "e".to_owned()];
+        store.leave(&set, &gone).await.expect(name);
+        let cursor = cursor.after(&page, &gone);
+        let (names, page) = next(cursor, 9).await;
+        assert_eq!(names, "f a", "{name}");
+        let (names, _) = next(cursor.after(&page, &[]), 9).await;
+        assert_eq!(names, "", "{name}");
     }
 }

@@ -1,0 +1,208 @@
+//! People who log in from several devices.
+
+// Each test binary uses a part of it. It is no part of `support`, which the crate's own tests include.
+#![allow(dead_code, unreachable_pub)]
+
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    extract::{Path, Query},
+    http::{Request, StatusCode, header},
+    routing::get,
+};
+use axum_redis_sessions::{RedisSessionLayer, Session, SessionError, Sessions};
+use serde::Deserialize;
+use tower::ServiceExt;
+
+#[derive(Deserialize)]
+struct Login {
+    user: String,
+    /// "Remember me".
+    #[serde(default)]
+    permanent: bool,
+}
+
+async fn log_in(
+    session: Session,
+    Path(device): Path<String>,
+    Query(login): Query<Login>,
+) -> Result<(), SessionError> {
+    session.cycle_id();
+    session.set_user(login.user);
+    session.set_permanent(login.permanent);
+    session.insert("device", device)
+}
+
+async fn look(session: Session) -> Result<String, SessionError> {
+    let device: Option<String> = session.get("device")?;
+    Ok(format!(
+        "{} on {}",
+        session.user().as_deref().unwrap_or("nobody"),
+        device.as_deref().unwrap_or("nothing")
+    ))
+}
+
+async fn log_out_elsewhere(session: Session) -> Result<String, SessionError> {
+    let user = session.user().expect("somebody");
+    let ended = session.sessions().end_others(&user, &session).await?;
+    Ok(ended.to_string())
+}
+
+pub fn app(layer: &RedisSessionLayer) -> Router {
+    Router::new()
+        .route("/log-in/{device}", get(log_in))
+        .route("/look", get(look))
+        .route(
+            "/visit",
+            get(|session: Session| async move {
+                session
+                    .update("visits", |n: Option<u64>| n.unwrap_or(0) + 1)
+                    .map(|n| n.to_string())
+            }),
+        )
+        .route(
+            "/rotate",
+            get(|session: Session| async move { session.cycle_id() }),
+        )
+        .route(
+            "/clear",
+            get(|session: Session| async move { session.clear() }),
+        )
+        .route(
+            "/remove-user",
+            get(|session: Session| async move { session.remove_user() }),
+        )
+        .route(
+            "/log-out",
+            get(|session: Session| async move { session.destroy() }),
+        )
+        .route("/log-out-elsewhere", get(log_out_elsewhere))
+        .route(
+            "/handle",
+            get(|session: Session| async move {
+                session
+                    .handle()
+                    .map(|handle| handle.to_string())
+                    .unwrap_or_default()
+            }),
+        )
+        .layer(layer.clone())
+}
+
+/// A browser that keeps one cookie. Clones share it.
+#[derive(Clone)]
+pub struct Device {
+    app: Router,
+    cookie: Arc<Mutex<Option<String>>>,
+}
+
+impl Device {
+    pub fn new(app: &Router) -> Self {
+        Self {
+            app: app.clone(),
+            cookie: Arc::default(),
+        }
+    }
+
+    /// One on which `user` has logged in.
+    pub async fn of(app: &Router, user: &str, name: &str) -> Self {
+        let device = Self::new(app);
+        assert_eq!(device.log_in(user, name).await, StatusCode::OK);
+        device
+    }
+
+    pub async fn log_in(&self, user: &str, name: &str) -> StatusCode {
+        let user = percent_encoded(user);
+        self.get(&format!("/log-in/{name}?user={user}")).await.0
+    }
+
+    pub async fn look(&self) -> String {
+        self.text("/look").await
+    }
+
+    pub async fn text(&self, path: &str) -> String {
+        let (status, text) = self.get(path).await;
+        assert_eq!(status, StatusCode::OK, "{path}: {text}");
+        text
+    }
+
+    pub async fn get(&self, path: &str) -> (StatusCode, String) {
+        self.get_at(&self.app, path).await
+    }
+
+    /// At another node.
+    pub async fn get_at(&self, app: &Router, path: &str) -> (StatusCode, String) {
+        let mut request = Request::builder().uri(path);
+        if let Some(cookie) = self.cookie() {
+            request = request.header(header::COOKIE, cookie);
+        }
+        let request = request.body(Body::empty()).expect("a request");
+        let response = app.clone().oneshot(request).await.expect("infallible");
+        if let Some(line) = response.headers().get(header::SET_COOKIE) {
+            let line = line.to_str().expect("text");
+            let pair = line.split(';').next().expect("a cookie");
+            let is_removal = pair.ends_with('=');
+            *self.cookie.lock().expect("never poisoned") = (!is_removal).then(|| pair.to_owned());
+        }
+        let status = response.status();
+        let body = to_bytes(response.into_body(), 1 << 20)
+            .await
+            .expect("a body");
+        (status, String::from_utf8(body.to_vec()).expect("text"))
+    }
+
+    pub fn cookie(&self) -> Option<String> {
+        self.cookie.lock().expect("never poisoned").clone()
+    }
+
+    pub fn id(&self) -> String {
+        let cookie = self.cookie().expect("a session");
+        cookie.split_once('=').expect("a cookie").1.to_owned()
+    }
+}
+
+/// The devices on which `user` is logged in, in the order in which they are listed.
+pub async fn devices(sessions: &Sessions, user: &str) -> Vec<String> {
+    let listed = sessions.of_user(user).await.expect("listed");
+    let name = |session: &axum_redis_sessions::UserSession| {
+        let device = session.get::<String>("device").expect("text");
+        device.unwrap_or_else(|| "?".to_owned())
+    };
+    listed.iter().map(name).collect()
+}
+
+/// In the order of the alphabet.
+pub async fn sorted_devices(sessions: &Sessions, user: &str) -> Vec<String> {
+    let mut devices = devices(sessions, user).await;
+    devices.sort();
+    devices
+}
+
+/// Waits for the next millisecond, so that what comes then is later by every clock. Nothing else is waited for.
+pub async fn next_moment() {
+    pass(|time| time.as_millis()).await;
+}
+
+/// Waits for the next second.
+pub async fn next_second() {
+    pass(|time| u128::from(time.as_secs())).await;
+}
+
+async fn pass(unit: impl Fn(Duration) -> u128) {
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = || unit(now().expect("after 1970"));
+    let start = now();
+    while now() == start {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// A user's name in a query, whatever it is.
+fn percent_encoded(text: &str) -> String {
+    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+}
