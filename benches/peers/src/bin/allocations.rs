@@ -38,7 +38,7 @@ async fn main() -> Result<(), Failure> {
     let (_redis, url) = start_redis()?;
     let client = || redis::Client::open(&*url);
     // A layer that does nothing, above handlers that answer alike: what axum itself takes.
-    let number = || async { 1.to_string() };
+    let number = || async { 1_u64.to_string() };
     let nothing = Router::new()
         .route("/untouched", get(apps::nothing))
         .route("/read", get(number))
