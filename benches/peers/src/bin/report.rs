@@ -73,8 +73,14 @@ fn readme_block(compare: &Compare) -> String {
         .iter()
         .filter_map(|app| Some(format!("{} {}", label(app), compare.kept.get(app)?[1])))
         .collect();
+    // Fewer are for trying things out, and a reader should not take them for more.
+    let provisional = if compare.rounds < 5 {
+        "*Provisional: from a short run.*\n\n"
+    } else {
+        ""
+    };
     format!(
-        "![CPU of a request, as a ratio to the same app by hand][cpu]\n\n\
+        "{provisional}![CPU of a request, as a ratio to the same app by hand][cpu]\n\n\
          The app's own CPU for each request: microseconds by hand (axum, one connection, GET, `serde_json`, SETEX, no protection of \
          any kind), and each other's ratio to it, the median of {} rounds in turns.\n\n\
          {}\n\
