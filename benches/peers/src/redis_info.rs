@@ -52,13 +52,17 @@ pub struct Commands {
     pub text: String,
 }
 
-/// Watches with MONITOR what requests send, one after the other, each with a cookie of its own.
+/// Watches with MONITOR what requests send, one after the other, each with a cookie of its own. The first is not watched: with it,
+/// a script may be sent for the first time.
 pub async fn watch(
     redis: &str,
     address: &str,
     path: &str,
     cookies: &[String],
 ) -> Result<Commands, Failure> {
+    let (first, cookies) = cookies.split_first().ok_or("no cookies")?;
+    let mut client = Client::connect(address).await?;
+    client.get(path, first).await?;
     let server = redis
         .trim_start_matches("redis://")
         .trim_end_matches('/')
@@ -68,7 +72,6 @@ pub async fn watch(
     monitor.get_mut().write_all(b"MONITOR\r\n").await?;
     let mut line = String::new();
     monitor.read_line(&mut line).await?;
-    let mut client = Client::connect(address).await?;
     let mut commands = Commands::default();
     for cookie in cookies {
         client.get(path, cookie).await?;

@@ -25,8 +25,8 @@ use peers::{
     setting,
 };
 
-/// Requests that MONITOR watches, in each scenario.
-const WATCHED: usize = 10;
+/// Requests that MONITOR watches in each scenario, and one before them.
+const WATCHED: usize = 11;
 const INCREMENTS: u64 = 200;
 
 struct App {

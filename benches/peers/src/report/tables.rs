@@ -18,7 +18,7 @@ pub fn label(app: &str) -> &str {
     }
 }
 
-/// What issue is made of: the most that a scenario may cost, and of which other row.
+/// The most that a scenario may cost this crate, as a ratio to which other row, of which app.
 const WANTED: [(&str, &str, &str, f64); 10] = [
     ("untouched", "no layer", "this_crate", 1.03),
     (
