@@ -17,7 +17,7 @@ async fn main() -> Result<(), Failure> {
 fn layer(urls: &str) -> Result<RedisSessionLayer, Failure> {
     #[cfg(feature = "cluster")]
     if urls.contains(',') {
-        let nodes: Vec<&str> = urls.split(',').collect();
+        let nodes: Vec<&str> = urls.split(',').filter(|url| !url.is_empty()).collect();
         let client = redis::cluster::ClusterClient::new(nodes)?;
         return Ok(RedisSessionLayer::cluster(client));
     }
