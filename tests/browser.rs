@@ -352,7 +352,7 @@ async fn pictures() {
 }
 
 const PHONE: (u32, u32, bool) = (390, 640, true);
-const DESKTOP: (u32, u32, bool) = (860, 570, false);
+const DESKTOP: (u32, u32, bool) = (860, 612, false);
 
 async fn take(
     browser: &Chromium,

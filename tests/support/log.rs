@@ -61,8 +61,9 @@ impl Log {
 }
 
 impl Subscriber for Log {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        // Not the driver of a browser, which says what the browser told it, its cookies too.
+        !metadata.target().starts_with("thirtyfour")
     }
 
     fn new_span(&self, attributes: &span::Attributes<'_>) -> span::Id {
