@@ -1,9 +1,12 @@
 //! What a request did to a session, kept so that it can be done again on top of what another request stored meanwhile.
 
+mod about;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use self::about::About;
 use crate::{
     context::now,
     error::SessionError,
@@ -22,13 +25,8 @@ pub(crate) struct Changes {
     moment: u64,
     cleared: Option<u64>,
     keys: Vec<(Box<str>, Change)>,
-    permanent: Option<(u64, Option<u64>)>,
-    idle_timeout: Option<(u64, u64)>,
-    absolute_timeout: Option<(u64, u64)>,
-    user: Option<(u64, Option<Arc<str>>)>,
-    /// When the session began anew, with another user.
-    created: Option<(u64, u64)>,
-    listed: Option<(u64, u64)>,
+    /// Apart, for mostly there is none, and each request's state has the room.
+    about: Option<Box<About>>,
 }
 
 #[derive(Clone)]
@@ -73,11 +71,7 @@ impl Changes {
     pub(crate) fn is_empty(&self) -> bool {
         self.cleared.is_none()
             && self.keys.is_empty()
-            && self.permanent.is_none()
-            && self.idle_timeout.is_none()
-            && self.absolute_timeout.is_none()
-            && self.user.is_none()
-            && self.listed.is_none()
+            && self.about.as_ref().is_none_or(|about| about.is_empty())
     }
 
     /// Whether doing these changes twice differs from doing them once.
@@ -159,59 +153,51 @@ impl Changes {
 
     /// `Some`: a lasting session, whose cookie was last sent at this Unix second.
     pub(crate) fn set_permanent(&mut self, permanent: Option<u64>) {
-        self.permanent = Some((self.tick(), permanent));
+        let at = self.tick();
+        self.about_mut().set_permanent(at, permanent);
     }
 
     /// This session's own idle timeout, in milliseconds.
     pub(crate) fn set_idle_timeout(&mut self, millis: u64) {
-        self.idle_timeout = Some((self.tick(), millis));
+        let at = self.tick();
+        self.about_mut().set_idle_timeout(at, millis);
     }
 
     /// This session's own absolute timeout, in milliseconds.
     pub(crate) fn set_absolute_timeout(&mut self, millis: u64) {
-        self.absolute_timeout = Some((self.tick(), millis));
+        let at = self.tick();
+        self.about_mut().set_absolute_timeout(at, millis);
     }
 
     /// To whom the session belongs from here on, which begins its time anew.
     pub(crate) fn set_user(&mut self, user: Option<Arc<str>>) {
         let at = self.tick();
-        self.created = user.is_some().then(|| (at, now()));
-        self.user = Some((at, user));
+        self.about_mut().set_user(at, user);
     }
 
     /// The session is entered among its user's at this Unix second.
     pub(crate) fn set_listed(&mut self, listed: u64) {
-        self.listed = Some((self.tick(), listed));
+        let at = self.tick();
+        self.about_mut().set_listed(at, listed);
     }
 
     pub(crate) fn user<'a>(&'a self, base: &'a Record) -> Option<&'a Arc<str>> {
-        match &self.user {
-            Some((_, user)) => user.as_ref(),
+        match &self.about {
+            Some(about) => about.user(base),
             None => base.user.as_ref(),
         }
     }
 
     /// Whether somebody logged in, be it the same person again.
     pub(crate) fn logs_in(&self) -> bool {
-        matches!(self.user, Some((_, Some(_))))
+        self.about.as_ref().is_some_and(|about| about.logs_in())
     }
 
     /// What the crate keeps about the session, as the request sees it.
     pub(crate) fn meta(&self, base: &Record) -> Meta {
-        let Meta {
-            created,
-            permanent,
-            idle_timeout,
-            absolute_timeout,
-            listed,
-        } = base.meta;
-        let own = |change: Option<(u64, u64)>| change.map(|(_, millis)| millis);
-        Meta {
-            created: own(self.created).or(created),
-            permanent: self.permanent.map_or(permanent, |(_, permanent)| permanent),
-            idle_timeout: own(self.idle_timeout).or(idle_timeout),
-            absolute_timeout: own(self.absolute_timeout).or(absolute_timeout),
-            listed: self.user(base).and_then(|_| own(self.listed).or(listed)),
+        match &self.about {
+            Some(about) => about.meta(base),
+            None => base.meta,
         }
     }
 
@@ -307,12 +293,9 @@ impl Changes {
     /// Forgets what was made up to `moment`, because the base now has it.
     pub(crate) fn forget_until(&mut self, moment: u64) {
         self.cleared = self.cleared.filter(|at| *at > moment);
-        self.permanent = self.permanent.filter(|(at, _)| *at > moment);
-        self.idle_timeout = self.idle_timeout.filter(|(at, _)| *at > moment);
-        self.absolute_timeout = self.absolute_timeout.filter(|(at, _)| *at > moment);
-        self.created = self.created.filter(|(at, _)| *at > moment);
-        self.listed = self.listed.filter(|(at, _)| *at > moment);
-        self.user.take_if(|(at, _)| *at <= moment);
+        if let Some(about) = &mut self.about {
+            about.forget_until(moment);
+        }
         self.keys.retain_mut(|(_, change)| match change {
             Change::Set { moment: at, .. } | Change::Removed { moment: at } => *at > moment,
             Change::Updated { start, steps, .. } => {
@@ -344,6 +327,10 @@ impl Changes {
             Some((_, last)) => *last = change,
             None => self.keys.push((key.into(), change)),
         }
+    }
+
+    fn about_mut(&mut self) -> &mut About {
+        self.about.get_or_insert_default()
     }
 
     fn tick(&mut self) -> u64 {

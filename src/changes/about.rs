@@ -1,0 +1,90 @@
+//! What a request changed about the session itself, beside the app's keys.
+
+use std::sync::Arc;
+
+use crate::{
+    context::now,
+    record::{Meta, Record},
+};
+
+/// Each with the moment of its change.
+#[derive(Clone, Default)]
+pub(super) struct About {
+    permanent: Option<(u64, Option<u64>)>,
+    idle_timeout: Option<(u64, u64)>,
+    absolute_timeout: Option<(u64, u64)>,
+    user: Option<(u64, Option<Arc<str>>)>,
+    /// When the session began anew, with another user.
+    created: Option<(u64, u64)>,
+    listed: Option<(u64, u64)>,
+}
+
+impl About {
+    pub(super) fn is_empty(&self) -> bool {
+        self.permanent.is_none()
+            && self.idle_timeout.is_none()
+            && self.absolute_timeout.is_none()
+            && self.user.is_none()
+            && self.listed.is_none()
+    }
+
+    pub(super) fn set_permanent(&mut self, at: u64, permanent: Option<u64>) {
+        self.permanent = Some((at, permanent));
+    }
+
+    pub(super) fn set_idle_timeout(&mut self, at: u64, millis: u64) {
+        self.idle_timeout = Some((at, millis));
+    }
+
+    pub(super) fn set_absolute_timeout(&mut self, at: u64, millis: u64) {
+        self.absolute_timeout = Some((at, millis));
+    }
+
+    pub(super) fn set_user(&mut self, at: u64, user: Option<Arc<str>>) {
+        self.created = user.is_some().then(|| (at, now()));
+        self.user = Some((at, user));
+    }
+
+    pub(super) fn set_listed(&mut self, at: u64, listed: u64) {
+        self.listed = Some((at, listed));
+    }
+
+    pub(super) fn user<'a>(&'a self, base: &'a Record) -> Option<&'a Arc<str>> {
+        match &self.user {
+            Some((_, user)) => user.as_ref(),
+            None => base.user.as_ref(),
+        }
+    }
+
+    pub(super) fn logs_in(&self) -> bool {
+        matches!(self.user, Some((_, Some(_))))
+    }
+
+    pub(super) fn meta(&self, base: &Record) -> Meta {
+        let Meta {
+            created,
+            permanent,
+            idle_timeout,
+            absolute_timeout,
+            listed,
+        } = base.meta;
+        let own = |change: Option<(u64, u64)>| change.map(|(_, value)| value);
+        Meta {
+            created: own(self.created).or(created),
+            permanent: self.permanent.map_or(permanent, |(_, permanent)| permanent),
+            idle_timeout: own(self.idle_timeout).or(idle_timeout),
+            absolute_timeout: own(self.absolute_timeout).or(absolute_timeout),
+            listed: self.user(base).and_then(|_| own(self.listed).or(listed)),
+        }
+    }
+
+    /// Forgets what was made up to `moment`, because the base now has it.
+    pub(super) fn forget_until(&mut self, moment: u64) {
+        self.permanent = self.permanent.filter(|(at, _)| *at > moment);
+        self.idle_timeout = self.idle_timeout.filter(|(at, _)| *at > moment);
+        self.absolute_timeout = self.absolute_timeout.filter(|(at, _)| *at > moment);
+        self.created = self.created.filter(|(at, _)| *at > moment);
+        self.listed = self.listed.filter(|(at, _)| *at > moment);
+        self.user.take_if(|(at, _)| *at <= moment);
+    }
+}
