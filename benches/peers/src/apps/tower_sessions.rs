@@ -21,7 +21,7 @@ use crate::{COOKIE, Failure, fields};
 pub async fn app(redis: &str) -> Result<Router, Failure> {
     let mut tcp = ConnectionConfig::default();
     tcp.tcp.nodelay = Some(true);
-    // One connection, as the others have: the six of its documentation cost it more CPU.
+    // One connection, as the others have. Its documentation shows six.
     let pool = Pool::new(Config::from_url(redis)?, None, Some(tcp), None, 1)?;
     pool.connect();
     pool.wait_for_connect().await?;
