@@ -157,6 +157,12 @@ impl Changes {
         self.about_mut().set_permanent(at, permanent);
     }
 
+    /// A lasting cookie is sent at this Unix second, if the session has one.
+    pub(crate) fn set_cookie_sent(&mut self, sent: u64) {
+        let at = self.tick();
+        self.about_mut().set_cookie_sent(at, sent);
+    }
+
     /// This session's own idle timeout, in milliseconds.
     pub(crate) fn set_idle_timeout(&mut self, millis: u64) {
         let at = self.tick();

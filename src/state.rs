@@ -231,7 +231,7 @@ impl State {
                 if self.cookie_is_due(context)
                     || (self.cycle && self.changes.meta(&self.base).permanent.is_some())
                 {
-                    self.changes.set_permanent(Some(now()));
+                    self.changes.set_cookie_sent(now());
                 }
                 let enters = self.note_entry(context);
                 let resign = self.is_to_be_resigned();

@@ -301,3 +301,62 @@ async fn own_timeouts_are_replayed_over_what_another_request_saved() {
     }
     assert!(lives_for(&server, &key(&app, &browser), 1000).await);
 }
+
+#[tokio::test]
+async fn a_lasting_cookie_that_is_sent_again_does_not_undo_what_another_request_decided() {
+    let server = Server::start().await;
+    let loaded = std::sync::Arc::new(tokio::sync::Notify::new());
+    let go_on = std::sync::Arc::new(tokio::sync::Notify::new());
+    let wait = {
+        let (loaded, go_on) = (loaded.clone(), go_on.clone());
+        move || {
+            let (loaded, go_on) = (loaded.clone(), go_on.clone());
+            async move {
+                loaded.notify_one();
+                go_on.notified().await;
+            }
+        }
+    };
+    let look = wait.clone();
+    let app = Router::new()
+        .route(
+            "/remember",
+            get(|session: Session| async move {
+                session.set_permanent(true);
+                session.insert("name", "Zoë")
+            }),
+        )
+        .route(
+            "/forget",
+            get(|session: Session| async move { session.set_permanent(false) }),
+        )
+        .route(
+            "/rotate",
+            get(|session: Session| async move {
+                wait().await;
+                session.cycle_id();
+            }),
+        )
+        .route("/look", get(|_: Session| async move { look().await }))
+        .layer(RedisSessionLayer::new(server.client()));
+    let app = app::serve(app).await;
+    for path in ["/look", "/rotate"] {
+        let browser = Browser::new();
+        browser.get(app.url("/remember")).await;
+        // The cookie is due to be sent again.
+        set_back(&server, &key(&app, &browser), "_permanent", "1000").await;
+        let other = browser.fork(&app.url("/"));
+        let slow = tokio::spawn({
+            let (browser, url) = (browser.clone(), app.url(path));
+            async move { browser.get(url).await }
+        });
+        loaded.notified().await;
+        other.get(app.url("/forget")).await;
+        go_on.notify_one();
+        let page = slow.await.expect("no panic");
+        let lines = page.set_cookies.join(" ");
+        assert!(!lines.contains("Max-Age"), "{path}: {lines}");
+        let stored: String = server.command(&["GET", &key(&app, &browser)]).await;
+        assert!(!stored.contains("_permanent"), "{path}: {stored}");
+    }
+}

@@ -11,6 +11,8 @@ use crate::{
 #[derive(Clone, Default)]
 pub(super) struct About {
     permanent: Option<(u64, Option<u64>)>,
+    /// When a lasting cookie is sent. No wish of the app's: if another request made the session one that ends with the browser, it stays so.
+    cookie_sent: Option<(u64, u64)>,
     idle_timeout: Option<(u64, u64)>,
     absolute_timeout: Option<(u64, u64)>,
     user: Option<(u64, Option<Arc<str>>)>,
@@ -22,6 +24,7 @@ pub(super) struct About {
 impl About {
     pub(super) fn is_empty(&self) -> bool {
         self.permanent.is_none()
+            && self.cookie_sent.is_none()
             && self.idle_timeout.is_none()
             && self.absolute_timeout.is_none()
             && self.user.is_none()
@@ -30,6 +33,10 @@ impl About {
 
     pub(super) fn set_permanent(&mut self, at: u64, permanent: Option<u64>) {
         self.permanent = Some((at, permanent));
+    }
+
+    pub(super) fn set_cookie_sent(&mut self, at: u64, sent: u64) {
+        self.cookie_sent = Some((at, sent));
     }
 
     pub(super) fn set_idle_timeout(&mut self, at: u64, millis: u64) {
@@ -69,9 +76,10 @@ impl About {
             listed,
         } = base.meta;
         let own = |change: Option<(u64, u64)>| change.map(|(_, value)| value);
+        let permanent = self.permanent.map_or(permanent, |(_, permanent)| permanent);
         Meta {
             created: own(self.created).or(created),
-            permanent: self.permanent.map_or(permanent, |(_, permanent)| permanent),
+            permanent: permanent.map(|sent| own(self.cookie_sent).unwrap_or(sent)),
             idle_timeout: own(self.idle_timeout).or(idle_timeout),
             absolute_timeout: own(self.absolute_timeout).or(absolute_timeout),
             listed: self.user(base).and_then(|_| own(self.listed).or(listed)),
@@ -81,6 +89,7 @@ impl About {
     /// Forgets what was made up to `moment`, because the base now has it.
     pub(super) fn forget_until(&mut self, moment: u64) {
         self.permanent = self.permanent.filter(|(at, _)| *at > moment);
+        self.cookie_sent = self.cookie_sent.filter(|(at, _)| *at > moment);
         self.idle_timeout = self.idle_timeout.filter(|(at, _)| *at > moment);
         self.absolute_timeout = self.absolute_timeout.filter(|(at, _)| *at > moment);
         self.created = self.created.filter(|(at, _)| *at > moment);
