@@ -334,7 +334,7 @@ async fn no_debug_output_shows_a_session_or_a_person() {
         let phone = Device::of(&app, "zoe-who-is-secret", "a-secret-phone").await;
         let sessions = layer.sessions();
         let listed = sessions.of_user("zoe-who-is-secret").await.expect("listed");
-        let shown = format!("{sessions:?} {listed:?} {:?}", layer);
+        let shown = format!("{sessions:?} {listed:?} {layer:?}");
         let id = phone.id();
         for secret in [&id, "zoe-who", "a-secret", &id[..8]] {
             assert!(!shown.contains(secret), "{shown}");
