@@ -1,4 +1,3 @@
-#![cfg(feature = "axum")]
 //! No id, no key and no value in what is said: in errors, in `Debug`, and through `tracing`, at every level.
 //!
 //! Whatever is secret here has the word "sesame" in it, or the form of an id.
