@@ -115,16 +115,9 @@ impl Connection {
             // Boxed, so that what is rare does not enlarge every request's future.
             None => Box::pin(self.connected()).await.map_err(Failure::Unsent)?,
         };
-        let unanswered = Unanswered {
-            connection: self,
-            generation,
-            since: Instant::now(),
-        };
+        let unanswered = self.unanswered(generation);
         let reply = connection.send_packed_command(command).await;
-        mem::forget(unanswered);
-        if self.silences.load(Relaxed) != 0 {
-            self.silences.store(0, Relaxed);
-        }
+        unanswered.answered();
         reply
             .and_then(Value::extract_error)
             .map_err(|error| self.failed(error, generation))
@@ -136,19 +129,23 @@ impl Connection {
         commands: &Pipeline,
     ) -> Result<(Value, u64), Failure> {
         let (mut connection, generation) = self.connected().await.map_err(Failure::Unsent)?;
-        let unanswered = Unanswered {
-            connection: self,
-            generation,
-            since: Instant::now(),
-        };
+        let unanswered = self.unanswered(generation);
         let replies = connection
             .send_packed_commands(commands, 0, commands.len())
             .await;
-        mem::forget(unanswered);
+        unanswered.answered();
         replies
             .and_then(|mut replies| replies.pop().unwrap_or(Value::Nil).extract_error())
             .map(|reply| (reply, generation))
             .map_err(|error| self.failed(error, generation))
+    }
+
+    fn unanswered(&self, generation: u64) -> Unanswered<'_> {
+        Unanswered {
+            connection: self,
+            generation,
+            since: Instant::now(),
+        }
     }
 
     fn failed(&self, error: RedisError, generation: u64) -> Failure {
@@ -345,6 +342,16 @@ struct Unanswered<'a> {
     connection: &'a Connection,
     generation: u64,
     since: Instant,
+}
+
+impl Unanswered<'_> {
+    /// The row of silences ends.
+    fn answered(self) {
+        if self.connection.silences.load(Relaxed) != 0 {
+            self.connection.silences.store(0, Relaxed);
+        }
+        mem::forget(self);
+    }
 }
 
 impl Drop for Unanswered<'_> {
