@@ -16,15 +16,16 @@ pub(in crate::store) struct Program {
     hash: String,
 }
 
-/// 26 is the length of the fingerprint that every version of ours begins with.
+/// 26 is the length of the fingerprint that every version of ours begins with. Its last index is text already, since Lua would make
+/// text of a number by `sprintf`, a tenth of what this costs the server; PSETEX costs it less than SET with its options.
 ///
 /// Compares by GETRANGE, so that a large session does not pass through Lua only to have its first 26 bytes looked at.
 /// A key that holds an empty string counts as gone. Our own version is there when the answer to a first try was lost; it is touched
 /// again, since WAIT on another connection than the first try's knows only of what that one writes.
 const SAVE: &str = "\
-local head = redis.call('GETRANGE', KEYS[1], 0, #ARGV[1] - 1)
+local head = redis.call('GETRANGE', KEYS[1], '0', #ARGV[1] == 26 and '25' or #ARGV[1] - 1)
 if head == ARGV[1] then
-  redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+  redis.call('PSETEX', KEYS[1], ARGV[3], ARGV[2])
   return 1
 end
 if head == '' then return 0 end
@@ -34,7 +35,7 @@ redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return 1";
 
 const DELETE: &str = "\
-local head = redis.call('GETRANGE', KEYS[1], 0, #ARGV[1] - 1)
+local head = redis.call('GETRANGE', KEYS[1], '0', #ARGV[1] == 26 and '25' or #ARGV[1] - 1)
 if head == ARGV[1] then
   redis.call('DEL', KEYS[1])
   return 1
@@ -48,23 +49,23 @@ return redis.call('GET', KEYS[1])";
 /// connection that broke since, and WAIT would know nothing of it. So something is written that nobody gets to see. Nor does it know whether a
 /// tombstone is with the replicas, so that is touched.
 const DESTROY: &str = "\
-if redis.call('GETRANGE', KEYS[1], 26, 37) == ',\"_rotated\":' then
+if redis.call('GETRANGE', KEYS[1], '26', '37') == ',\"_rotated\":' then
   local left = redis.call('PTTL', KEYS[1])
   if not ARGV[1] or left < 1 then return 0 end
   redis.call('PEXPIRE', KEYS[1], left)
   return 2
 end
 if redis.call('DEL', KEYS[1]) == 0 and ARGV[1] then
-  redis.call('SET', KEYS[1], '', 'PX', 1000)
+  redis.call('PSETEX', KEYS[1], '1000', '')
   redis.call('DEL', KEYS[1])
 end
 return 1";
 
 const ROTATE: &str = "\
-local head = redis.call('GETRANGE', KEYS[1], 0, #ARGV[1] - 1)
+local head = redis.call('GETRANGE', KEYS[1], '0', #ARGV[1] == 26 and '25' or #ARGV[1] - 1)
 if head == ARGV[1] then
-  redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
-  redis.call('SET', KEYS[1], ARGV[4], 'PX', ARGV[5])
+  redis.call('PSETEX', KEYS[2], ARGV[3], ARGV[2])
+  redis.call('PSETEX', KEYS[1], ARGV[5], ARGV[4])
   return 1
 end
 if head == '' then return 0 end
