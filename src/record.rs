@@ -5,14 +5,14 @@
 //! └── the fingerprint ──────┘
 //! ```
 
+mod scan;
 mod write;
 
-use std::{borrow::Cow, fmt, mem, ops::Range, sync::Arc};
+use std::{borrow::Cow, collections::HashSet, fmt, mem, sync::Arc};
 
 use bytes::Bytes;
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
-use serde_json::value::RawValue;
 
+use self::scan::{Malformed, Part, scan};
 pub(crate) use self::write::{Fate, Writer, Written, encode, fingerprint, same_version, tombstone};
 use crate::error::SessionError;
 
@@ -33,7 +33,7 @@ const REV_OPENING: &[u8] = b"{\"_rev\":\"";
 const REV_DIGITS: usize = 16;
 const FINGERPRINT: usize = REV_OPENING.len() + REV_DIGITS + 1;
 
-/// Up to this many keys are compared with each other; more are sorted.
+/// Up to this many keys are compared with each other; more go through a set.
 const FEW: usize = 16;
 
 /// What the crate keeps about a session beside the app's own keys.
@@ -56,18 +56,20 @@ pub(crate) struct Meta {
 pub(crate) struct Record {
     bytes: Bytes,
     entries: Vec<Entry>,
+    /// The names of those keys that are written with escapes, of which there are mostly none.
+    unescaped: Vec<Box<str>>,
     pub(crate) meta: Meta,
     /// To whom the session belongs.
     pub(crate) user: Option<Arc<str>>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 struct Entry {
     /// With its quotes.
-    key: Range<usize>,
-    value: Range<usize>,
-    /// Only for a key that is written with escapes.
-    unescaped: Option<Box<str>>,
+    key: Part,
+    value: Part,
+    /// Which of `unescaped` is the key's name.
+    unescaped: Option<u32>,
 }
 
 /// What the bytes under a session's key mean.
@@ -88,17 +90,16 @@ impl Record {
     /// `Corrupt` for all that is not one JSON object with distinct keys.
     pub(crate) fn decode(bytes: &Bytes) -> Result<Stored, SessionError> {
         let text = std::str::from_utf8(bytes).map_err(|_| SessionError::corrupt("not UTF-8"))?;
-        let mut deserializer = serde_json::Deserializer::from_str(text);
-        let parts = Parts::new(text)
-            .deserialize(&mut deserializer)
-            .and_then(|parts| deserializer.end().map(|()| parts))
-            .map_err(|_| SessionError::corrupt("not a JSON object with distinct keys"))?;
+        let mut parts = Parts::new(text);
+        scan(text, |key, value| parts.add(key, value))
+            .map_err(|Malformed| SessionError::corrupt("not a JSON object with distinct keys"))?;
         if let Some(until) = parts.rotated {
             return Ok(Stored::Retired { until });
         }
         let record = Self {
             bytes: bytes.clone(),
             entries: parts.entries,
+            unescaped: parts.unescaped,
             meta: parts.meta,
             user: parts.user,
         };
@@ -113,17 +114,22 @@ impl Record {
     }
 
     fn has_twins(&self) -> bool {
-        let name = |entry| self.name(entry);
-        if self.entries.len() <= FEW {
-            return self.entries.iter().enumerate().any(|(index, entry)| {
-                self.entries[..index]
-                    .iter()
-                    .any(|earlier| name(earlier) == name(entry))
-            });
+        let names = || self.entries.iter().map(|entry| self.name(entry));
+        if self.entries.len() > FEW {
+            // Hashed with a key of this process, so that nobody can choose names that collide.
+            let mut seen = HashSet::with_capacity(self.entries.len());
+            return !names().all(|name| seen.insert(name));
         }
-        let mut names: Vec<&[u8]> = self.entries.iter().map(name).collect();
-        names.sort_unstable();
-        names.windows(2).any(|pair| pair[0] == pair[1])
+        // Names that differ in length, first or last byte mostly fall on different bits, and need not be compared.
+        let mut seen = 0_u64;
+        names().enumerate().any(|(index, name)| {
+            let ends = name.first().zip(name.last());
+            let (first, last) = ends.map_or((0, 0), |(first, last)| (*first, *last));
+            let bit = 1 << ((usize::from(first) + usize::from(last) * 7 + name.len() * 13) % 64);
+            let was_seen = seen & bit != 0;
+            seen |= bit;
+            was_seen && names().take(index).any(|earlier| earlier == name)
+        })
     }
 
     pub(crate) fn bytes(&self) -> &Bytes {
@@ -136,24 +142,13 @@ impl Record {
             .entries
             .iter()
             .find(|entry| self.name(entry) == key.as_bytes())?;
-        Some(self.bytes.slice(entry.value.clone()))
+        Some(self.bytes.slice(entry.value.range()))
     }
 
     pub(crate) fn contains(&self, key: &str) -> bool {
         self.entries
             .iter()
             .any(|entry| self.name(entry) == key.as_bytes())
-    }
-
-    /// Every key, the reserved ones of others included, with its JSON text as it stands there.
-    fn pairs(&self) -> impl Iterator<Item = (&[u8], &[u8], &[u8])> {
-        self.entries.iter().map(|entry| {
-            (
-                self.name(entry),
-                &self.bytes[entry.key.clone()],
-                &self.bytes[entry.value.clone()],
-            )
-        })
     }
 
     /// The app's keys, in stored order.
@@ -164,10 +159,14 @@ impl Record {
             .filter(|key| !key.starts_with(RESERVED))
     }
 
+    fn part(&self, part: Part) -> &[u8] {
+        part.of(&self.bytes[..])
+    }
+
     fn name<'a>(&'a self, entry: &'a Entry) -> &'a [u8] {
-        match &entry.unescaped {
-            Some(name) => name.as_bytes(),
-            None => &self.bytes[entry.key.start + 1..entry.key.end - 1],
+        match entry.unescaped {
+            Some(index) => self.unescaped[index as usize].as_bytes(),
+            None => self.part(entry.key.within_quotes()),
         }
     }
 }
@@ -185,6 +184,7 @@ impl fmt::Debug for Record {
 struct Parts<'a> {
     text: &'a str,
     entries: Vec<Entry>,
+    unescaped: Vec<Box<str>>,
     meta: Meta,
     user: Option<Arc<str>>,
     rotated: Option<u64>,
@@ -198,6 +198,7 @@ impl<'a> Parts<'a> {
             text,
             // A field is seldom longer than this, so large sessions do not outgrow it again and again.
             entries: Vec::with_capacity(8 + text.len() / 128),
+            unescaped: Vec::new(),
             meta: Meta::default(),
             user: None,
             rotated: None,
@@ -205,86 +206,77 @@ impl<'a> Parts<'a> {
         }
     }
 
-    fn add(&mut self, key: &'a str, value: &'a str) -> Result<(), serde_json::Error> {
-        let unescaped: Option<Box<str>> = match key.contains('\\') {
-            true => Some(serde_json::from_str(key)?),
-            false => None,
-        };
-        match unescaped.as_deref().unwrap_or(&key[1..key.len() - 1]) {
+    fn add(&mut self, key: Part, value: Part) -> Result<(), Malformed> {
+        let written = key.of(self.text);
+        let mut unescaped = None;
+        if written.contains('\\') {
+            let name: String = serde_json::from_str(written).map_err(|_| Malformed)?;
+            if name.starts_with(RESERVED) && self.add_own(&name, value)? {
+                return Ok(());
+            }
+            unescaped = Some(self.unescaped.len() as u32);
+            self.unescaped.push(name.into());
+        } else {
+            let name = key.within_quotes().of(self.text);
+            if name.starts_with(RESERVED) && self.add_own(name, value)? {
+                return Ok(());
+            }
+        }
+        self.entries.push(Entry {
+            key,
+            value,
+            unescaped,
+        });
+        Ok(())
+    }
+
+    /// Whether it is one of the crate's own keys.
+    fn add_own(&mut self, name: &str, value: Part) -> Result<bool, Malformed> {
+        let value = value.of(self.text);
+        let number = value.parse().ok();
+        match name {
             REV => self.note(0)?,
             CREATED => {
                 self.note(1)?;
-                self.meta.created = Some(value.parse().unwrap_or(0));
+                self.meta.created = Some(number.unwrap_or(0));
             }
             PERMANENT => {
                 self.note(2)?;
                 // Other frameworks write `true`, which is as good as a cookie that was sent long ago.
                 self.meta.permanent = match value {
                     "false" | "null" => None,
-                    sent => Some(sent.parse().unwrap_or(0)),
+                    _ => Some(number.unwrap_or(0)),
                 };
             }
             IDLE_TIMEOUT => {
                 self.note(3)?;
                 // Like a creation time, one that is no number ends the session.
-                self.meta.idle_timeout = Some(value.parse().unwrap_or(0));
+                self.meta.idle_timeout = Some(number.unwrap_or(0));
             }
             ABSOLUTE_TIMEOUT => {
                 self.note(4)?;
-                self.meta.absolute_timeout = Some(value.parse().unwrap_or(0));
+                self.meta.absolute_timeout = Some(number.unwrap_or(0));
             }
             USER => {
                 self.note(5)?;
-                self.user = Some(serde_json::from_str::<Cow<'_, str>>(value)?.into());
+                let user: Cow<'_, str> = serde_json::from_str(value).map_err(|_| Malformed)?;
+                self.user = Some(user.into());
             }
             LISTED => {
                 self.note(6)?;
-                self.meta.listed = value.parse().ok();
+                self.meta.listed = number;
             }
-            ROTATED => self.rotated = Some(value.parse().unwrap_or(0)),
-            _ => self.entries.push(Entry {
-                key: self.within(key),
-                value: self.within(value),
-                unescaped,
-            }),
+            ROTATED => self.rotated = Some(number.unwrap_or(0)),
+            _ => return Ok(false),
         }
-        Ok(())
+        Ok(true)
     }
 
-    fn note(&mut self, own: usize) -> Result<(), serde_json::Error> {
-        if mem::replace(&mut self.own[own], true) {
-            return Err(serde::de::Error::custom("twice"));
+    fn note(&mut self, own: usize) -> Result<(), Malformed> {
+        match mem::replace(&mut self.own[own], true) {
+            true => Err(Malformed),
+            false => Ok(()),
         }
-        Ok(())
-    }
-
-    fn within(&self, part: &str) -> Range<usize> {
-        let start = part.as_ptr() as usize - self.text.as_ptr() as usize;
-        start..start + part.len()
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Parts<'de> {
-    type Value = Self;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Parts<'de> {
-    type Value = Self;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self, A::Error> {
-        while let Some((key, value)) = map.next_entry::<&RawValue, &RawValue>()? {
-            self.add(key.get(), value.get())
-                .map_err(serde::de::Error::custom)?;
-        }
-        Ok(self)
     }
 }
 

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{
     ABSOLUTE_TIMEOUT, CREATED, Entry, FINGERPRINT, IDLE_TIMEOUT, LISTED, Meta, PERMANENT, RESERVED,
-    REV_OPENING, ROTATED, Record, USER,
+    REV_OPENING, ROTATED, Record, USER, scan::Part,
 };
 use crate::{context::now_nanos, error::SessionError, id::random_bytes};
 
@@ -20,6 +20,7 @@ pub(crate) struct Writer<'a> {
     base: &'a Record,
     buffer: Vec<u8>,
     entries: Vec<Entry>,
+    unescaped: Vec<Box<str>>,
     meta: Meta,
     user: Option<Arc<str>>,
     visible: usize,
@@ -60,17 +61,19 @@ impl<'a> Writer<'a> {
             (LISTED, meta.listed),
         ] {
             if let Some(value) = value {
-                write!(buffer, ",\"{key}\":{value}").expect("a Vec takes everything");
+                write_own(&mut buffer, key);
+                buffer.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
             }
         }
         if let Some(user) = &user {
-            write!(buffer, ",\"{USER}\":").expect("a Vec takes everything");
+            write_own(&mut buffer, USER);
             serde_json::to_writer(&mut buffer, &**user).expect("text serializes");
         }
         Ok(Self {
             base,
             buffer,
             entries: Vec::with_capacity(base.entries.len() + 1),
+            unescaped: base.unescaped.clone(),
             changed: meta != base.meta || user != base.user,
             meta,
             user,
@@ -78,25 +81,57 @@ impl<'a> Writer<'a> {
         })
     }
 
-    /// Goes through the base's keys in their order; what `fate` keeps goes over byte for byte.
+    /// Goes through the base's keys in their order; what `fate` keeps goes over byte for byte, neighbours in one piece.
     pub(crate) fn carry_over(&mut self, mut fate: impl FnMut(&[u8]) -> Fate<'a>) {
         let base = self.base;
-        for (name, key, value) in base.pairs() {
-            match fate(name) {
-                Fate::Keep => self.push(name, Some(key), value),
-                Fate::Replace(other) => {
-                    self.changed |= other != value;
-                    self.push(name, Some(key), other);
+        let mut kept = 0..0;
+        for (index, entry) in base.entries.iter().enumerate() {
+            let name = base.name(entry);
+            let fate = fate(name);
+            if let Fate::Keep | Fate::Replace(_) = fate {
+                self.visible += usize::from(!is_reserved(name));
+            }
+            if let Fate::Keep = fate {
+                let follows = kept.end == index
+                    && base
+                        .entries
+                        .get(index.wrapping_sub(1))
+                        .is_some_and(|last| last.value.end + 1 == entry.key.start);
+                if !follows {
+                    self.keep(&base.entries[kept]);
+                    kept = index..index;
                 }
-                Fate::Drop => self.changed = true,
+                kept.end += 1;
+                continue;
+            }
+            if let Fate::Replace(value) = fate {
+                self.keep(&base.entries[kept]);
+                kept = 0..0;
+                self.changed |= value != base.part(entry.value);
+                self.buffer.push(b',');
+                let start = self.buffer.len();
+                self.buffer.extend_from_slice(base.part(entry.key));
+                self.push(start, value, entry.unescaped);
+            } else {
+                self.changed = true;
             }
         }
+        self.keep(&base.entries[kept]);
     }
 
     /// Adds a key that the base does not have.
     pub(crate) fn append(&mut self, name: &str, value: &[u8]) {
         self.changed = true;
-        self.push(name.as_bytes(), None, value);
+        self.visible += usize::from(!is_reserved(name.as_bytes()));
+        self.buffer.push(b',');
+        let start = self.buffer.len();
+        serde_json::to_writer(&mut self.buffer, name).expect("text serializes");
+        let is_escaped = self.buffer.len() - start != name.len() + 2;
+        let unescaped = is_escaped.then(|| {
+            self.unescaped.push(name.into());
+            self.unescaped.len() as u32 - 1
+        });
+        self.push(start, value, unescaped);
     }
 
     pub(crate) fn finish(mut self) -> Written {
@@ -107,33 +142,42 @@ impl<'a> Writer<'a> {
             record: Record {
                 bytes: give_back(self.buffer),
                 entries: self.entries,
+                unescaped: self.unescaped,
                 meta: self.meta,
                 user: self.user,
             },
         }
     }
 
-    /// `key` is the name as it was written before, if it was.
-    fn push(&mut self, name: &[u8], key: Option<&[u8]>, value: &[u8]) {
+    /// Neighbours in the base, each with one comma behind it but for the last.
+    fn keep(&mut self, neighbours: &[Entry]) {
+        let (Some(first), Some(last)) = (neighbours.first(), neighbours.last()) else {
+            return;
+        };
+        let whole = Part {
+            start: first.key.start,
+            end: last.value.end,
+        };
         self.buffer.push(b',');
-        let start = self.buffer.len();
-        match key {
-            Some(key) => self.buffer.extend_from_slice(key),
-            None => {
-                let name = std::str::from_utf8(name).expect("a key of the app is text");
-                serde_json::to_writer(&mut self.buffer, name).expect("text serializes");
-            }
-        }
+        let to = Part::at(self.buffer.len());
+        self.buffer.extend_from_slice(self.base.part(whole));
+        self.entries.extend(neighbours.iter().map(|entry| Entry {
+            key: entry.key.moved(whole.start, to),
+            value: entry.value.moved(whole.start, to),
+            unescaped: entry.unescaped,
+        }));
+    }
+
+    /// The value of the key that was written from `start` on.
+    fn push(&mut self, start: usize, value: &[u8], unescaped: Option<u32>) {
         let middle = self.buffer.len();
         self.buffer.push(b':');
         self.buffer.extend_from_slice(value);
         self.entries.push(Entry {
-            key: start..middle,
-            value: middle + 1..self.buffer.len(),
-            unescaped: (name.len() + 2 != middle - start)
-                .then(|| String::from_utf8_lossy(name).into_owned().into()),
+            key: Part::new(start, middle),
+            value: Part::new(middle + 1, self.buffer.len()),
+            unescaped,
         });
-        self.visible += usize::from(!name.starts_with(&[RESERVED as u8]));
     }
 }
 
@@ -170,7 +214,8 @@ fn give_back(scratch: Vec<u8>) -> Bytes {
 pub(crate) fn tombstone(until: u64) -> Result<Bytes, SessionError> {
     let mut buffer = scratch();
     write_rev(&mut buffer)?;
-    write!(buffer, ",\"{ROTATED}\":{until}}}").expect("a Vec takes everything");
+    write_own(&mut buffer, ROTATED);
+    write!(buffer, "{until}}}").expect("a Vec takes everything");
     Ok(give_back(buffer))
 }
 
@@ -189,6 +234,17 @@ pub(crate) fn fingerprint(version: &[u8]) -> &[u8] {
     } else {
         version
     }
+}
+
+/// A key of the crate's, behind another one, up to its value.
+fn write_own(buffer: &mut Vec<u8>, key: &str) {
+    buffer.extend_from_slice(b",\"");
+    buffer.extend_from_slice(key.as_bytes());
+    buffer.extend_from_slice(b"\":");
+}
+
+fn is_reserved(name: &[u8]) -> bool {
+    name.first() == Some(&(RESERVED as u8))
 }
 
 fn write_rev(buffer: &mut Vec<u8>) -> Result<(), SessionError> {

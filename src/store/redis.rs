@@ -2,7 +2,7 @@
 
 mod script;
 
-use std::{future::Future, io::Write, pin::Pin, sync::Arc, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use ::redis::{Cmd, ServerErrorKind, Value};
 use bytes::Bytes;
@@ -172,8 +172,9 @@ impl RedisStore {
                 Err(failure) => return Err(failure.into_fault(prefix_of(key))),
             }
         }
-        let lifetime = Digits::of(millis(lifetime));
-        let arguments = [fingerprint(expected), value, lifetime.as_bytes()];
+        let mut digits = itoa::Buffer::new();
+        let lifetime = digits.format(millis(lifetime)).as_bytes();
+        let arguments = [fingerprint(expected), value, lifetime];
         outcome(self.run(weight, &scripts.save, &[key], &arguments).await?)
     }
 
@@ -224,14 +225,16 @@ impl RedisStore {
             )
             .await;
         };
-        let lifetime = Digits::of(millis(rotation.lifetime));
-        let tombstone_lifetime = Digits::of(millis(rotation.tombstone_lifetime));
+        let mut digits = [itoa::Buffer::new(); 2];
+        let [lifetime, tombstone_lifetime] = &mut digits;
         let arguments = [
             fingerprint(rotation.expected),
             rotation.value,
-            lifetime.as_bytes(),
+            lifetime.format(millis(rotation.lifetime)).as_bytes(),
             rotation.tombstone,
-            tombstone_lifetime.as_bytes(),
+            tombstone_lifetime
+                .format(millis(rotation.tombstone_lifetime))
+                .as_bytes(),
         ];
         let keys = [rotation.from, rotation.to];
         let reply = self
@@ -348,26 +351,6 @@ fn outcome(reply: Value) -> Result<Outcome, Fault> {
         Value::Int(0) => Ok(Outcome::Gone),
         Value::BulkString(winner) => Ok(Outcome::Conflict(winner.into())),
         _ => Err(unexpected()),
-    }
-}
-
-/// A number as it is written, without an allocation.
-struct Digits {
-    buffer: [u8; 20],
-    length: usize,
-}
-
-impl Digits {
-    fn of(number: u64) -> Self {
-        let mut buffer = [0; 20];
-        let mut rest = &mut buffer[..];
-        write!(rest, "{number}").expect("20 digits hold any u64");
-        let length = 20 - rest.len();
-        Self { buffer, length }
-    }
-
-    fn as_bytes(&self) -> &[u8] {
-        &self.buffer[..self.length]
     }
 }
 
