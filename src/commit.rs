@@ -14,12 +14,12 @@ use bytes::Bytes;
 use crate::{
     context::now_millis,
     error::{ErrorKind, SessionError},
-    id::random_bytes,
+    id::{SessionId, random_bytes},
     record::{Record, Stored, same_version, tombstone},
     session::Inner,
     state::{Act, Attempt, CookieAction, Place, Plan},
     store::{Created, Destroyed, Fault, Outcome, Rotation},
-    users::{self, Membership},
+    users,
 };
 
 /// How long an id that was rotated away is kept from being used: longer than any request that began with it should take.
@@ -47,7 +47,7 @@ pub(crate) enum Verdict {
 pub(crate) async fn commit(session: &Inner) -> Result<Verdict, SessionError> {
     let _turn = session.committing.lock().await;
     let context = &session.context;
-    let work = pin!(commit_all(session));
+    let work = pin!(commit_changes(session));
     let result = context.store.within(context.config.deadline, work).await;
     match &result {
         Ok(Verdict::Stored) => context.count(|counters| &counters.commits),
@@ -65,21 +65,6 @@ pub(crate) async fn commit(session: &Inner) -> Result<Verdict, SessionError> {
         }
     }
     result
-}
-
-async fn commit_all(session: &Inner) -> Result<Verdict, SessionError> {
-    let destroyed = if session.state().doomed.is_some() {
-        // What is rare is boxed, so that it does not enlarge every commit's future.
-        Box::pin(destroy(session)).await?
-    } else {
-        false
-    };
-    let rest = commit_changes(session).await?;
-    Ok(if destroyed && rest == Verdict::Unchanged {
-        Verdict::Stored
-    } else {
-        rest
-    })
 }
 
 async fn destroy(session: &Inner) -> Result<bool, SessionError> {
@@ -114,6 +99,10 @@ async fn commit_changes(session: &Inner) -> Result<Verdict, SessionError> {
     let mut turn = None;
     let mut tries = 0;
     let mut verdict = Verdict::Unchanged;
+    // What is rare is boxed, here and below, so that it does not enlarge every commit's future.
+    if session.state().doomed.is_some() && Box::pin(destroy(session)).await? {
+        verdict = Verdict::Stored;
+    }
     loop {
         let attempt = match session.plan(new_tombstone)? {
             Plan::Nothing => return Ok(verdict),
@@ -140,79 +129,99 @@ async fn commit_changes(session: &Inner) -> Result<Verdict, SessionError> {
             && let Some(line) = line
             && line.try_lock().is_err()
         {
-            turn = Some(line.lock().await);
+            turn = Some(Box::pin(line.lock()).await);
         }
         if attempt.enters {
             Box::pin(users::enter(session, &attempt)).await?;
         }
-        let member = Membership::of(session, &attempt);
         let (outcome, uncertain) = carry_out(session, &attempt).await?;
-        if attempt.enters && !uncertain && outcome != Outcome::Saved {
-            Box::pin(users::withdraw(session, &attempt, &outcome)).await;
-        }
-        if session.state().life != attempt.life {
-            return bury(session, &attempt, &outcome).await;
-        }
-        let bytes = match outcome {
-            // A delete leaves nothing behind by which it could recognise itself.
-            Outcome::Gone if uncertain && matches!(attempt.act, Act::Delete { .. }) => {
-                session.state().adopt(attempt);
-                return Ok(Verdict::Stored);
+        // Kept only for those who need it, so that a record that nobody else has is not copied.
+        let listed = (attempt.member_of.is_some() || attempt.logs_in).then(|| attempt.clone());
+        let Some(attempt) = session.adopt(attempt, &outcome) else {
+            if let Some(listed) = listed {
+                Box::pin(users::settle(session, &listed)).await;
             }
-            Outcome::Saved => {
-                // Kept only for those who need it, so that a record that nobody else has is not copied.
-                let written = (member.is_some() || attempt.logs_in).then(|| attempt.clone());
-                session.state().adopt(attempt);
-                if let Some(written) = written {
-                    Box::pin(users::settle(session, &written, member)).await;
-                }
-                verdict = Verdict::Stored;
-                continue;
-            }
-            Outcome::Gone => {
-                session.state().lose(Place::Ended);
-                return Ok(Verdict::Dropped);
-            }
-            Outcome::Conflict(bytes) => bytes,
-        };
-        if session.adopt_unconfirmed(&bytes) {
             verdict = Verdict::Stored;
             continue;
-        }
-        match Record::decode(&bytes)? {
-            Stored::Live(winner) => {
-                if uncertain && session.state().changes.has_steps() {
-                    return Err(SessionError::new(
-                        ErrorKind::Conflict,
-                        "the connection to Redis broke while a session was saved, and another request saved it since, so an \
-                         `update` may have been done or not; it is not done a second time: load the session again and look",
-                    ));
+        };
+        drop(listed);
+        match Box::pin(reconsider(session, attempt, outcome, uncertain)).await? {
+            Next::Done(verdict) => return Ok(verdict),
+            Next::Again => {}
+            Next::Stored => verdict = Verdict::Stored,
+            // From the second try on, the requests of this process take turns.
+            Next::InTurn if turn.is_none() => {
+                if let Some(line) = line {
+                    turn = Some(Box::pin(line.lock()).await);
                 }
-                context.count(|counters| &counters.replays);
-                session.rebase(&winner)?;
             }
-            // Another login rotated the session away first. This one is good as well, and gets an id of its own.
-            Stored::Retired { .. } if session.state().cycle => {
-                session.state().place = Place::New;
-                continue;
+            Next::InTurn if tries % TRIES_IN_A_ROW == 0 => {
+                Box::pin(context.store.pause(jitter()?)).await;
             }
-            Stored::Retired { .. } => {
-                session.state().lose(Place::Retired);
-                return Ok(Verdict::Dropped);
-            }
-            Stored::Empty => {
-                session.state().lose(Place::Ended);
-                return Ok(Verdict::Dropped);
-            }
+            Next::InTurn => {}
         }
-        // From the second try on, the requests of this process take turns.
-        if turn.is_none() {
-            turn = match line {
-                Some(line) => Some(line.lock().await),
-                None => None,
-            };
-        } else if tries % TRIES_IN_A_ROW == 0 {
-            Box::pin(context.store.pause(jitter()?)).await;
+    }
+}
+
+/// What to do after an answer that was not simply "saved".
+enum Next {
+    Done(Verdict),
+    Again,
+    /// Again with what was changed since; a write whose answer was lost is stored.
+    Stored,
+    /// Again, on top of another request's version.
+    InTurn,
+}
+
+async fn reconsider(
+    session: &Inner,
+    attempt: Arc<Attempt>,
+    outcome: Outcome,
+    uncertain: bool,
+) -> Result<Next, SessionError> {
+    if attempt.enters && !uncertain && outcome != Outcome::Saved {
+        users::withdraw(session, &attempt, &outcome).await;
+    }
+    if session.state().life != attempt.life {
+        return bury(session, &attempt, &outcome).await.map(Next::Done);
+    }
+    let Outcome::Conflict(bytes) = outcome else {
+        // A delete leaves nothing behind by which it could recognise itself.
+        if uncertain && matches!(attempt.act, Act::Delete { .. }) {
+            session.state().adopt(attempt);
+            return Ok(Next::Done(Verdict::Stored));
+        }
+        session.state().lose(Place::Ended);
+        return Ok(Next::Done(Verdict::Dropped));
+    };
+    if session.adopt_unconfirmed(&bytes) {
+        return Ok(Next::Stored);
+    }
+    match Record::decode(&bytes)? {
+        Stored::Live(winner) => {
+            if uncertain && session.state().changes.has_steps() {
+                return Err(SessionError::new(
+                    ErrorKind::Conflict,
+                    "the connection to Redis broke while a session was saved, and another request saved it since, so an \
+                     `update` may have been done or not; it is not done a second time: load the session again and look",
+                ));
+            }
+            session.context.count(|counters| &counters.replays);
+            session.rebase(&winner)?;
+            Ok(Next::InTurn)
+        }
+        // Another login rotated the session away first. This one is good as well, and gets an id of its own.
+        Stored::Retired { .. } if session.state().cycle => {
+            session.state().place = Place::New;
+            Ok(Next::Again)
+        }
+        Stored::Retired { .. } => {
+            session.state().lose(Place::Retired);
+            Ok(Next::Done(Verdict::Dropped))
+        }
+        Stored::Empty => {
+            session.state().lose(Place::Ended);
+            Ok(Next::Done(Verdict::Dropped))
         }
     }
 }
@@ -229,10 +238,10 @@ async fn bury(
         return Ok(Verdict::Unchanged);
     };
     let key = session.context.key(*id);
-    let buried = Box::pin(session.context.store.destroy(&key)).await;
+    let buried = session.context.store.destroy(&key).await;
     buried.map_err(Fault::into_error)?;
     if let Some(user) = &attempt.record.user {
-        Box::pin(users::leave(session, user, *id)).await;
+        users::leave(session, user, *id).await;
     }
     Ok(Verdict::Stored)
 }
@@ -250,13 +259,15 @@ async fn carry_out(
         unconfirmed.get_or_insert_with(|| attempt.clone());
         uncertain
     };
-    let answer = match send(session, attempt).await {
-        Err(Fault::Dropped(_)) => {
-            let again = Box::pin(send(session, attempt)).await;
-            let outcome = again.map_err(Fault::into_error)?;
-            return Ok((outcome, true));
-        }
-        Err(Fault::Failed(error)) => Err(error),
+    let answer = send(session, attempt).await;
+    if let Err(Fault::Dropped(_)) = answer {
+        drop(answer);
+        let again = Box::pin(send(session, attempt)).await;
+        let outcome = again.map_err(Fault::into_error)?;
+        return Ok((outcome, true));
+    }
+    let answer = match answer {
+        Err(Fault::Failed(error) | Fault::Dropped(error)) => Err(error),
         Ok(outcome) => Ok((outcome, uncertain)),
     };
     // An answer, whatever it is, means that the write is not still on its way. (Adopting a saved one says so too.)
@@ -280,11 +291,7 @@ async fn send(session: &Inner, attempt: &Attempt) -> Result<Outcome, Fault> {
             Created::Taken => Err(Fault::Failed(SessionError::id_taken())),
         },
         Act::Save { id, expected } => {
-            let loaded = session.state().key.take();
-            let (_, key) = match loaded {
-                Some(loaded) if loaded.0 == *id => loaded,
-                _ => (*id, context.key(*id)),
-            };
+            let key = session.take_key(*id);
             let outcome = context.store.save(&key, expected, value, lifetime).await;
             session.state().key = Some((*id, key));
             outcome
@@ -311,11 +318,30 @@ async fn send(session: &Inner, attempt: &Attempt) -> Result<Outcome, Fault> {
 }
 
 impl Inner {
+    /// The key of the session that was loaded, which mostly this is.
+    fn take_key(&self, id: SessionId) -> String {
+        match self.state().key.take() {
+            Some((loaded, key)) if loaded == id => key,
+            _ => self.context.key(id),
+        }
+    }
+
     fn plan(
         &self,
         tombstone: impl FnOnce() -> Result<Bytes, SessionError>,
     ) -> Result<Plan, SessionError> {
         self.state().plan(&self.context, tombstone)
+    }
+
+    /// Takes what was saved for what the store holds. Gives the attempt back if there is more to think about: it was not saved, or a clone
+    /// destroyed the session meanwhile.
+    fn adopt(&self, attempt: Arc<Attempt>, outcome: &Outcome) -> Option<Arc<Attempt>> {
+        let mut state = self.state();
+        if *outcome != Outcome::Saved || state.life != attempt.life {
+            return Some(attempt);
+        }
+        state.adopt(attempt);
+        None
     }
 
     /// Puts the changes on top of the version that another request stored.

@@ -1,6 +1,5 @@
 use std::{
     fmt,
-    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -18,7 +17,7 @@ use crate::{
     record::{Record, Stored},
     session::Session,
     signing::Signature,
-    state::{Place, State},
+    state::Place,
     store::Fault,
 };
 
@@ -76,17 +75,20 @@ impl LazySession {
         } = &*self.0;
         session
             .get_or_init(|| async {
-                let mut state = match presented.id(&context.config.cookie) {
-                    Some((id, signature)) => {
-                        let load = pin!(load(context, id));
-                        let mut state = context.store.within(context.config.deadline, load).await?;
-                        state.resign = signature == Signature::Former;
-                        state
-                    }
-                    None => State::new(Place::New, Record::default()),
+                let Some((id, signature)) = presented.id(&context.config.cookie) else {
+                    let session = Session::new(context.clone(), Place::New, Record::default());
+                    session.inner().state().head_sent = head_sent.load(Relaxed);
+                    return Ok(session);
                 };
-                state.head_sent = head_sent.load(Relaxed);
-                Ok(Session::new(context.clone(), state))
+                // Boxed, so that a handler's future, which axum boxes, stays small.
+                let load = Box::pin(load(context, id));
+                let session = context.store.within(context.config.deadline, load).await?;
+                {
+                    let mut state = session.inner().state();
+                    state.resign = signature == Signature::Former;
+                    state.head_sent = head_sent.load(Relaxed);
+                }
+                Ok(session)
             })
             .await
             .clone()
@@ -131,7 +133,7 @@ impl fmt::Debug for LazySession {
 }
 
 /// One command: the read slides the idle timeout.
-async fn load(context: &Context, id: SessionId) -> Result<State, SessionError> {
+async fn load(context: &Arc<Context>, id: SessionId) -> Result<Session, SessionError> {
     let key = context.key(id);
     let idle = context.config.idle_timeout;
     let loaded = match context.store.load(&key, idle).await {
@@ -139,9 +141,9 @@ async fn load(context: &Context, id: SessionId) -> Result<State, SessionError> {
         answer => answer,
     };
     let without = |place| {
-        let mut state = State::new(place, Record::default());
-        state.sought = context.config.replica_acks.map(|_| id);
-        state
+        let session = Session::new(context.clone(), place, Record::default());
+        session.inner().state().sought = context.config.replica_acks.map(|_| id);
+        session
     };
     let unknown = || without(Place::New);
     let Some(bytes) = loaded.map_err(Fault::into_error)? else {
@@ -160,9 +162,9 @@ async fn load(context: &Context, id: SessionId) -> Result<State, SessionError> {
                         .store
                         .touch_later(key.clone(), lifetime, context.config.deadline);
                 }
-                let mut state = State::new(Place::Stored(id), record);
-                state.key = Some((id, key));
-                state
+                let session = Session::new(context.clone(), Place::Stored(id), record);
+                session.inner().state().key = Some((id, key));
+                session
             }
             None => {
                 Box::pin(context.store.destroy(&key))

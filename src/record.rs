@@ -91,8 +91,10 @@ impl Record {
     pub(crate) fn decode(bytes: &Bytes) -> Result<Stored, SessionError> {
         let text = std::str::from_utf8(bytes).map_err(|_| SessionError::corrupt("not UTF-8"))?;
         let mut parts = Parts::new(text);
-        scan(text, |key, value| parts.add(key, value))
-            .map_err(|Malformed| SessionError::corrupt("not a JSON object with distinct keys"))?;
+        scan(text, |key, is_escaped, value| {
+            parts.add(key, is_escaped, value)
+        })
+        .map_err(|Malformed| SessionError::corrupt("not a JSON object with distinct keys"))?;
         if let Some(until) = parts.rotated {
             return Ok(Stored::Retired { until });
         }
@@ -206,11 +208,10 @@ impl<'a> Parts<'a> {
         }
     }
 
-    fn add(&mut self, key: Part, value: Part) -> Result<(), Malformed> {
-        let written = key.of(self.text);
+    fn add(&mut self, key: Part, is_escaped: bool, value: Part) -> Result<(), Malformed> {
         let mut unescaped = None;
-        if written.contains('\\') {
-            let name: String = serde_json::from_str(written).map_err(|_| Malformed)?;
+        if is_escaped {
+            let name = serde_json::from_str::<String>(key.of(self.text)).map_err(|_| Malformed)?;
             if name.starts_with(RESERVED) && self.add_own(&name, value)? {
                 return Ok(());
             }

@@ -11,7 +11,7 @@ use crate::{
     context::{Context, now},
     error::{ErrorKind, SessionError},
     id::SessionId,
-    record::{self, RESERVED},
+    record::{self, RESERVED, Record},
     section::Section,
     state::{Place, State},
 };
@@ -317,11 +317,11 @@ impl Session {
         }
     }
 
-    pub(crate) fn new(context: Arc<Context>, state: State) -> Self {
+    pub(crate) fn new(context: Arc<Context>, place: Place, base: Record) -> Self {
         Self(Arc::new(Inner {
             context,
             committing: tokio::sync::Mutex::default(),
-            state: Mutex::new(state),
+            state: Mutex::new(State::new(place, base)),
         }))
     }
 

@@ -88,6 +88,8 @@ pub(crate) struct Attempt {
     pub(crate) enters: bool,
     /// Somebody logged in.
     pub(crate) logs_in: bool,
+    /// Among whose sessions it is before the write.
+    pub(crate) member_of: Option<Arc<str>>,
 }
 
 #[derive(Clone)]
@@ -332,6 +334,7 @@ impl State {
             life: self.life,
             enters,
             logs_in: self.changes.logs_in(),
+            member_of: self.base.user.clone(),
         })
     }
 

@@ -17,7 +17,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::future::join_all;
 
-pub(crate) use self::membership::{Membership, enter, leave, settle, withdraw};
+pub(crate) use self::membership::{enter, leave, settle, withdraw};
 pub use self::{
     handle::{InvalidHandle, SessionHandle},
     user_session::UserSession,

@@ -25,13 +25,14 @@ struct Scanner<'a> {
     at: usize,
 }
 
-/// Calls `found` with each key, which is a JSON string with its quotes, and its value.
+/// Calls `found` with each key, which is a JSON string with its quotes, whether it is written with escapes, and its value.
 pub(super) fn scan(
     text: &str,
-    mut found: impl FnMut(Part, Part) -> Result<(), Malformed>,
+    mut found: impl FnMut(Part, bool, Part) -> Result<(), Malformed>,
 ) -> Result<(), Malformed> {
     u32::try_from(text.len()).map_err(|_| Malformed)?;
     let mut scanner = Scanner { text, at: 0 };
+    scanner.skip_space();
     scanner.token(b'{')?;
     scanner.skip_space();
     if scanner.peek() == Some(b'}') {
@@ -39,11 +40,15 @@ pub(super) fn scan(
     } else {
         loop {
             scanner.skip_space();
-            let key = scanner.string()?;
+            let start = scanner.at;
+            let is_escaped = scanner.string()?;
+            let key = scanner.since(start);
+            scanner.skip_space();
             scanner.token(b':')?;
             scanner.skip_space();
-            let value = scanner.value()?;
-            found(key, value)?;
+            let start = scanner.at;
+            scanner.value()?;
+            found(key, is_escaped, scanner.since(start))?;
             scanner.skip_space();
             match scanner.peek() {
                 Some(b',') => scanner.at += 1,
@@ -71,7 +76,6 @@ impl Scanner<'_> {
     }
 
     fn token(&mut self, token: u8) -> Result<(), Malformed> {
-        self.skip_space();
         if self.peek() != Some(token) {
             return Err(Malformed);
         }
@@ -79,26 +83,26 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    fn string(&mut self) -> Result<Part, Malformed> {
+    /// Whether it is written with escapes.
+    fn string(&mut self) -> Result<bool, Malformed> {
         let start = self.at;
-        if self.peek() != Some(b'"') {
-            return Err(Malformed);
-        }
-        self.at += 1;
+        self.token(b'"')?;
         self.at += plain(&self.text.as_bytes()[self.at..]);
         match self.peek() {
-            Some(b'"') => self.at += 1,
-            Some(b'\\') => self.leave_to_serde(start)?,
-            _ => return Err(Malformed),
+            Some(b'"') => {
+                self.at += 1;
+                Ok(false)
+            }
+            Some(b'\\') => self.leave_to_serde(start).map(|()| true),
+            _ => Err(Malformed),
         }
-        Ok(self.since(start))
     }
 
-    fn value(&mut self) -> Result<Part, Malformed> {
+    fn value(&mut self) -> Result<(), Malformed> {
         let start = self.at;
         let rest = &self.text.as_bytes()[start..];
         match rest.first() {
-            Some(b'"') => return self.string(),
+            Some(b'"') => return self.string().map(drop),
             Some(b'0') => self.at += 1,
             Some(b'1'..=b'9') => {
                 let digits = rest.iter().position(|byte| !byte.is_ascii_digit());
@@ -107,15 +111,16 @@ impl Scanner<'_> {
             Some(b't') if rest.starts_with(b"true") => self.at += 4,
             Some(b'f') if rest.starts_with(b"false") => self.at += 5,
             Some(b'n') if rest.starts_with(b"null") => self.at += 4,
-            _ => self.leave_to_serde(start)?,
+            _ => return self.leave_to_serde(start),
         }
-        if let Some(b'.' | b'e' | b'E') = self.peek() {
-            self.leave_to_serde(start)?;
+        match self.peek() {
+            Some(b'.' | b'e' | b'E') => self.leave_to_serde(start),
+            _ => Ok(()),
         }
-        Ok(self.since(start))
     }
 
     /// Finds the end of the value that begins at `start`, whatever it is.
+    #[cold]
     fn leave_to_serde(&mut self, start: usize) -> Result<(), Malformed> {
         let mut deserializer = serde_json::Deserializer::from_str(&self.text[start..]);
         let value = <&RawValue>::deserialize(&mut deserializer).map_err(|_| Malformed)?;
@@ -124,7 +129,11 @@ impl Scanner<'_> {
     }
 
     fn since(&self, start: usize) -> Part {
-        Part::new(start, self.at)
+        // Of a text with less than 4 GiB.
+        Part {
+            start: start as u32,
+            end: self.at as u32,
+        }
     }
 }
 

@@ -21,16 +21,17 @@ use std::{
 };
 
 use redis::{
-    Cmd, ConnectionAddr, ConnectionInfo, RedisError, ServerErrorKind, Value, cluster::ClusterClient,
+    ConnectionAddr, ConnectionInfo, RedisError, ServerErrorKind, Value, cluster::ClusterClient,
 };
 use tokio::sync::Notify;
 
 use self::topology::{Address, Topology, slot_of};
 use super::{
     connect::{Password, Servers, Source},
+    exchange::Command,
     failure::{self, Failure},
     link::Server,
-    redis::ReplicaAcks,
+    redis::{ReplicaAcks, command},
 };
 use crate::error::SessionError;
 
@@ -107,10 +108,10 @@ impl Cluster {
     }
 
     /// Asks the server that has the key, and the one that it names instead. With `acks`, also how many replicas have the write.
-    pub(crate) async fn send(
+    pub(super) async fn send(
         self: &Arc<Self>,
         key: &str,
-        command: &Cmd,
+        command: &mut Command,
         acks: Option<ReplicaAcks>,
     ) -> Result<(Value, usize), Failure> {
         let slot = slot_of(key.as_bytes());
@@ -288,9 +289,8 @@ impl Refresh {
         for address in cluster.candidates() {
             let server = cluster.node(&address);
             let asked = async {
-                let mut command = redis::cmd("CLUSTER");
-                command.arg("SLOTS");
-                server.connection().send(&command).await
+                let mut command = command("CLUSTER", &[b"SLOTS"]);
+                server.connection().send(&mut command).await
             };
             let answer = match tokio::time::timeout(PATIENCE, asked).await {
                 Ok(Ok(reply)) => Topology::parse(&reply, &address),

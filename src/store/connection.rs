@@ -19,11 +19,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use redis::{Cmd, Pipeline, RedisError, ServerErrorKind, Value, aio::MultiplexedConnection};
+use redis::{Pipeline, RedisError, ServerErrorKind, Value, aio::MultiplexedConnection};
 use tokio::sync::Notify;
 
 use super::{
     connect::{self, Source},
+    exchange::{Command, Exchange},
     failure::{self, Failure},
 };
 use crate::{error::SessionError, id::random_bytes};
@@ -109,18 +110,36 @@ impl Connection {
         self.no_conditional_set.store(true, Relaxed);
     }
 
-    pub(crate) async fn send(self: &Arc<Self>, command: &Cmd) -> Result<Value, Failure> {
-        let (mut connection, generation) = match self.ready().map_err(Failure::Unsent)? {
-            Some(ready) => ready,
+    pub(super) async fn send(self: &Arc<Self>, command: &mut Command) -> Result<Value, Failure> {
+        let Some(ready) = self.ready().map_err(Failure::Unsent)? else {
             // Boxed, so that what is rare does not enlarge every request's future.
-            None => Box::pin(self.connected()).await.map_err(Failure::Unsent)?,
+            return Box::pin(self.send_once_connected(command)).await;
         };
-        let unanswered = self.unanswered(generation);
-        let reply = connection.send_packed_command(command).await;
-        unanswered.answered();
-        reply
-            .and_then(Value::extract_error)
-            .map_err(|error| self.failed(error, generation))
+        self.send_over(ready, command).await
+    }
+
+    async fn send_once_connected(
+        self: &Arc<Self>,
+        command: &mut Command,
+    ) -> Result<Value, Failure> {
+        let ready = self.connected().await.map_err(Failure::Unsent)?;
+        self.send_over(ready, command).await
+    }
+
+    fn send_over(
+        &self,
+        (connection, generation): (MultiplexedConnection, u64),
+        command: &mut Command,
+    ) -> impl Future<Output = Result<Value, Failure>> {
+        let mut exchange = Exchange::new(connection, command);
+        async move {
+            let unanswered = self.unanswered(generation);
+            let reply = (&mut exchange).await;
+            unanswered.answered();
+            reply
+                .and_then(Value::extract_error)
+                .map_err(|error| self.failed(error, generation))
+        }
     }
 
     /// Several commands, one right behind the other: the last one's reply, and the number of the connection that it came over.

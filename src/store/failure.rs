@@ -73,6 +73,17 @@ pub(crate) fn replaced() -> SessionError {
     )
 }
 
+/// Why a request no longer waits.
+pub(crate) fn overdue(deadline: std::time::Duration) -> SessionError {
+    SessionError::new(
+        ErrorKind::Unavailable,
+        format!(
+            "Redis did not answer within {deadline:?}; the session was left alone: check that the server is up, and how slow it \
+             is, before raising the deadline"
+        ),
+    )
+}
+
 /// Why nobody tries at the moment, or tries in vain.
 pub(crate) fn silent(patience: std::time::Duration) -> SessionError {
     SessionError::new(

@@ -8,6 +8,7 @@ use super::{
     confirming::Confirming,
     connect::{Password, Source},
     connection::Connection,
+    exchange::Command,
     failure::Failure,
     redis::ReplicaAcks,
 };
@@ -80,7 +81,7 @@ impl Link {
         not(feature = "cluster"),
         expect(unused_variables, reason = "one server has all keys")
     )]
-    pub(crate) async fn send(&self, key: &str, command: &Cmd) -> Result<Value, Failure> {
+    pub(super) async fn send(&self, key: &str, command: &mut Command) -> Result<Value, Failure> {
         match self {
             Self::Server(server) => server.connection.send(command).await,
             // Boxed, so that it does not enlarge the futures of those who have one server.
@@ -97,10 +98,10 @@ impl Link {
         not(feature = "cluster"),
         expect(unused_variables, reason = "one server has all keys")
     )]
-    pub(crate) async fn send_and_wait(
+    pub(super) async fn send_and_wait(
         &self,
         key: &str,
-        command: &Cmd,
+        command: &mut Command,
         acks: ReplicaAcks,
     ) -> Result<(Value, usize), Failure> {
         match self {

@@ -9,6 +9,7 @@ mod connect;
 mod connection;
 #[cfg(test)]
 mod contract;
+mod exchange;
 mod failure;
 mod link;
 mod memory;
@@ -19,13 +20,10 @@ mod sentinel;
 pub(crate) mod stepped;
 mod users;
 
-use std::{
-    future::Future,
-    pin::{Pin, pin},
-    time::Duration,
-};
+use std::{future::Future, time::Duration};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 
 #[cfg(feature = "cluster")]
 pub(crate) use self::cluster::Cluster;
@@ -145,10 +143,12 @@ impl Store {
             Self::Redis(store) => {
                 let store = store.clone();
                 tokio::spawn(async move {
-                    let touch = pin!(async {
-                        store.touch(&key, lifetime).await.map_err(Fault::into_error)
-                    });
-                    if let Err(error) = store.within(deadline, touch).await {
+                    let touched = tokio::time::timeout(deadline, store.touch(&key, lifetime)).await;
+                    let touched = match touched {
+                        Ok(touched) => touched.map_err(Fault::into_error),
+                        Err(_) => Err(failure::overdue(deadline)),
+                    };
+                    if let Err(error) = touched {
                         tracing::debug!(%error, "a session's lifetime was not set");
                     }
                 });
@@ -201,16 +201,21 @@ impl Store {
     }
 
     /// `work`, but no longer than `deadline`. Pinned by the caller, for an argument of an asynchronous function is stored twice.
-    pub(crate) async fn within<T>(
+    pub(crate) fn within<T>(
         &self,
         deadline: Duration,
-        work: Pin<&mut impl Future<Output = Result<T, SessionError>>>,
-    ) -> Result<T, SessionError> {
-        match self {
-            Self::Redis(store) => store.within(deadline, work).await,
-            Self::Memory(_) => work.await,
-            #[cfg(test)]
-            Self::Stepped(_) => work.await,
+        work: impl Future<Output = Result<T, SessionError>> + Unpin,
+    ) -> impl Future<Output = Result<T, SessionError>> {
+        if let Self::Redis(_) = self {
+            let timely = tokio::time::timeout(deadline, work);
+            let result = timely.map(move |result| match result {
+                Ok(result) => result,
+                Err(_) => Err(failure::overdue(deadline)),
+            });
+            result.left_future()
+        } else {
+            // The others answer at once.
+            work.right_future()
         }
     }
 

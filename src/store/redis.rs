@@ -2,20 +2,21 @@
 
 mod script;
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
-use ::redis::{Cmd, ServerErrorKind, Value};
+use ::redis::{ServerErrorKind, Value};
 use bytes::Bytes;
+use futures_util::{FutureExt, TryFutureExt};
 
 use self::script::{Program, Scripts};
 use super::{
     Created, Destroyed, Fault, Outcome, Rotation,
     connect::Password,
+    exchange::Command,
     failure::{self, Failure},
     link::Link,
 };
 use crate::{
-    error::{ErrorKind, SessionError},
     id::prefix_of,
     record::{fingerprint, same_version},
 };
@@ -84,7 +85,7 @@ impl RedisStore {
     pub(crate) async fn load(&self, key: &str, lifetime: Duration) -> Result<Option<Bytes>, Fault> {
         let mut command = command("GETEX", &[key.as_bytes()]);
         command.arg("PX").arg(millis(lifetime));
-        match self.send(key, &command).await? {
+        match self.send(key, &mut command).await? {
             Value::Nil => Ok(None),
             Value::BulkString(bytes) => Ok(Some(bytes.into())),
             _ => Err(unexpected()),
@@ -94,16 +95,16 @@ impl RedisStore {
     pub(crate) async fn touch(&self, key: &str, lifetime: Duration) -> Result<(), Fault> {
         let mut command = command("PEXPIRE", &[key.as_bytes()]);
         command.arg(millis(lifetime));
-        self.send(key, &command).await.map(drop)
+        self.send(key, &mut command).await.map(drop)
     }
 
-    pub(crate) async fn create(
+    pub(crate) fn create(
         &self,
         key: &str,
         value: &Bytes,
         lifetime: Duration,
-    ) -> Result<Created, Fault> {
-        self.create_as(Weight::Usual, key, value, lifetime).await
+    ) -> impl Future<Output = Result<Created, Fault>> {
+        self.create_as(Weight::Usual, key, value, lifetime)
     }
 
     async fn create_as(
@@ -115,10 +116,13 @@ impl RedisStore {
     ) -> Result<Created, Fault> {
         let mut set = command("SET", &[key.as_bytes(), value]);
         set.arg("PX").arg(millis(lifetime)).arg("NX");
-        match self.write(weight, key, &set).await? {
+        match self.write(weight, key, &mut set).await? {
             Value::Okay => Ok(Created::Yes),
             // An id is random, so this is our own first try, whose answer a broken connection swallowed; but look.
-            Value::Nil => match self.send(key, &command("GET", &[key.as_bytes()])).await? {
+            Value::Nil => match self
+                .send(key, &mut command("GET", &[key.as_bytes()]))
+                .await?
+            {
                 Value::BulkString(stored) if same_version(&stored, value) => Ok(Created::Yes),
                 _ => Ok(Created::Taken),
             },
@@ -126,56 +130,98 @@ impl RedisStore {
         }
     }
 
-    pub(crate) async fn save(
-        &self,
-        key: &str,
+    pub(crate) fn save<'a>(
+        &'a self,
+        key: &'a str,
+        expected: &'a [u8],
+        value: &'a Bytes,
+        lifetime: Duration,
+    ) -> impl Future<Output = Result<Outcome, Fault>> + use<'a> {
+        self.save_as(Weight::Usual, key, expected, value, lifetime)
+    }
+
+    fn save_as<'a>(
+        &'a self,
+        weight: Weight,
+        key: &'a str,
+        expected: &'a [u8],
+        value: &'a Bytes,
+        lifetime: Duration,
+    ) -> impl Future<Output = Result<Outcome, Fault>> + use<'a> {
+        let by_condition = expected.len() <= SMALL && self.link.may_know_conditional_set();
+        match &self.scripts {
+            Some(scripts) if !by_condition => self
+                .save_by_script(scripts, weight, key, expected, value, lifetime)
+                .left_future(),
+            Some(scripts) => self
+                .save_by_condition(scripts, weight, key, expected, value, lifetime)
+                .left_future()
+                .right_future(),
+            None => self
+                .overwrite(weight, key, value, lifetime)
+                .right_future()
+                .right_future(),
+        }
+    }
+
+    fn save_by_script<'a>(
+        &'a self,
+        scripts: &'a Scripts,
+        weight: Weight,
+        key: &'a str,
         expected: &[u8],
         value: &Bytes,
         lifetime: Duration,
-    ) -> Result<Outcome, Fault> {
-        self.save_as(Weight::Usual, key, expected, value, lifetime)
-            .await
+    ) -> impl Future<Output = Result<Outcome, Fault>> + use<'a> {
+        let mut digits = itoa::Buffer::new();
+        let lifetime = digits.format(millis(lifetime)).as_bytes();
+        let arguments = [fingerprint(expected), value, lifetime];
+        self.run(weight, &scripts.save, &[key], &arguments)
+            .map(|reply| outcome(reply?))
     }
 
-    async fn save_as(
+    async fn save_by_condition(
         &self,
+        scripts: &Scripts,
         weight: Weight,
         key: &str,
         expected: &[u8],
         value: &Bytes,
         lifetime: Duration,
     ) -> Result<Outcome, Fault> {
-        let Some(scripts) = &self.scripts else {
-            // XX, since even where the last write wins it must not undo a logout.
-            let mut command = command("SET", &[key.as_bytes(), value]);
-            command.arg("PX").arg(millis(lifetime)).arg("XX");
-            return match self.write(weight, key, &command).await? {
-                Value::Okay => Ok(Outcome::Saved),
-                Value::Nil => Ok(Outcome::Gone),
-                _ => Err(unexpected()),
-            };
-        };
-        if expected.len() <= SMALL && self.link.may_know_conditional_set() {
-            let mut set = command("SET", &[key.as_bytes(), value]);
-            set.arg("IFEQ")
-                .arg(expected)
-                .arg("PX")
-                .arg(millis(lifetime));
-            match self.exchange(weight, key, &set).await {
-                Ok(Value::Okay) => return Ok(Outcome::Saved),
-                // Anything but success is for the script to look into.
-                Ok(_) => {}
-                Err(failure) if failure.is(ServerErrorKind::ResponseError) => {
-                    // `ERR syntax error`.
-                    self.link.note_no_conditional_set();
-                }
-                Err(failure) => return Err(failure.into_fault(prefix_of(key))),
+        let mut set = command("SET", &[key.as_bytes(), value]);
+        set.arg("IFEQ")
+            .arg(expected)
+            .arg("PX")
+            .arg(millis(lifetime));
+        match self.exchange(weight, key, &mut set).await {
+            Ok(Value::Okay) => return Ok(Outcome::Saved),
+            // Anything but success is for the script to look into.
+            Ok(_) => {}
+            Err(failure) if failure.is(ServerErrorKind::ResponseError) => {
+                // `ERR syntax error`.
+                self.link.note_no_conditional_set();
             }
+            Err(failure) => return Err(failure.into_fault(prefix_of(key))),
         }
-        let mut digits = itoa::Buffer::new();
-        let lifetime = digits.format(millis(lifetime)).as_bytes();
-        let arguments = [fingerprint(expected), value, lifetime];
-        outcome(self.run(weight, &scripts.save, &[key], &arguments).await?)
+        Box::pin(self.save_by_script(scripts, weight, key, expected, value, lifetime)).await
+    }
+
+    /// The last write wins. But not over a logout: hence XX.
+    async fn overwrite(
+        &self,
+        weight: Weight,
+        key: &str,
+        value: &Bytes,
+        lifetime: Duration,
+    ) -> Result<Outcome, Fault> {
+        let mut command = command("SET", &[key.as_bytes(), value]);
+        command.arg("PX").arg(millis(lifetime)).arg("XX");
+        match self.write(weight, key, &mut command).await? {
+            Value::Okay => Ok(Outcome::Saved),
+            Value::Nil => Ok(Outcome::Gone),
+            _ => Err(unexpected()),
+        }
     }
 
     pub(crate) async fn delete(&self, key: &str, expected: &[u8]) -> Result<Outcome, Fault> {
@@ -187,7 +233,7 @@ impl RedisStore {
                     .await?
             }
             None => {
-                self.write(weight, key, &command("DEL", &[key.as_bytes()]))
+                self.write(weight, key, &mut command("DEL", &[key.as_bytes()]))
                     .await?
             }
         })
@@ -196,7 +242,7 @@ impl RedisStore {
     pub(crate) async fn destroy(&self, key: &str) -> Result<Destroyed, Fault> {
         let weight = Weight::Grave;
         let Some(scripts) = &self.scripts else {
-            self.write(weight, key, &command("DEL", &[key.as_bytes()]))
+            self.write(weight, key, &mut command("DEL", &[key.as_bytes()]))
                 .await?;
             return Ok(Destroyed::Yes);
         };
@@ -243,66 +289,59 @@ impl RedisStore {
         outcome(reply)
     }
 
-    pub(crate) async fn within<T>(
-        &self,
-        deadline: Duration,
-        work: Pin<&mut impl Future<Output = Result<T, SessionError>>>,
-    ) -> Result<T, SessionError> {
-        match tokio::time::timeout(deadline, work).await {
-            Ok(result) => result,
-            Err(_) => Err(SessionError::new(
-                ErrorKind::Unavailable,
-                format!(
-                    "Redis did not answer within {deadline:?}; the session was left alone: check that the server is up, and \
-                     how slow it is, before raising the deadline"
-                ),
-            )),
-        }
-    }
-
     pub(super) fn scripts(&self) -> Option<&Scripts> {
         self.scripts.as_deref()
     }
 
     /// EVALSHA, and the whole script only when the server does not have it (any more).
-    pub(super) async fn invoke(
-        &self,
+    ///
+    /// Here and in `run` the command is made at once, so that the future need not keep what it is made of.
+    pub(super) fn invoke<'a>(
+        &'a self,
         weight: Weight,
-        program: &Program,
-        keys: &[&str],
+        program: &'a Program,
+        keys: &[&'a str],
         arguments: &[&[u8]],
-    ) -> Result<Value, Failure> {
-        let short = program.invocation("EVALSHA", program.hash(), keys, arguments);
-        match self.exchange(weight, keys[0], &short).await {
-            Err(failure) if failure.is(ServerErrorKind::NoScript) => {
-                let whole = program.invocation("EVAL", program.source(), keys, arguments);
-                self.exchange(weight, keys[0], &whole).await
+    ) -> impl Future<Output = Result<Value, Failure>> + use<'a> {
+        let key = keys[0];
+        let mut short = program.short(keys, arguments);
+        async move {
+            match self.exchange(weight, key, &mut short).await {
+                Err(failure) if failure.is(ServerErrorKind::NoScript) => {
+                    let mut whole = program.whole(&short);
+                    Box::pin(self.exchange(weight, key, &mut whole)).await
+                }
+                reply => reply,
             }
-            reply => reply,
         }
     }
 
-    async fn run(
-        &self,
+    fn run<'a>(
+        &'a self,
         weight: Weight,
-        program: &Program,
-        keys: &[&str],
+        program: &'a Program,
+        keys: &[&'a str],
         arguments: &[&[u8]],
-    ) -> Result<Value, Fault> {
+    ) -> impl Future<Output = Result<Value, Fault>> + use<'a> {
+        let key = keys[0];
         self.invoke(weight, program, keys, arguments)
-            .await
-            .map_err(|failure| failure.into_fault(prefix_of(keys[0])))
+            .map_err(move |failure| failure.into_fault(prefix_of(key)))
     }
 
     /// `key` is the one that an error is about.
-    pub(super) async fn send(&self, key: &str, command: &Cmd) -> Result<Value, Fault> {
+    pub(super) async fn send(&self, key: &str, command: &mut Command) -> Result<Value, Fault> {
         self.link
             .send(key, command)
             .await
             .map_err(|failure| failure.into_fault(prefix_of(key)))
     }
 
-    async fn write(&self, weight: Weight, key: &str, command: &Cmd) -> Result<Value, Fault> {
+    async fn write(
+        &self,
+        weight: Weight,
+        key: &str,
+        command: &mut Command,
+    ) -> Result<Value, Fault> {
         self.exchange(weight, key, command)
             .await
             .map_err(|failure| failure.into_fault(prefix_of(key)))
@@ -312,7 +351,7 @@ impl RedisStore {
         &self,
         weight: Weight,
         key: &str,
-        command: &Cmd,
+        command: &mut Command,
     ) -> Result<Value, Failure> {
         let Some(acks) = self
             .acks
@@ -331,14 +370,13 @@ impl RedisStore {
     }
 }
 
-pub(super) fn command(verb: &str, arguments: &[&[u8]]) -> Cmd {
+pub(super) fn command(verb: &str, arguments: &[&[u8]]) -> Command {
     let size = arguments
         .iter()
         .map(|argument| argument.len())
         .sum::<usize>();
     // Room for the options that follow: `PX`, a time, `NX`.
-    let mut command = Cmd::with_capacity(arguments.len() + 4, verb.len() + size + 24);
-    command.arg(verb);
+    let mut command = Command::new(verb, arguments.len() + 4, verb.len() + size + 24);
     for argument in arguments {
         command.arg(*argument);
     }

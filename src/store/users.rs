@@ -5,11 +5,12 @@
 
 use std::time::{Duration, Instant};
 
-use ::redis::{Cmd, Value};
+use ::redis::Value;
 use bytes::Bytes;
 
 use super::{
     Fault, MemoryStore, RedisStore, Store,
+    exchange::Command,
     redis::{Weight, command, millis, unexpected},
 };
 
@@ -210,8 +211,8 @@ impl RedisStore {
                 .into_iter()
                 .flatten()
             {
-                let score = command("ZSCORE", &[set.key.as_bytes(), name.as_bytes()]);
-                is_known |= self.ask(set, &score).await? != Value::Nil;
+                let mut score = command("ZSCORE", &[set.key.as_bytes(), name.as_bytes()]);
+                is_known |= self.ask(set, &mut score).await? != Value::Nil;
             }
             if !is_known && self.entered(set).await? >= most {
                 return Ok(false);
@@ -219,14 +220,14 @@ impl RedisStore {
         }
         let entered = session.entered.to_string();
         let add = [&set.key, &entered, &session.name].map(String::as_bytes);
-        self.ask(set, &command("ZADD", &add)).await?;
+        self.ask(set, &mut command("ZADD", &add)).await?;
         let left = self
-            .ask(set, &command("PTTL", &[set.key.as_bytes()]))
+            .ask(set, &mut command("PTTL", &[set.key.as_bytes()]))
             .await?;
         let is_short = |left: i64| lifetime.parse().is_ok_and(|lifetime: i64| left < lifetime);
         if matches!(left, Value::Int(left) if is_short(left)) {
-            let expire = command("PEXPIRE", &[set.key.as_bytes(), lifetime.as_bytes()]);
-            self.ask(set, &expire).await?;
+            let mut expire = command("PEXPIRE", &[set.key.as_bytes(), lifetime.as_bytes()]);
+            self.ask(set, &mut expire).await?;
         }
         Ok(true)
     }
@@ -236,14 +237,14 @@ impl RedisStore {
             return Ok(());
         }
         let size = set.key.len() + names.iter().map(String::len).sum::<usize>();
-        let mut command = Cmd::with_capacity(2 + names.len(), 4 + size);
-        command.arg("ZREM").arg(&set.key).arg(names);
-        self.ask(set, &command).await.map(drop)
+        let mut command = Command::new("ZREM", 2 + names.len(), 4 + size);
+        command.arg(&set.key).arg(names);
+        self.ask(set, &mut command).await.map(drop)
     }
 
     async fn entered(&self, set: &UserSet) -> Result<usize, Fault> {
         match self
-            .ask(set, &command("ZCARD", &[set.key.as_bytes()]))
+            .ask(set, &mut command("ZCARD", &[set.key.as_bytes()]))
             .await?
         {
             Value::Int(count) => Ok(usize::try_from(count).unwrap_or(0)),
@@ -261,7 +262,7 @@ impl RedisStore {
         command.arg(cursor.entered).arg("+inf").arg("BYSCORE");
         command.arg("LIMIT").arg(cursor.seen).arg(count);
         command.arg("WITHSCORES");
-        let reply = self.ask(set, &command).await?;
+        let reply = self.ask(set, &mut command).await?;
         let pairs: Vec<(String, f64)> =
             ::redis::from_redis_value(reply).map_err(|_| unexpected())?;
         let listed = pairs.into_iter().map(|(name, entered)| Listed {
@@ -273,14 +274,17 @@ impl RedisStore {
     }
 
     /// A write to a set waits for replicas where every write does.
-    async fn ask(&self, set: &UserSet, command: &Cmd) -> Result<Value, Fault> {
+    async fn ask(&self, set: &UserSet, command: &mut Command) -> Result<Value, Fault> {
         self.exchange(Weight::Usual, &set.key, command)
             .await
             .map_err(|failure| failure.into_fault(set.prefix()))
     }
 
     async fn value(&self, key: &str) -> Result<Option<Bytes>, Fault> {
-        match self.send(key, &command("GET", &[key.as_bytes()])).await? {
+        match self
+            .send(key, &mut command("GET", &[key.as_bytes()]))
+            .await?
+        {
             Value::Nil => Ok(None),
             Value::BulkString(value) => Ok(Some(value.into())),
             _ => Err(unexpected()),
@@ -288,8 +292,8 @@ impl RedisStore {
     }
 
     async fn peek(&self, key: &str) -> Result<Option<(Bytes, Duration)>, Fault> {
-        let left = command("PTTL", &[key.as_bytes()]);
-        let both = futures_util::future::try_join(self.value(key), self.send(key, &left));
+        let mut left = command("PTTL", &[key.as_bytes()]);
+        let both = futures_util::future::try_join(self.value(key), self.send(key, &mut left));
         match both.await? {
             (None, _) | (_, Value::Int(-2)) => Ok(None),
             (Some(value), Value::Int(left)) => {

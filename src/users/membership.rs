@@ -3,7 +3,7 @@
 //! 1. A session is entered before it is stored, and before it gets a new id: no live session is missing from its user's set.
 //! 2. It is taken out after it has ended or moved. What is left over by a crash in between, whoever reads the set notices.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use super::{AtLimit, Sessions};
 use crate::{
@@ -17,35 +17,6 @@ use crate::{
 
 /// A set outlives each session in it by at least this.
 const MARGIN: Duration = Duration::from_secs(60);
-
-/// The session of a commit among its user's, before the write.
-pub(crate) struct Membership {
-    user: Arc<str>,
-    id: SessionId,
-}
-
-impl Membership {
-    /// Where the session is before the write.
-    pub(crate) fn of(session: &Inner, attempt: &Attempt) -> Option<Self> {
-        Some(Self {
-            user: session.state().base.user.clone()?,
-            id: attempt.act.id()?,
-        })
-    }
-
-    /// Takes it out, if the write left it somewhere else, or nowhere.
-    async fn leave(self, session: &Inner, attempt: &Attempt) {
-        let stays = match &attempt.act {
-            Act::Create { .. } | Act::Save { .. } => {
-                attempt.record.user.as_ref() == Some(&self.user)
-            }
-            Act::Delete { .. } | Act::Rotate { .. } => false,
-        };
-        if !stays {
-            leave(session, &self.user, self.id).await;
-        }
-    }
-}
 
 /// Takes a session that has ended out of its user's set. A failure is none of the request's: what is left over, others notice.
 pub(crate) async fn leave(session: &Inner, user: &str, id: SessionId) {
@@ -117,9 +88,16 @@ pub(crate) async fn withdraw(session: &Inner, attempt: &Attempt, outcome: &Outco
 }
 
 /// What is left to do once the session is stored.
-pub(crate) async fn settle(session: &Inner, attempt: &Attempt, member: Option<Membership>) {
-    if let Some(member) = member {
-        member.leave(session, attempt).await;
+pub(crate) async fn settle(session: &Inner, attempt: &Attempt) {
+    // The write may have left it somewhere else, or nowhere.
+    if let (Some(user), Some(id)) = (&attempt.member_of, attempt.act.id()) {
+        let stays = match &attempt.act {
+            Act::Create { .. } | Act::Save { .. } => attempt.record.user.as_ref() == Some(user),
+            Act::Delete { .. } | Act::Rotate { .. } => false,
+        };
+        if !stays {
+            leave(session, user, id).await;
+        }
     }
     end_oldest(session, attempt).await;
 }

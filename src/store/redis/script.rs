@@ -1,6 +1,8 @@
 //! The scripts: what a step must look at before it writes, on the server.
 
-use redis::{Cmd, Script};
+use redis::{Arg, Script};
+
+use crate::store::exchange::Command;
 
 pub(in crate::store) struct Scripts {
     pub(in crate::store) save: Program,
@@ -87,14 +89,6 @@ impl Scripts {
 }
 
 impl Program {
-    pub(in crate::store) fn hash(&self) -> &str {
-        &self.hash
-    }
-
-    pub(in crate::store) fn source(&self) -> &'static str {
-        self.source
-    }
-
     fn new(source: &'static str) -> Self {
         Self {
             source,
@@ -102,26 +96,33 @@ impl Program {
         }
     }
 
-    pub(in crate::store) fn invocation(
-        &self,
-        verb: &str,
-        script: &str,
-        keys: &[&str],
-        arguments: &[&[u8]],
-    ) -> Cmd {
+    /// By its hash.
+    pub(in crate::store) fn short(&self, keys: &[&str], arguments: &[&[u8]]) -> Command {
         let size = keys.iter().map(|key| key.len()).sum::<usize>()
             + arguments
                 .iter()
                 .map(|argument| argument.len())
                 .sum::<usize>();
-        let count = 3 + keys.len() + arguments.len();
-        let mut command = Cmd::with_capacity(count, verb.len() + script.len() + 1 + size);
-        command.arg(verb).arg(script).arg(keys.len());
+        let parts = 3 + keys.len() + arguments.len();
+        let mut command = Command::new("EVALSHA", parts, 8 + self.hash.len() + size);
+        command.arg(&self.hash).arg(keys.len());
         for key in keys {
             command.arg(*key);
         }
         for argument in arguments {
             command.arg(*argument);
+        }
+        command
+    }
+
+    /// The same with its text.
+    pub(in crate::store) fn whole(&self, short: &Command) -> Command {
+        let mut command = Command::new("EVAL", 8, self.source.len() + short.size());
+        command.arg(self.source);
+        for part in short.args_iter().skip(2) {
+            if let Arg::Simple(part) = part {
+                command.arg(part);
+            }
         }
         command
     }
