@@ -45,7 +45,7 @@ async fn main() -> Result<(), Failure> {
         .route("/write", get(number))
         .route("/login", get(apps::nothing))
         .layer(Identity::new());
-    let by_hand = apps::by_hand::app(client()?).await?;
+    let by_hand = apps::by_hand::app(client()?, false).await?;
     let layer = apps::this_crate::app(RedisSessionLayer::new(client()?));
 
     // As axum's server does, so that routes are made once and not with each request.

@@ -41,8 +41,9 @@ struct App {
 async fn main() -> Result<(), Failure> {
     let (rounds, seconds) = (setting("ROUNDS", 5), setting("SECONDS_EACH", 2));
     let (connections, sessions) = (setting("CONNECTIONS", 64), setting("SESSIONS", 1024));
-    let names = env::var("APPS")
-        .unwrap_or_else(|_| "by_hand this_crate tower_sessions actix_session axum_session".into());
+    let names = env::var("APPS").unwrap_or_else(|_| {
+        "by_hand by_hand_checked this_crate tower_sessions actix_session axum_session".into()
+    });
     let only = env::var("ONLY").unwrap_or_default();
     let (redis, url) = start_redis()?;
     let info = &mut [redis::Client::open(&*url)?.get_connection()?];

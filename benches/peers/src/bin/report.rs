@@ -98,6 +98,7 @@ fn readme_block(compare: &Compare) -> String {
 fn color(app: &str) -> RGBColor {
     match app {
         "by_hand" => RGBColor(120, 124, 132),
+        "by_hand_checked" => RGBColor(176, 180, 188),
         "this_crate" => RGBColor(20, 90, 200),
         "tower_sessions" => RGBColor(225, 135, 40),
         "actix_session" => RGBColor(70, 160, 90),

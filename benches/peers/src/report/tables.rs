@@ -11,6 +11,7 @@ use crate::{
 pub fn label(app: &str) -> &str {
     match app {
         "by_hand" => "by hand",
+        "by_hand_checked" => "by hand, checked",
         "this_crate" => "this crate",
         "tower_sessions" => "tower-sessions",
         "actix_session" => "actix-session",
