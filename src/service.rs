@@ -9,7 +9,10 @@ use std::{
     task::{Context as TaskContext, Poll, ready},
 };
 
-use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http::{
+    HeaderMap, HeaderValue, Request, Response,
+    header::{self, Entry},
+};
 use pin_project_lite::pin_project;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
@@ -283,14 +286,22 @@ fn no_store(headers: &mut HeaderMap) {
 
 /// The answer depends on who asks (Flask, CVE-2026-27205).
 fn vary_by_cookie(headers: &mut HeaderMap) {
-    let varies = headers.get_all(header::VARY).iter().any(|value| {
+    let varies = |value: &HeaderValue| {
         value.as_bytes().split(|byte| *byte == b',').any(|name| {
             let name = name.trim_ascii();
             name == b"*" || name.eq_ignore_ascii_case(b"cookie")
         })
-    });
-    if !varies {
-        headers.append(header::VARY, HeaderValue::from_static("Cookie"));
+    };
+    let cookie = HeaderValue::from_static("Cookie");
+    match headers.entry(header::VARY) {
+        Entry::Vacant(entry) => {
+            entry.insert(cookie);
+        }
+        Entry::Occupied(mut entry) => {
+            if !entry.iter().any(varies) {
+                entry.append(cookie);
+            }
+        }
     }
 }
 

@@ -164,10 +164,12 @@ impl State {
 
     /// Whether a change would be lost with this state. A session that was never stored and is empty and nobody's has none.
     pub(crate) fn has_unsaved(&self) -> bool {
-        let is_blank = self.place == Place::New
-            && self.changes.keys(&self.base).next().is_none()
-            && self.changes.user(&self.base).is_none();
-        self.doomed.is_some() || !(self.changes.is_empty() || is_blank)
+        let is_blank = || {
+            self.place == Place::New
+                && self.changes.keys(&self.base).next().is_none()
+                && self.changes.user(&self.base).is_none()
+        };
+        self.doomed.is_some() || !(self.changes.is_empty() || is_blank())
     }
 
     pub(crate) fn destroy(&mut self) {

@@ -14,11 +14,11 @@ use std::{
 use redis::{Cmd, RedisResult, Value, aio::MultiplexedConnection};
 use tokio_util::sync::ReusableBoxFuture;
 
-/// A thread keeps the room of so many for the next ones, which is 0.2 MB.
+/// A thread keeps the room of so many for the next ones, which is a third of a megabyte at most.
 const MOST_SPARE: usize = 64;
 
 /// But not of a command that is larger than this.
-const LARGEST_SPARE: usize = 2048;
+const LARGEST_SPARE: usize = 4096;
 
 /// The future of one command, with all that it needs.
 type Way = ReusableBoxFuture<'static, (RedisResult<Value>, Cmd)>;

@@ -32,9 +32,9 @@ fn runtime() -> Runtime {
         .expect("a runtime")
 }
 
-fn ask<S>(runtime: &Runtime, app: &S, request: Request<()>) -> Response<()>
+fn ask<S>(runtime: &Runtime, app: &S, request: Request<()>) -> Response<String>
 where
-    S: Service<Request<()>, Response = Response<()>, Error: Debug> + Clone,
+    S: Service<Request<()>, Response = Response<String>, Error: Debug> + Clone,
 {
     let answer = app.clone().oneshot(request);
     runtime.block_on(answer).expect("the store is in memory")
@@ -49,26 +49,26 @@ fn request(path: &str, cookie: &str) -> Request<()> {
     .expect("a request")
 }
 
-fn cookie_of(response: &Response<()>) -> String {
+fn cookie_of(response: &Response<String>) -> String {
     let line = response.headers()[header::SET_COOKIE].to_str();
     let pair = line.expect("text").split(';').next();
     pair.expect("a pair").to_owned()
 }
 
-async fn read_n(request: Request<()>) -> Result<Response<()>, SessionError> {
+async fn read_n(request: Request<()>) -> Result<Response<String>, SessionError> {
     let session = load(&request).await?;
     if !begins(&session, &request)? {
         black_box(session.get::<u64>("n")?);
     }
-    Ok(Response::new(()))
+    Ok(Response::new(String::new()))
 }
 
-async fn count_n(request: Request<()>) -> Result<Response<()>, SessionError> {
+async fn count_n(request: Request<()>) -> Result<Response<String>, SessionError> {
     let session = load(&request).await?;
     if !begins(&session, &request)? {
         session.update("n", |n: Option<u64>| n.unwrap_or(0) + 1)?;
     }
-    Ok(Response::new(()))
+    Ok(Response::new(String::new()))
 }
 
 async fn load(request: &Request<()>) -> Result<Session, SessionError> {
@@ -93,7 +93,7 @@ fn begins(session: &Session, request: &Request<()>) -> Result<bool, SessionError
 fn untouched(bencher: Bencher) {
     let runtime = runtime();
     let app = RedisSessionLayer::in_memory().layer(service_fn(|_: Request<()>| async {
-        Ok::<_, Infallible>(Response::new(()))
+        Ok::<_, Infallible>(Response::new(String::new()))
     }));
     bencher
         .with_inputs(|| request("/", ""))
