@@ -18,7 +18,7 @@ use crate::{
     record::{Record, Stored, same_version, tombstone},
     session::Inner,
     state::{Act, Attempt, CookieAction, Place, Plan},
-    store::{Created, Destroyed, Fault, Outcome, Rotation},
+    store::{Created, Destroyed, Fault, Outcome, Rotation, twice},
     users,
 };
 
@@ -73,10 +73,7 @@ async fn destroy(session: &Inner) -> Result<bool, SessionError> {
     };
     let key = session.context.key(doomed.id);
     let store = &session.context.store;
-    let destroyed = match store.destroy(&key).await {
-        Err(Fault::Dropped(_)) => store.destroy(&key).await,
-        answer => answer,
-    };
+    let destroyed = twice(|| store.destroy(&key)).await;
     let destroyed = destroyed.map_err(Fault::into_error)?;
     {
         let mut state = session.state();
@@ -238,7 +235,8 @@ async fn bury(
         return Ok(Verdict::Unchanged);
     };
     let key = session.context.key(*id);
-    let buried = session.context.store.destroy(&key).await;
+    let store = &session.context.store;
+    let buried = twice(|| store.destroy(&key)).await;
     buried.map_err(Fault::into_error)?;
     if let Some(user) = &attempt.record.user {
         users::leave(session, user, *id).await;

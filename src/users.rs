@@ -27,7 +27,7 @@ use crate::{
     error::SessionError,
     record::{Record, Stored},
     session::Session,
-    store::{Cursor, Destroyed, Fault, Listed},
+    store::{Cursor, Destroyed, Fault, Listed, twice},
 };
 
 /// So many sessions are looked at at a time. No command is about more, so that one user's sessions, however many, hold up nobody.
@@ -228,12 +228,7 @@ impl Sessions {
             Some(Ok(Stored::Live(_) | Stored::Empty) | Err(_)) | None => return Ok(End::Absent),
         }
         let destroyed = self
-            .within(async {
-                match self.context.store.destroy(&key).await {
-                    Err(Fault::Dropped(_)) => self.context.store.destroy(&key).await,
-                    answer => answer,
-                }
-            })
+            .within(twice(|| self.context.store.destroy(&key)))
             .await?;
         Ok(match destroyed {
             Destroyed::Yes => End::Ended,

@@ -62,6 +62,17 @@ impl Fault {
     }
 }
 
+/// A step, and once more if the connection broke underneath.
+pub(crate) async fn twice<T, F>(step: impl Fn() -> F) -> Result<T, Fault>
+where
+    F: Future<Output = Result<T, Fault>>,
+{
+    match step().await {
+        Err(Fault::Dropped(_)) => step().await,
+        answer => answer,
+    }
+}
+
 /// What became of a step that depends on the version that was loaded.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {

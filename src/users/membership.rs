@@ -12,7 +12,7 @@ use crate::{
     id::SessionId,
     session::Inner,
     state::{Act, Attempt},
-    store::{Entry, Fault, Listed, Outcome},
+    store::{Entry, Fault, Listed, Outcome, twice},
 };
 
 /// A set outlives each session in it by at least this.
@@ -50,11 +50,9 @@ pub(crate) async fn enter(session: &Inner, attempt: &Attempt) -> Result<(), Sess
     let enter = async |most| {
         let former = former.as_deref();
         let entry = Entry { former, most };
-        match context.store.enter(&set, &listed, lifetime, entry).await {
-            Err(Fault::Dropped(_)) => context.store.enter(&set, &listed, lifetime, entry).await,
-            answer => answer,
-        }
-        .map_err(Fault::into_error)
+        let store = &context.store;
+        let entered = twice(|| store.enter(&set, &listed, lifetime, entry)).await;
+        entered.map_err(Fault::into_error)
     };
     if enter(refuse_at).await? {
         return Ok(());
