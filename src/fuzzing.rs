@@ -256,6 +256,26 @@ mod tests {
 
     use super::*;
 
+    /// Whatever three of these make, as the whole of a stored value, as a key and as a value.
+    #[test]
+    fn every_short_text_is_taken_for_what_serde_json_takes_it_for() {
+        const PIECES: [&str; 25] = [
+            "{", "}", "[", "]", "\"", ":", ",", "\\", "\\\"", "\\u00e9", "\\ud800", "\u{1}", "é",
+            "_rev", "x", " ", "\n", "-", "0", "12", ".", "e", "true", "null", "\"k\"",
+        ];
+        for first in PIECES {
+            for second in PIECES {
+                for third in PIECES {
+                    let text = [first, second, third].concat();
+                    stored_value(text.as_bytes());
+                    stored_value(format!("{{{text}:1}}").as_bytes());
+                    stored_value(format!("{{\"a\":{text}}}").as_bytes());
+                    stored_value(format!("{{\"a\":{text},\"b\":0}}").as_bytes());
+                }
+            }
+        }
+    }
+
     /// `tests/fuzz/corpus/` has what the fuzzers began with, what they found worth keeping, and what they found wrong.
     fn replay(target: &str, check: fn(&[u8])) {
         let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus");
