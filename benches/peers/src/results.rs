@@ -155,6 +155,15 @@ pub fn save(name: &str, results: &impl Serialize) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The runs before, where their `compare.json` was kept as `earlier-1.json`, `earlier-2.json` and so on.
+pub fn load_earlier() -> Result<Vec<Compare>, Failure> {
+    let mut earlier = Vec::new();
+    while let Some(run) = load(&format!("earlier-{}.json", earlier.len() + 1))? {
+        earlier.push(run);
+    }
+    Ok(earlier)
+}
+
 /// None if it was not measured.
 pub fn load<T: DeserializeOwned>(name: &str) -> Result<Option<T>, Failure> {
     match fs::read(path(name)) {

@@ -11,6 +11,8 @@ pub struct Scenario {
     pub size: Option<usize>,
     /// Each answer brings a new cookie.
     pub rotates: bool,
+    /// Measured in the same rounds as the one before it, with which it is compared.
+    pub beside_last: bool,
 }
 
 const fn scenario(name: &'static str, path: &'static str, size: Option<usize>) -> Scenario {
@@ -19,6 +21,14 @@ const fn scenario(name: &'static str, path: &'static str, size: Option<usize>) -
         path,
         size,
         rotates: false,
+        beside_last: false,
+    }
+}
+
+const fn beside_last(scenario: Scenario) -> Scenario {
+    Scenario {
+        beside_last: true,
+        ..scenario
     }
 }
 
@@ -26,9 +36,13 @@ pub const SIZES: [usize; 3] = [300, 2_000, 20_000];
 
 pub const SCENARIOS: [Scenario; 12] = [
     scenario("no layer", "/bare", None),
-    scenario("untouched", "/untouched", None),
+    beside_last(scenario("untouched", "/untouched", None)),
     scenario("no layer, with a cookie", "/bare", Some(300)),
-    scenario("untouched, with a cookie", "/untouched", Some(300)),
+    beside_last(scenario(
+        "untouched, with a cookie",
+        "/untouched",
+        Some(300),
+    )),
     scenario("anonymous read", "/read", None),
     scenario("read 300 B", "/read", Some(300)),
     scenario("read 2 kB", "/read", Some(2_000)),

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! `ROUNDS` (5), `SECONDS_EACH` (2), `CONNECTIONS` (64), `SESSIONS` (1024), `APPS`, `ONLY` (how the names of the scenarios begin),
-//! `REDIS_SERVER` (`redis-server`) and `RESULTS` (`benches/peers/results`) may be set. As it is, it takes about eleven minutes.
+//! `REDIS_SERVER` (`redis-server`) and `RESULTS` (`benches/peers/results`) may be set. As it is, it takes about thirteen minutes.
 
 use std::{collections::BTreeMap, env, path::PathBuf, sync::Arc};
 
@@ -71,51 +71,61 @@ async fn main() -> Result<(), Failure> {
     }
 
     let mut rows = Vec::new();
-    for scenario in SCENARIOS
+    let scenarios: Vec<_> = SCENARIOS
         .iter()
         .filter(|scenario| scenario.name.starts_with(&only))
-    {
-        let mut of_apps = Vec::new();
-        for app in &apps {
-            let cookies = match scenario.size {
-                // Sessions that are begun for this, since a login ends them.
-                Some(size) if scenario.rotates => seed(&app.address, size, WATCHED as u64).await?,
-                Some(size) => app.cookies[&size][..WATCHED].to_vec(),
-                None => vec![String::new(); WATCHED],
-            };
-            let commands = redis_info::watch(&url, &app.address, scenario.path, &cookies).await?;
-            of_apps.push(Row {
-                scenario: scenario.name.to_owned(),
-                app: app.name.clone(),
-                commands: commands.sent,
-                inner_commands: commands.inner,
-                commands_text: commands.text,
-                samples: Vec::new(),
-            });
+        .collect();
+    for together in scenarios.chunk_by(|_, next| next.beside_last) {
+        let mut measured = Vec::new();
+        for scenario in together {
+            for app in &apps {
+                let cookies = match scenario.size {
+                    // Sessions that are begun for this, since a login ends them.
+                    Some(size) if scenario.rotates => {
+                        seed(&app.address, size, WATCHED as u64).await?
+                    }
+                    Some(size) => app.cookies[&size][..WATCHED].to_vec(),
+                    None => vec![String::new(); WATCHED],
+                };
+                let commands =
+                    redis_info::watch(&url, &app.address, scenario.path, &cookies).await?;
+                measured.push(Row {
+                    scenario: scenario.name.to_owned(),
+                    app: app.name.clone(),
+                    commands: commands.sent,
+                    inner_commands: commands.inner,
+                    commands_text: commands.text,
+                    samples: Vec::new(),
+                });
+            }
         }
         for round in 0..rounds as usize {
             // Each round begins with another one.
             for turn in 0..apps.len() {
                 let number = (round + turn) % apps.len();
                 let app = &apps[number];
-                let new = match scenario.size {
-                    Some(size) if scenario.rotates => seed(&app.address, size, connections).await?,
-                    _ => Vec::new(),
-                };
-                let servers = [&redis];
-                let meters = Meters::read(&app.process, &servers, info)?;
-                let outcome = if scenario.rotates {
-                    load::following_cookies(&app.address, scenario.path, &new, seconds).await?
-                } else {
-                    let url = format!("http://{}{}", app.address, scenario.path);
-                    let file = scenario.size.map(|size| cookie_file(&app.name, size));
-                    load::wrk(&url, file.as_deref(), connections, seconds)?
-                };
-                let sample = meters.since(&outcome, info)?;
-                of_apps[number].samples.push(sample);
+                for (place, scenario) in together.iter().enumerate() {
+                    let new = match scenario.size {
+                        Some(size) if scenario.rotates => {
+                            seed(&app.address, size, connections).await?
+                        }
+                        _ => Vec::new(),
+                    };
+                    let servers = [&redis];
+                    let meters = Meters::read(&app.process, &servers, info)?;
+                    let outcome = if scenario.rotates {
+                        load::following_cookies(&app.address, scenario.path, &new, seconds).await?
+                    } else {
+                        let url = format!("http://{}{}", app.address, scenario.path);
+                        let file = scenario.size.map(|size| cookie_file(&app.name, size));
+                        load::wrk(&url, file.as_deref(), connections, seconds)?
+                    };
+                    let sample = meters.since(&outcome, info)?;
+                    measured[place * apps.len() + number].samples.push(sample);
+                }
             }
         }
-        for row in &of_apps {
+        for row in &measured {
             let median =
                 |of: fn(&results::Sample) -> f64| results::median(row.samples.iter().map(of));
             eprintln!(
@@ -130,7 +140,7 @@ async fn main() -> Result<(), Failure> {
                 row.commands_text,
             );
         }
-        rows.append(&mut of_apps);
+        rows.append(&mut measured);
     }
 
     let mut resident = BTreeMap::new();

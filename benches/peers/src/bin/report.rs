@@ -33,7 +33,8 @@ fn main() -> Result<(), Failure> {
         draw(&charts, "cpu", &cpu_chart(&compare))?;
         draw(&charts, "rate", &rate_chart(&compare))?;
         put(&readme, "measured", &readme_block(&compare))?;
-        put(&page, "wanted", &tables::wanted(&compare))?;
+        let earlier = results::load_earlier()?;
+        put(&page, "wanted", &tables::wanted(&compare, &earlier))?;
         put(&page, "ratios", &tables::ratios(&compare))?;
         put(&page, "kept", &tables::kept_and_memory(&compare))?;
         put(&page, "everything", &tables::everything(&compare))?;

@@ -101,8 +101,8 @@ pub fn ratios(compare: &Compare) -> String {
     table
 }
 
-/// This crate against what is asked of it.
-pub fn wanted(compare: &Compare) -> String {
+/// This crate against what is asked of it, and in the runs before.
+pub fn wanted(compare: &Compare, earlier: &[Compare]) -> String {
     let mut table = head(
         "request",
         [
@@ -110,7 +110,9 @@ pub fn wanted(compare: &Compare) -> String {
             "at most",
             "median",
             "range of the rounds",
+            "in the runs before",
             "requests/s, ratio",
+            "to the best peer's",
             "commands",
         ]
         .map(str::to_owned),
@@ -136,6 +138,20 @@ pub fn wanted(compare: &Compare) -> String {
                 sample.per_second
             })
             .unwrap_or(f64::NAN);
+        let before = earlier.iter().map(|run| {
+            run.ratio_to(scenario, "this_crate", base, base_app, |sample| {
+                sample.app_cpu
+            })
+            .map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}"))
+        });
+        let before: Vec<String> = before.collect();
+        let best_peer = compare
+            .apps
+            .iter()
+            .filter(|app| !app.starts_with("by_hand") && *app != "this_crate")
+            .filter_map(|app| Some(of_row(compare.row(scenario, app)?, |sample| sample.per_second)))
+            .fold(f64::NAN, f64::max);
+        let to_best_peer = of_row(this, |sample| sample.per_second) / best_peer;
         let against = match base_app {
             "this_crate" => "the same route without the layer",
             other => label(other),
@@ -148,7 +164,9 @@ pub fn wanted(compare: &Compare) -> String {
                 format!("{most:.2}"),
                 format!("{ratio:.2}{mark}"),
                 format!("{:.2}–{:.2}", ratios[0], ratios[ratios.len() - 1]),
+                before.join(", "),
                 format!("{rate:.2}"),
+                format!("{to_best_peer:.2}"),
                 format!("{:.0}", this.commands),
             ],
         );
