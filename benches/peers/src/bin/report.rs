@@ -83,7 +83,8 @@ fn readme_block(compare: &Compare) -> String {
     format!(
         "{provisional}![CPU of a request, as a ratio to the same app by hand][cpu]\n\n\
          The app's own CPU for each request: microseconds by hand (axum, one connection, GET, `serde_json`, SETEX, no protection of \
-         any kind), and each other's ratio to it, the median of {} rounds in turns.\n\n\
+         any kind), and each other's ratio to it, the median of {} rounds in turns. *Checked*, a script writes only over what was \
+         read, which is the least that loses no update.\n\n\
          {}\n\
          **Correct under load**: of {} increments of one session at once, over two processes, are kept: {}.\n\n\
          Made on {}, all on the same cores, with {} connections, by this command, which needs `wrk`:\n\n{COMMAND}\n",

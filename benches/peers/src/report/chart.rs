@@ -54,7 +54,7 @@ impl Chart {
                 text(17, HPos::Left),
             ))
             .map_err(failed)?;
-            let mut x = LEFT;
+            let mut x = 12;
             for series in &self.series {
                 area.draw(&Rectangle::new(
                     [(x, 38), (x + 12, 50)],

@@ -149,7 +149,11 @@ pub fn wanted(compare: &Compare, earlier: &[Compare]) -> String {
             .apps
             .iter()
             .filter(|app| !app.starts_with("by_hand") && *app != "this_crate")
-            .filter_map(|app| Some(of_row(compare.row(scenario, app)?, |sample| sample.per_second)))
+            .filter_map(|app| {
+                Some(of_row(compare.row(scenario, app)?, |sample| {
+                    sample.per_second
+                }))
+            })
             .fold(f64::NAN, f64::max);
         let to_best_peer = of_row(this, |sample| sample.per_second) / best_peer;
         let against = match base_app {
