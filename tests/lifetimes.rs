@@ -22,6 +22,11 @@ async fn count(session: Session) -> Result<String, SessionError> {
         .map(|n| n.to_string())
 }
 
+async fn remember(session: Session) -> Result<(), SessionError> {
+    session.set_permanent(true);
+    session.insert("name", "Zoë")
+}
+
 async fn serve(layer: RedisSessionLayer) -> Address {
     let app = Router::new()
         .route("/", get(count))
@@ -29,13 +34,7 @@ async fn serve(layer: RedisSessionLayer) -> Address {
             "/look",
             get(|session: Session| async move { format!("{:?}", session.keys()) }),
         )
-        .route(
-            "/remember",
-            get(|session: Session| async move {
-                session.set_permanent(true);
-                session.insert("name", "Zoë")
-            }),
-        )
+        .route("/remember", get(remember))
         .route(
             "/cycle",
             get(|session: Session| async move { session.cycle_id() }),
@@ -319,13 +318,7 @@ async fn a_lasting_cookie_that_is_sent_again_does_not_undo_what_another_request_
     };
     let look = wait.clone();
     let app = Router::new()
-        .route(
-            "/remember",
-            get(|session: Session| async move {
-                session.set_permanent(true);
-                session.insert("name", "Zoë")
-            }),
-        )
+        .route("/remember", get(remember))
         .route(
             "/forget",
             get(|session: Session| async move { session.set_permanent(false) }),
