@@ -10,7 +10,7 @@ use self::about::About;
 use crate::{
     context::now,
     error::SessionError,
-    record::{Fate, Meta, RESERVED, Record, Writer, Written},
+    record::{Fate, Meta, Record, Writer, Written, is_reserved},
 };
 
 /// One step of [`Session::update`](crate::Session::update): a key and its old JSON text to the new.
@@ -256,7 +256,7 @@ impl Changes {
             Some(Change::Set { value, .. } | Change::Updated { value, .. }) => Fate::Replace(value),
             Some(Change::Removed { .. }) => Fate::Drop,
             // What others keep under reserved keys is not the app's to clear.
-            None if self.cleared.is_some() && !key.starts_with(&[RESERVED as u8]) => Fate::Drop,
+            None if self.cleared.is_some() && !is_reserved(key) => Fate::Drop,
             None => Fate::Keep,
         });
         for (key, change) in &self.keys {

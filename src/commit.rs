@@ -17,7 +17,7 @@ use crate::{
     id::{SessionId, random_bytes},
     record::{Record, Stored, same_version, tombstone},
     session::Inner,
-    state::{Act, Attempt, CookieAction, Place, Plan},
+    state::{Act, Attempt, CookieAction, Doomed, Place, Plan},
     store::{Created, Destroyed, Fault, Outcome, Rotation, twice},
     users,
 };
@@ -46,9 +46,10 @@ pub(crate) enum Verdict {
 /// Brings the session's changes to the store. One commit of a session at a time; later ones wait.
 pub(crate) async fn commit(session: &Inner) -> Result<Verdict, SessionError> {
     let _turn = session.committing.lock().await;
-    let context = &session.context;
     let work = pin!(commit_changes(session));
-    let result = context.store.within(context.config.deadline, work).await;
+    let deadline = session.context.config.deadline;
+    let result = session.context.store.within(deadline, work).await;
+    let context = &session.context;
     match &result {
         Ok(Verdict::Stored) => context.count(|counters| &counters.commits),
         Ok(Verdict::Dropped) => {
@@ -67,10 +68,7 @@ pub(crate) async fn commit(session: &Inner) -> Result<Verdict, SessionError> {
     result
 }
 
-async fn destroy(session: &Inner) -> Result<bool, SessionError> {
-    let Some(doomed) = session.state().doomed.clone() else {
-        return Ok(false);
-    };
+async fn destroy(session: &Inner, doomed: Doomed) -> Result<(), SessionError> {
     let key = session.context.key(doomed.id);
     let store = &session.context.store;
     let destroyed = twice(|| store.destroy(&key)).await;
@@ -88,16 +86,17 @@ async fn destroy(session: &Inner) -> Result<bool, SessionError> {
     if let Some(user) = &doomed.user {
         users::leave(session, user, doomed.id).await;
     }
-    Ok(true)
+    Ok(())
 }
 
 async fn commit_changes(session: &Inner) -> Result<Verdict, SessionError> {
-    let context = &session.context;
     let mut turn = None;
     let mut tries = 0;
     let mut verdict = Verdict::Unchanged;
     // What is rare is boxed, here and below, so that it does not enlarge every commit's future.
-    if session.state().doomed.is_some() && Box::pin(destroy(session)).await? {
+    let doomed = session.state().doomed.clone();
+    if let Some(destroy) = doomed.map(|doomed| Box::pin(destroy(session, doomed))) {
+        destroy.await?;
         verdict = Verdict::Stored;
     }
     loop {
@@ -121,7 +120,7 @@ async fn commit_changes(session: &Inner) -> Result<Verdict, SessionError> {
             ));
         }
         // Where others of this process take turns already, one who came later does not jump the queue.
-        let line = attempt.act.id().map(|id| context.line(id));
+        let line = attempt.act.id().map(|id| session.context.line(id));
         if turn.is_none()
             && let Some(line) = line
             && line.try_lock().is_err()
@@ -153,7 +152,7 @@ async fn commit_changes(session: &Inner) -> Result<Verdict, SessionError> {
                 }
             }
             Next::InTurn if tries % TRIES_IN_A_ROW == 0 => {
-                Box::pin(context.store.pause(jitter()?)).await;
+                Box::pin(session.context.store.pause(jitter()?)).await;
             }
             Next::InTurn => {}
         }
@@ -264,10 +263,9 @@ async fn carry_out(
         let outcome = again.map_err(Fault::into_error)?;
         return Ok((outcome, true));
     }
-    let answer = match answer {
-        Err(Fault::Failed(error) | Fault::Dropped(error)) => Err(error),
-        Ok(outcome) => Ok((outcome, uncertain)),
-    };
+    let answer = answer
+        .map(|outcome| (outcome, uncertain))
+        .map_err(Fault::into_error);
     // An answer, whatever it is, means that the write is not still on its way. (Adopting a saved one says so too.)
     if !uncertain && !matches!(answer, Ok((Outcome::Saved, _))) {
         session.state().unconfirmed = None;

@@ -18,7 +18,7 @@ use crate::{
     session::Session,
     signing::Signature,
     state::Place,
-    store::Fault,
+    store::{Fault, twice},
 };
 
 /// A request's session before anybody looked at it. It lies in the request's extensions, and costs nothing until then.
@@ -136,10 +136,7 @@ impl fmt::Debug for LazySession {
 async fn load(context: &Arc<Context>, id: SessionId) -> Result<Session, SessionError> {
     let key = context.key(id);
     let idle = context.config.idle_timeout;
-    let loaded = match context.store.load(&key, idle).await {
-        Err(Fault::Dropped(_)) => Box::pin(context.store.load(&key, idle)).await,
-        answer => answer,
-    };
+    let loaded = twice(|| context.store.load(&key, idle)).await;
     let without = |place| {
         let session = Session::new(context.clone(), place, Record::default());
         session.inner().state().sought = context.config.replica_acks.map(|_| id);

@@ -13,7 +13,9 @@ use std::{borrow::Cow, collections::HashSet, fmt, mem, sync::Arc};
 use bytes::Bytes;
 
 use self::scan::{Malformed, Part, scan};
-pub(crate) use self::write::{Fate, Writer, Written, encode, fingerprint, same_version, tombstone};
+pub(crate) use self::write::{
+    Fate, Writer, Written, encode, fingerprint, is_reserved, same_version, tombstone,
+};
 use crate::error::SessionError;
 
 /// Keys that begin with this belong to the crate.
@@ -209,20 +211,21 @@ impl<'a> Parts<'a> {
     }
 
     fn add(&mut self, key: Part, is_escaped: bool, value: Part) -> Result<(), Malformed> {
-        let mut unescaped = None;
-        if is_escaped {
-            let name = serde_json::from_str::<String>(key.of(self.text)).map_err(|_| Malformed)?;
-            if name.starts_with(RESERVED) && self.add_own(&name, value)? {
-                return Ok(());
-            }
-            unescaped = Some(self.unescaped.len() as u32);
-            self.unescaped.push(name.into());
-        } else {
-            let name = key.within_quotes().of(self.text);
-            if name.starts_with(RESERVED) && self.add_own(name, value)? {
-                return Ok(());
-            }
+        let unescaped: Option<String> = match is_escaped {
+            true => Some(serde_json::from_str(key.of(self.text)).map_err(|_| Malformed)?),
+            false => None,
+        };
+        let name = match &unescaped {
+            Some(name) => name,
+            None => key.within_quotes().of(self.text),
+        };
+        if name.starts_with(RESERVED) && self.add_own(name, value)? {
+            return Ok(());
         }
+        let unescaped = unescaped.map(|name| {
+            self.unescaped.push(name.into());
+            self.unescaped.len() as u32 - 1
+        });
         self.entries.push(Entry {
             key,
             value,

@@ -2,7 +2,6 @@
 
 use std::{
     cell::{Cell, RefCell},
-    io::Write,
     sync::Arc,
 };
 
@@ -61,8 +60,7 @@ impl<'a> Writer<'a> {
             (LISTED, meta.listed),
         ] {
             if let Some(value) = value {
-                write_own(&mut buffer, key);
-                buffer.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+                write_number(&mut buffer, key, value);
             }
         }
         if let Some(user) = &user {
@@ -87,34 +85,31 @@ impl<'a> Writer<'a> {
         let mut kept = 0..0;
         for (index, entry) in base.entries.iter().enumerate() {
             let name = base.name(entry);
-            let fate = fate(name);
-            if let Fate::Keep | Fate::Replace(_) = fate {
-                self.visible += usize::from(!is_reserved(name));
-            }
-            if let Fate::Keep = fate {
-                let follows = kept.end == index
-                    && base
-                        .entries
-                        .get(index.wrapping_sub(1))
-                        .is_some_and(|last| last.value.end + 1 == entry.key.start);
-                if !follows {
-                    self.keep(&base.entries[kept]);
-                    kept = index..index;
+            match fate(name) {
+                Fate::Keep => {
+                    let last = base.entries[kept.clone()].last();
+                    let follows = last.is_some_and(|last| last.value.end + 1 == entry.key.start);
+                    if !follows {
+                        self.keep(&base.entries[kept]);
+                        kept = index..index;
+                    }
+                    kept.end = index + 1;
                 }
-                kept.end += 1;
-                continue;
+                Fate::Replace(value) => {
+                    self.keep(&base.entries[kept]);
+                    kept = 0..0;
+                    self.changed |= value != base.part(entry.value);
+                    self.buffer.push(b',');
+                    let start = self.buffer.len();
+                    self.buffer.extend_from_slice(base.part(entry.key));
+                    self.push(start, value, entry.unescaped);
+                }
+                Fate::Drop => {
+                    self.changed = true;
+                    continue;
+                }
             }
-            if let Fate::Replace(value) = fate {
-                self.keep(&base.entries[kept]);
-                kept = 0..0;
-                self.changed |= value != base.part(entry.value);
-                self.buffer.push(b',');
-                let start = self.buffer.len();
-                self.buffer.extend_from_slice(base.part(entry.key));
-                self.push(start, value, entry.unescaped);
-            } else {
-                self.changed = true;
-            }
+            self.visible += usize::from(!is_reserved(name));
         }
         self.keep(&base.entries[kept]);
     }
@@ -214,8 +209,8 @@ fn give_back(scratch: Vec<u8>) -> Bytes {
 pub(crate) fn tombstone(until: u64) -> Result<Bytes, SessionError> {
     let mut buffer = scratch();
     write_rev(&mut buffer)?;
-    write_own(&mut buffer, ROTATED);
-    write!(buffer, "{until}}}").expect("a Vec takes everything");
+    write_number(&mut buffer, ROTATED, until);
+    buffer.push(b'}');
     Ok(give_back(buffer))
 }
 
@@ -243,7 +238,12 @@ fn write_own(buffer: &mut Vec<u8>, key: &str) {
     buffer.extend_from_slice(b"\":");
 }
 
-fn is_reserved(name: &[u8]) -> bool {
+fn write_number(buffer: &mut Vec<u8>, key: &str, number: u64) {
+    write_own(buffer, key);
+    buffer.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+pub(crate) fn is_reserved(name: &[u8]) -> bool {
     name.first() == Some(&(RESERVED as u8))
 }
 

@@ -28,10 +28,10 @@ use tokio::sync::Notify;
 use self::topology::{Address, Topology, slot_of};
 use super::{
     connect::{Password, Servers, Source},
-    exchange::Command,
+    exchange::{Command, command},
     failure::{self, Failure},
     link::Server,
-    redis::{ReplicaAcks, command},
+    redis::ReplicaAcks,
 };
 use crate::error::SessionError;
 

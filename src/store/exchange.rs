@@ -51,6 +51,19 @@ impl Command {
     }
 }
 
+/// With room for the options that follow: `PX`, a time, `NX`.
+pub(super) fn command(verb: &str, arguments: &[&[u8]]) -> Command {
+    let size = verb.len() + size_of(arguments) + 24;
+    let mut command = Command::new(verb, arguments.len() + 4, size);
+    command.arg(arguments);
+    command
+}
+
+/// Bytes, all together.
+pub(super) fn size_of(parts: &[impl AsRef<[u8]>]) -> usize {
+    parts.iter().map(|part| part.as_ref().len()).sum()
+}
+
 impl Deref for Command {
     type Target = Cmd;
 

@@ -23,7 +23,7 @@ mod users;
 use std::{future::Future, time::Duration};
 
 use bytes::Bytes;
-use futures_util::FutureExt;
+use futures_util::{FutureExt, TryFutureExt};
 
 #[cfg(feature = "cluster")]
 pub(crate) use self::cluster::Cluster;
@@ -154,12 +154,8 @@ impl Store {
             Self::Redis(store) => {
                 let store = store.clone();
                 tokio::spawn(async move {
-                    let touched = tokio::time::timeout(deadline, store.touch(&key, lifetime)).await;
-                    let touched = match touched {
-                        Ok(touched) => touched.map_err(Fault::into_error),
-                        Err(_) => Err(failure::overdue(deadline)),
-                    };
-                    if let Err(error) = touched {
+                    let touch = store.touch(&key, lifetime).map_err(Fault::into_error);
+                    if let Err(error) = timely(deadline, touch).await {
                         tracing::debug!(%error, "a session's lifetime was not set");
                     }
                 });
@@ -218,12 +214,7 @@ impl Store {
         work: impl Future<Output = Result<T, SessionError>> + Unpin,
     ) -> impl Future<Output = Result<T, SessionError>> {
         if let Self::Redis(_) = self {
-            let timely = tokio::time::timeout(deadline, work);
-            let result = timely.map(move |result| match result {
-                Ok(result) => result,
-                Err(_) => Err(failure::overdue(deadline)),
-            });
-            result.left_future()
+            timely(deadline, work).left_future()
         } else {
             // The others answer at once.
             work.right_future()
@@ -240,6 +231,14 @@ impl Store {
             Self::Stepped(_) => {}
         }
     }
+}
+
+fn timely<T>(
+    deadline: Duration,
+    work: impl Future<Output = Result<T, SessionError>>,
+) -> impl Future<Output = Result<T, SessionError>> {
+    tokio::time::timeout(deadline, work)
+        .map(move |result| result.unwrap_or_else(|_| Err(failure::overdue(deadline))))
 }
 
 /// A rotation in steps on one key each: the new one first, so that a crash in between leaves the old one.

@@ -12,7 +12,7 @@ use self::script::{Program, Scripts};
 use super::{
     Created, Destroyed, Fault, Outcome, Rotation,
     connect::Password,
-    exchange::Command,
+    exchange::{Command, command},
     failure::{self, Failure},
     link::Link,
 };
@@ -368,19 +368,6 @@ impl RedisStore {
         }
         Ok(reply)
     }
-}
-
-pub(super) fn command(verb: &str, arguments: &[&[u8]]) -> Command {
-    let size = arguments
-        .iter()
-        .map(|argument| argument.len())
-        .sum::<usize>();
-    // Room for the options that follow: `PX`, a time, `NX`.
-    let mut command = Command::new(verb, arguments.len() + 4, verb.len() + size + 24);
-    for argument in arguments {
-        command.arg(*argument);
-    }
-    command
 }
 
 fn outcome(reply: Value) -> Result<Outcome, Fault> {

@@ -10,8 +10,8 @@ use bytes::Bytes;
 
 use super::{
     Fault, MemoryStore, RedisStore, Store,
-    exchange::Command,
-    redis::{Weight, command, millis, unexpected},
+    exchange::{Command, command, size_of},
+    redis::{Weight, millis, unexpected},
 };
 
 /// A session among those of its user.
@@ -236,8 +236,8 @@ impl RedisStore {
         if names.is_empty() {
             return Ok(());
         }
-        let size = set.key.len() + names.iter().map(String::len).sum::<usize>();
-        let mut command = Command::new("ZREM", 2 + names.len(), 4 + size);
+        let size = 4 + set.key.len() + size_of(names);
+        let mut command = Command::new("ZREM", 2 + names.len(), size);
         command.arg(&set.key).arg(names);
         self.ask(set, &mut command).await.map(drop)
     }

@@ -2,7 +2,7 @@
 
 use redis::{Arg, Script};
 
-use crate::store::exchange::Command;
+use crate::store::exchange::{Command, size_of};
 
 pub(in crate::store) struct Scripts {
     pub(in crate::store) save: Program,
@@ -98,20 +98,11 @@ impl Program {
 
     /// By its hash.
     pub(in crate::store) fn short(&self, keys: &[&str], arguments: &[&[u8]]) -> Command {
-        let size = keys.iter().map(|key| key.len()).sum::<usize>()
-            + arguments
-                .iter()
-                .map(|argument| argument.len())
-                .sum::<usize>();
         let parts = 3 + keys.len() + arguments.len();
-        let mut command = Command::new("EVALSHA", parts, 8 + self.hash.len() + size);
+        let size = 8 + self.hash.len() + size_of(keys) + size_of(arguments);
+        let mut command = Command::new("EVALSHA", parts, size);
         command.arg(&self.hash).arg(keys.len());
-        for key in keys {
-            command.arg(*key);
-        }
-        for argument in arguments {
-            command.arg(*argument);
-        }
+        command.arg(keys).arg(arguments);
         command
     }
 
