@@ -53,7 +53,7 @@ pub(crate) async fn commit(session: &Inner) -> Result<Verdict, SessionError> {
     match &result {
         Ok(Verdict::Stored) => context.count(|counters| &counters.commits),
         Ok(Verdict::Dropped) => {
-            context.count(|counters| &counters.dropped);
+            context.count(|counters| &counters.discarded);
             tracing::debug!(
                 "a session's changes were dropped: it was logged out, rotated away or expired meanwhile"
             );
@@ -61,7 +61,7 @@ pub(crate) async fn commit(session: &Inner) -> Result<Verdict, SessionError> {
         Ok(Verdict::Unchanged) => {}
         Err(error) => {
             if error.kind() == ErrorKind::Conflict {
-                context.count(|counters| &counters.conflicts);
+                context.count(|counters| &counters.retries_exhausted);
             }
         }
     }
@@ -202,7 +202,7 @@ async fn reconsider(
                      `update` may have been done or not; it is not done a second time: load the session again and look",
                 ));
             }
-            session.context.count(|counters| &counters.replays);
+            session.context.count(|counters| &counters.retries);
             session.rebase(&winner)?;
             Ok(Next::InTurn)
         }

@@ -7,7 +7,7 @@ use crate::{
     id::SessionId,
     signing::{self, SHORTEST_KEY, Signer},
     store::ReplicaAcks,
-    users::AtLimit,
+    users::SessionLimit,
 };
 
 /// One day, as in the Flask snippet that this crate grew out of.
@@ -54,7 +54,7 @@ pub(crate) struct Config {
     pub(crate) replica_acks: Option<(usize, Duration)>,
     pub(crate) replica_acks_for_every_write: bool,
     /// How many a user may have, and what becomes of the next.
-    pub(crate) sessions_per_user: Option<(usize, AtLimit)>,
+    pub(crate) sessions_per_user: Option<(usize, SessionLimit)>,
     pub(crate) eager: bool,
     pub(crate) cookie: CookieConfig,
     pub(crate) id_generator: Option<IdGenerator>,
@@ -140,17 +140,17 @@ impl CookieConfig {
         }
         if (prefix("__Host-") || prefix("__Secure-")) && !self.secure {
             return error(format!(
-                "a browser refuses the cookie {name:?} without Secure: leave with_insecure_cookie out, or choose a name without the prefix"
+                "a browser refuses the cookie {name:?} without Secure: leave with_secure(false) out, or choose a name without the prefix"
             ));
         }
         if self.same_site == SameSite::None && !self.secure {
             return error(
-                "a browser refuses SameSite=None without Secure: leave with_insecure_cookie out, or use SameSite::Lax",
+                "a browser refuses SameSite=None without Secure: leave with_secure(false) out, or use SameSite::Lax",
             );
         }
         if self.partitioned && !self.secure {
             return error(
-                "a browser refuses Partitioned without Secure: leave with_insecure_cookie out",
+                "a browser refuses Partitioned without Secure: leave with_secure(false) out",
             );
         }
         if let Some(signer) = &self.signer {

@@ -40,9 +40,9 @@ pub(crate) struct Shared {
 #[derive(Default)]
 pub(crate) struct Counters {
     pub(crate) commits: AtomicU64,
-    pub(crate) replays: AtomicU64,
-    pub(crate) conflicts: AtomicU64,
-    pub(crate) dropped: AtomicU64,
+    pub(crate) retries: AtomicU64,
+    pub(crate) retries_exhausted: AtomicU64,
+    pub(crate) discarded: AtomicU64,
 }
 
 /// How the saves of a layer went since it was made, over all its clones in this process.
@@ -52,11 +52,11 @@ pub struct CommitStats {
     /// Changes that reached the store: sessions created, saved, deleted, rotated or destroyed.
     pub commits: u64,
     /// Times that a request's changes were done again, because another request had saved in between.
-    pub replays: u64,
+    pub retries: u64,
     /// Requests that gave up, with [`ErrorKind::Conflict`](crate::ErrorKind::Conflict).
-    pub conflicts: u64,
+    pub retries_exhausted: u64,
     /// Requests whose changes were dropped, because their session had been logged out, rotated away or had expired.
-    pub dropped: u64,
+    pub discarded: u64,
 }
 
 impl Context {
@@ -177,9 +177,9 @@ impl Context {
         let counters = &self.shared.counters;
         CommitStats {
             commits: counters.commits.load(Relaxed),
-            replays: counters.replays.load(Relaxed),
-            conflicts: counters.conflicts.load(Relaxed),
-            dropped: counters.dropped.load(Relaxed),
+            retries: counters.retries.load(Relaxed),
+            retries_exhausted: counters.retries_exhausted.load(Relaxed),
+            discarded: counters.discarded.load(Relaxed),
         }
     }
 }

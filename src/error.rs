@@ -40,10 +40,10 @@ pub enum ErrorKind {
     /// Nothing is known to be lost: the cookie stays, and the next request tries again. Status 503.
     Unavailable,
     /// The store answered with an error of its own, such as a missing permission or no memory left. Status 503.
-    Refused,
+    Rejected,
     /// The change was made, but too few replicas confirmed it for
     /// [`with_replica_acks`](crate::RedisSessionLayer::with_replica_acks): a failover may undo it. Try again. Status 503.
-    Unconfirmed,
+    NotReplicated,
     /// Other requests changed the session each time this one tried to. Try again. Status 503.
     Conflict,
     /// The user has as many sessions as [`with_sessions_per_user`](crate::RedisSessionLayer::with_sessions_per_user) allows, so this login
@@ -54,9 +54,9 @@ pub enum ErrorKind {
     Ended,
     /// The response's head is sent, so a browser can no longer be told about a new session or a new id. Make the change, or
     /// [`save`](crate::Session::save), before returning the response. Status 500.
-    HeadSent,
+    HeadersSent,
     /// What is stored is not a session of this crate. It is left as it is. Status 500.
-    Corrupt,
+    InvalidData,
     /// The value under this key is not of the type asked for. Status 500.
     Decode,
     /// The value does not serialize to JSON. Status 500.
@@ -109,9 +109,9 @@ impl SessionError {
         .with_source(JsonError::from(error))
     }
 
-    pub(crate) fn corrupt(why: &'static str) -> Self {
+    pub(crate) fn invalid_data(why: &'static str) -> Self {
         Self::new(
-            ErrorKind::Corrupt,
+            ErrorKind::InvalidData,
             format!(
                 "what is stored under the session's key is not a session of this crate ({why}); it was left as it is: \
                  give the layer a prefix of its own, or delete the key"
@@ -155,14 +155,14 @@ impl SessionError {
     pub fn status(&self) -> http::StatusCode {
         match self.0.kind {
             ErrorKind::Unavailable
-            | ErrorKind::Refused
-            | ErrorKind::Unconfirmed
+            | ErrorKind::Rejected
+            | ErrorKind::NotReplicated
             | ErrorKind::Conflict => http::StatusCode::SERVICE_UNAVAILABLE,
             ErrorKind::TooManySessions => http::StatusCode::FORBIDDEN,
             ErrorKind::Ended => http::StatusCode::CONFLICT,
             ErrorKind::MissingLayer
-            | ErrorKind::HeadSent
-            | ErrorKind::Corrupt
+            | ErrorKind::HeadersSent
+            | ErrorKind::InvalidData
             | ErrorKind::Decode
             | ErrorKind::Encode
             | ErrorKind::ReservedKey

@@ -90,7 +90,7 @@ pub fn stored_value(input: &[u8]) {
         .filter(Pairs::are_distinct);
     let record = match (Record::decode(&stored), &read) {
         (Err(error), _) => {
-            assert_eq!(error.kind(), crate::ErrorKind::Corrupt);
+            assert_eq!(error.kind(), crate::ErrorKind::InvalidData);
             assert!(read.is_none() || has(&read, "_rotated") || has_odd_user(&read));
             return;
         }

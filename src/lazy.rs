@@ -63,8 +63,8 @@ impl LazySession {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) and [`ErrorKind::Refused`](crate::ErrorKind::Refused) from the
-    /// store, [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) and [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge) for
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) and [`ErrorKind::Rejected`](crate::ErrorKind::Rejected) from the
+    /// store, [`ErrorKind::InvalidData`](crate::ErrorKind::InvalidData) and [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge) for
     /// what it holds. Never an empty session instead, which would read as "logged out".
     pub async fn load(&self) -> Result<Session, SessionError> {
         let Handle {

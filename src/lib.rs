@@ -40,7 +40,7 @@ pub use crate::{
     service::{ResponseFuture, SessionService},
     session::Session,
     timeouts::Timeouts,
-    users::{AtLimit, InvalidHandle, SessionHandle, Sessions, UserSession},
+    users::{ParseSessionHandleError, SessionHandle, SessionLimit, UserSession, UserSessions},
 };
 
 /// Longer texts: how it works, and what changed. Their code is compiled with the crate.

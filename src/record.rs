@@ -91,12 +91,13 @@ impl Record {
     ///
     /// `Corrupt` for all that is not one JSON object with distinct keys.
     pub(crate) fn decode(bytes: &Bytes) -> Result<Stored, SessionError> {
-        let text = std::str::from_utf8(bytes).map_err(|_| SessionError::corrupt("not UTF-8"))?;
+        let text =
+            std::str::from_utf8(bytes).map_err(|_| SessionError::invalid_data("not UTF-8"))?;
         let mut parts = Parts::new(text);
         scan(text, |key, is_escaped, value| {
             parts.add(key, is_escaped, value)
         })
-        .map_err(|Malformed| SessionError::corrupt("not a JSON object with distinct keys"))?;
+        .map_err(|Malformed| SessionError::invalid_data("not a JSON object with distinct keys"))?;
         if let Some(until) = parts.rotated {
             return Ok(Stored::Retired { until });
         }
@@ -108,7 +109,7 @@ impl Record {
             user: parts.user,
         };
         if record.has_twins() {
-            return Err(SessionError::corrupt("a key is there twice"));
+            return Err(SessionError::invalid_data("a key is there twice"));
         }
         Ok(if record.entries.is_empty() && record.user.is_none() {
             Stored::Empty

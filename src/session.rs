@@ -303,8 +303,8 @@ impl Session {
     /// # Errors
     ///
     /// [`ErrorKind::Ended`] if the session was logged out, rotated away or expired: the changes are dropped.
-    /// [`ErrorKind::HeadSent`] if the browser would have to be told of a new id, but the response's head is sent.
-    /// [`ErrorKind::Unavailable`] and [`ErrorKind::Refused`] from the store, [`ErrorKind::Conflict`] if other requests were
+    /// [`ErrorKind::HeadersSent`] if the browser would have to be told of a new id, but the response's head is sent.
+    /// [`ErrorKind::Unavailable`] and [`ErrorKind::Rejected`] from the store, [`ErrorKind::Conflict`] if other requests were
     /// faster each time, [`ErrorKind::TooLarge`], and [`ErrorKind::Decode`] from a replayed [`update`](Self::update).
     pub async fn save(&self) -> Result<(), SessionError> {
         match commit(&self.0).await? {

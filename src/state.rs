@@ -375,7 +375,7 @@ impl State {
             return Ok(());
         }
         Err(SessionError::new(
-            ErrorKind::HeadSent,
+            ErrorKind::HeadersSent,
             format!(
                 "the response's head is sent, so the browser cannot be told of {what}: do it before the response is returned"
             ),

@@ -19,7 +19,7 @@ use futures_util::future::join_all;
 
 pub(crate) use self::membership::{enter, leave, settle, withdraw};
 pub use self::{
-    handle::{InvalidHandle, SessionHandle},
+    handle::{ParseSessionHandleError, SessionHandle},
     user_session::UserSession,
 };
 use crate::{
@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// So many sessions are looked at at a time. No command is about more, so that one user's sessions, however many, hold up nobody.
-const CHUNK: usize = 64;
+const PAGE_SIZE: usize = 64;
 
 /// An entry without a session may be of one that is being stored right now; after this long it is of one that has ended.
 const GRACE: Duration = Duration::from_secs(60);
@@ -49,7 +49,7 @@ const GRACE: Duration = Duration::from_secs(60);
 ///         return Ok("nowhere".to_owned());
 ///     };
 ///     let mut page = String::new();
-///     for other in session.sessions().of_user(&user).await? {
+///     for other in session.sessions().list(&user).await? {
 ///         let device = other.get::<String>("device")?.unwrap_or_default();
 ///         let mark = if other.is(&session) { " (here)" } else { "" };
 ///         page += &format!("{device}{mark}, handle {}\n", other.handle());
@@ -61,7 +61,7 @@ const GRACE: Duration = Duration::from_secs(60);
 ///     let Some(user) = session.user() else {
 ///         return Ok("nowhere".to_owned());
 ///     };
-///     let ended = session.sessions().end_others(&user, &session).await?;
+///     let ended = session.sessions().revoke_others(&user, &session).await?;
 ///     Ok(format!("signed out {ended} times"))
 /// }
 /// ```
@@ -70,42 +70,42 @@ const GRACE: Duration = Duration::from_secs(60);
 /// [deadline](crate::RedisSessionLayer::with_deadline); a method that needs several may take that long for each.
 ///
 /// What Redis evicts or loses from a user's set comes back when the session itself is next used after a tenth of its lifetime; until then
-/// it is not listed, and not ended by [`end_all`](Self::end_all). Do not let Redis evict keys, or let it choose by time to live.
+/// it is not listed, and not ended by [`revoke_all`](Self::revoke_all). Do not let Redis evict keys, or let it choose by time to live.
 #[derive(Clone)]
-pub struct Sessions {
+pub struct UserSessions {
     context: Arc<Context>,
 }
 
 /// What becomes of a login that is one too many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum AtLimit {
+pub enum SessionLimit {
     /// It succeeds, and the user's oldest session ends. Where ending it fails the login succeeds all the same, and the next one makes up
     /// for it.
-    EndOldest,
+    RevokeOldest,
     /// It fails with [`ErrorKind::TooManySessions`](crate::ErrorKind::TooManySessions), and nothing is stored. Of logins that race for the last
     /// place one has it; with [`with_last_write_wins`](crate::RedisSessionLayer::with_last_write_wins) it may be several. A login that an outage
     /// interrupted can hold a place for a minute.
-    Refuse,
+    Reject,
 }
 
-impl Sessions {
+impl UserSessions {
     /// The user's live sessions, the one first that was begun last. Listing lets none of them live longer.
     ///
     /// # Errors
     ///
-    /// From the store: [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) and [`ErrorKind::Refused`](crate::ErrorKind::Refused).
-    pub async fn of_user(&self, user: &str) -> Result<Vec<UserSession>, SessionError> {
-        self.first_of_user(user, usize::MAX).await
+    /// From the store: [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) and [`ErrorKind::Rejected`](crate::ErrorKind::Rejected).
+    pub async fn list(&self, user: &str) -> Result<Vec<UserSession>, SessionError> {
+        self.list_pages(user, usize::MAX).await
     }
 
     /// Ends the user's session with this handle; whether there was one.
     ///
     /// # Errors
     ///
-    /// As [`of_user`](Self::of_user); with [`with_replica_acks`](crate::RedisSessionLayer::with_replica_acks) also
-    /// [`ErrorKind::Unconfirmed`](crate::ErrorKind::Unconfirmed).
-    pub async fn end(&self, user: &str, handle: &SessionHandle) -> Result<bool, SessionError> {
+    /// As [`list`](Self::list); with [`with_replica_acks`](crate::RedisSessionLayer::with_replica_acks) also
+    /// [`ErrorKind::NotReplicated`](crate::ErrorKind::NotReplicated).
+    pub async fn revoke(&self, user: &str, handle: &SessionHandle) -> Result<bool, SessionError> {
         let mut cursor = Cursor::default();
         loop {
             let page = self.listed(user, cursor).await?;
@@ -117,7 +117,7 @@ impl Sessions {
                 .into_iter()
                 .find(|listed| self.handle(&listed.name) == *handle);
             if let Some(listed) = meant {
-                return self.end_one(user, &listed).await;
+                return self.revoke_one(user, &listed).await;
             }
         }
     }
@@ -126,24 +126,24 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// As [`end`](Self::end). Some may have ended before the error.
-    pub async fn end_all(&self, user: &str) -> Result<usize, SessionError> {
-        self.end_but(user, None).await
+    /// As [`revoke`](Self::revoke). Some may have ended before the error.
+    pub async fn revoke_all(&self, user: &str) -> Result<usize, SessionError> {
+        self.revoke_except(user, None).await
     }
 
     /// Ends all of the user's sessions but this one, and says how many there were.
     ///
     /// # Errors
     ///
-    /// As [`end`](Self::end). Some may have ended before the error.
-    pub async fn end_others(&self, user: &str, keep: &Session) -> Result<usize, SessionError> {
+    /// As [`revoke`](Self::revoke). Some may have ended before the error.
+    pub async fn revoke_others(&self, user: &str, keep: &Session) -> Result<usize, SessionError> {
         let keep = keep.id().map(|id| self.context.name(id));
-        self.end_but(user, keep).await
+        self.revoke_except(user, keep).await
     }
 
     /// Again and again until there is nobody left: a session that gets a new id meanwhile is entered under it before, and so is found by the
     /// next look.
-    async fn end_but(&self, user: &str, keep: Option<String>) -> Result<usize, SessionError> {
+    async fn revoke_except(&self, user: &str, keep: Option<String>) -> Result<usize, SessionError> {
         let mut ended = 0;
         loop {
             let mut cursor = Cursor::default();
@@ -157,7 +157,7 @@ impl Sessions {
                     .iter()
                     .filter(|listed| Some(&listed.name) != keep.as_ref());
                 let ends = others.map(|listed| async move {
-                    let end = self.end_quietly(user, &listed.name).await;
+                    let end = self.delete_session(user, &listed.name).await;
                     end.map(|end| (listed, end))
                 });
                 let mut gone = Vec::new();
@@ -183,7 +183,7 @@ impl Sessions {
     ///
     /// Of a user with very many, only those that were entered the longest ago are looked at, for a login waits for it. The next login
     /// goes on.
-    pub(crate) async fn end_oldest(&self, user: &str, most: usize) -> Result<(), SessionError> {
+    pub(crate) async fn revoke_oldest(&self, user: &str, most: usize) -> Result<(), SessionError> {
         let set = self.context.set_of(user);
         let entered = self
             .within(async { self.context.store.entered(&set).await })
@@ -191,8 +191,8 @@ impl Sessions {
         if entered <= most {
             return Ok(());
         }
-        let pages = most / CHUNK + 2;
-        let sessions = self.first_of_user(user, pages).await?;
+        let pages = most / PAGE_SIZE + 2;
+        let sessions = self.list_pages(user, pages).await?;
         let beyond = sessions.len().saturating_sub(most);
         let oldest = sessions.into_iter().rev().take(beyond);
         let ends = oldest.map(|session| async move {
@@ -200,7 +200,7 @@ impl Sessions {
                 name: session.name,
                 entered: session.entered,
             };
-            self.end_one(user, &listed).await
+            self.revoke_one(user, &listed).await
         });
         for result in join_all(ends).await {
             result?;
@@ -208,8 +208,8 @@ impl Sessions {
         Ok(())
     }
 
-    async fn end_one(&self, user: &str, listed: &Listed) -> Result<bool, SessionError> {
-        let end = self.end_quietly(user, &listed.name).await?;
+    async fn revoke_one(&self, user: &str, listed: &Listed) -> Result<bool, SessionError> {
+        let end = self.delete_session(user, &listed.name).await?;
         if end.is_final(listed) {
             self.leave(user, std::slice::from_ref(&listed.name)).await?;
         }
@@ -217,14 +217,14 @@ impl Sessions {
     }
 
     /// Ends it without taking it out of the set. Somebody else's stays.
-    async fn end_quietly(&self, user: &str, name: &str) -> Result<End, SessionError> {
+    async fn delete_session(&self, user: &str, name: &str) -> Result<End, SessionError> {
         let key = self.context.key_of(name);
         let found = self
             .within(async { self.context.store.value(&key).await })
             .await?;
         match found.as_ref().map(Record::decode) {
             Some(Ok(Stored::Live(record))) if record.user.as_deref() == Some(user) => {}
-            Some(Ok(Stored::Retired { .. })) => return Ok(End::Moved),
+            Some(Ok(Stored::Retired { .. })) => return Ok(End::Rotated),
             Some(Ok(Stored::Live(_) | Stored::Empty) | Err(_)) | None => return Ok(End::Absent),
         }
         let destroyed = self
@@ -232,19 +232,15 @@ impl Sessions {
             .await?;
         Ok(match destroyed {
             Destroyed::Yes => End::Ended,
-            Destroyed::Retired => End::Moved,
+            Destroyed::Retired => End::Rotated,
         })
     }
 
     /// The live sessions among the first pages of a user's set, newest first.
-    async fn first_of_user(
-        &self,
-        user: &str,
-        pages: usize,
-    ) -> Result<Vec<UserSession>, SessionError> {
+    async fn list_pages(&self, user: &str, pages: usize) -> Result<Vec<UserSession>, SessionError> {
         let mut sessions = Vec::new();
-        // One that is entered again meanwhile moves to the end, and is met there once more.
-        let mut met = HashSet::new();
+        // One that is entered again meanwhile moves to the end, and is seen there once more.
+        let mut seen = HashSet::new();
         let mut cursor = Cursor::default();
         for _ in 0..pages {
             let page = self.listed(user, cursor).await?;
@@ -252,10 +248,10 @@ impl Sessions {
                 break;
             }
             let mut dead = Vec::new();
-            for (listed, found) in page.iter().zip(self.look(user, &page).await?) {
+            for (listed, found) in page.iter().zip(self.fetch(user, &page).await?) {
                 match found {
-                    Found::Live(session) if met.insert(session.handle) => sessions.push(*session),
-                    Found::Dead if is_over(listed) => dead.push(listed.name.clone()),
+                    Found::Live(session) if seen.insert(session.handle) => sessions.push(*session),
+                    Found::Dead if grace_elapsed(listed) => dead.push(listed.name.clone()),
                     Found::Live(_) | Found::Dead | Found::Unreadable => {}
                 }
             }
@@ -269,7 +265,7 @@ impl Sessions {
 
     async fn listed(&self, user: &str, cursor: Cursor) -> Result<Vec<Listed>, SessionError> {
         let set = self.context.set_of(user);
-        self.within(async { self.context.store.listed(&set, cursor, CHUNK).await })
+        self.within(async { self.context.store.listed(&set, cursor, PAGE_SIZE).await })
             .await
     }
 
@@ -283,21 +279,21 @@ impl Sessions {
     }
 
     /// What is behind each entry of a page.
-    async fn look(&self, user: &str, page: &[Listed]) -> Result<Vec<Found>, SessionError> {
+    async fn fetch(&self, user: &str, page: &[Listed]) -> Result<Vec<Found>, SessionError> {
         let looks = page.iter().map(|listed| async {
             let key = self.context.key_of(&listed.name);
             let found = self
                 .within(async { self.context.store.peek(&key).await })
                 .await?;
             Ok(match found {
-                Some((bytes, left)) => self.judge(user, listed, &bytes, left),
+                Some((bytes, left)) => self.classify(user, listed, &bytes, left),
                 None => Found::Dead,
             })
         });
         join_all(looks).await.into_iter().collect()
     }
 
-    fn judge(&self, user: &str, listed: &Listed, bytes: &Bytes, left: Duration) -> Found {
+    fn classify(&self, user: &str, listed: &Listed, bytes: &Bytes, left: Duration) -> Found {
         let record = match Record::decode(bytes) {
             Ok(Stored::Live(record)) => record,
             Ok(Stored::Retired { .. } | Stored::Empty) => return Found::Dead,
@@ -340,7 +336,7 @@ impl Sessions {
 enum End {
     Ended,
     /// It has a new id.
-    Moved,
+    Rotated,
     /// Nothing is there, or another's session. That may be about to change, for a session is entered before it is stored.
     Absent,
 }
@@ -349,8 +345,8 @@ impl End {
     /// Whether nothing will come of the entry any more.
     fn is_final(self, listed: &Listed) -> bool {
         match self {
-            Self::Ended | Self::Moved => true,
-            Self::Absent => is_over(listed),
+            Self::Ended | Self::Rotated => true,
+            Self::Absent => grace_elapsed(listed),
         }
     }
 }
@@ -364,13 +360,13 @@ enum Found {
     Unreadable,
 }
 
-fn is_over(listed: &Listed) -> bool {
+fn grace_elapsed(listed: &Listed) -> bool {
     let age = now_micros().saturating_sub(listed.entered);
     Duration::from_micros(age) > GRACE
 }
 
-impl fmt::Debug for Sessions {
+impl fmt::Debug for UserSessions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sessions").finish_non_exhaustive()
+        f.debug_struct("UserSessions").finish_non_exhaustive()
     }
 }

@@ -72,7 +72,7 @@ async fn a_stream_saves_as_it_goes() {
     // Nothing was stored before the response's head, so there is no id that the browser could be told.
     assert_eq!(
         browser.get(app.url("/lines")).await.body,
-        "HeadSent\n".repeat(3)
+        "HeadersSent\n".repeat(3)
     );
     browser.get(app.url("/")).await;
     assert_eq!(
@@ -103,7 +103,7 @@ async fn a_session_that_is_first_looked_at_in_a_stream_cannot_begin_there() {
     let request = Request::new(Body::empty());
     let response = app.oneshot(request).await.expect("infallible");
     let body = axum::body::to_bytes(response.into_body(), 1024).await;
-    assert_eq!(body.expect("a body"), "HeadSent");
+    assert_eq!(body.expect("a body"), "HeadersSent");
 }
 
 #[tokio::test]
@@ -139,7 +139,7 @@ async fn a_stream_learns_that_its_session_was_logged_out() {
     assert_eq!(line(&mut streaming).await, "line 0\n");
     assert_eq!(send("/log-out", cookie).await.status(), StatusCode::OK);
     assert_eq!(line(&mut streaming).await, "Ended\n");
-    assert_eq!(layer.commit_stats().dropped, 1);
+    assert_eq!(layer.commit_stats().discarded, 1);
 }
 
 #[tokio::test]
@@ -167,7 +167,7 @@ async fn a_new_id_after_the_responses_head_is_refused_and_nothing_is_lost() {
     session.cycle_id();
     assert_eq!(
         session.save().await.expect_err("too late").kind(),
-        ErrorKind::HeadSent
+        ErrorKind::HeadersSent
     );
     assert_eq!(
         (session.id(), session.get::<u8>("a").expect("a number")),

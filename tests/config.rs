@@ -47,23 +47,23 @@ fn a_mistake_says_what_to_change_and_its_neighbour_is_fine() {
         ("no name, but a Path", |l| l.with_cookie_path("/app"), ""),
         (
             "__Host- without Secure",
-            |l| l.with_cookie_name("__Host-sid").with_insecure_cookie(),
-            "leave with_insecure_cookie out",
+            |l| l.with_cookie_name("__Host-sid").with_secure(false),
+            "leave with_secure out",
         ),
         (
             "__Secure- without Secure",
-            |l| l.with_cookie_name("__Secure-sid").with_insecure_cookie(),
-            "leave with_insecure_cookie out",
+            |l| l.with_cookie_name("__Secure-sid").with_secure(false),
+            "leave with_secure out",
         ),
         (
             "no name, and no Secure",
-            RedisSessionLayer::with_insecure_cookie,
+            |layer| layer.with_secure(false),
             "",
         ),
         (
             "SameSite=None without Secure",
-            |l| l.with_same_site(SameSite::None).with_insecure_cookie(),
-            "leave with_insecure_cookie out",
+            |l| l.with_same_site(SameSite::None).with_secure(false),
+            "leave with_secure out",
         ),
         (
             "SameSite=None with Secure",
@@ -72,8 +72,8 @@ fn a_mistake_says_what_to_change_and_its_neighbour_is_fine() {
         ),
         (
             "Partitioned without Secure",
-            |l| l.with_partitioned_cookie().with_insecure_cookie(),
-            "leave with_insecure_cookie out",
+            |l| l.with_partitioned_cookie().with_secure(false),
+            "leave with_secure out",
         ),
         (
             "Partitioned with Secure",

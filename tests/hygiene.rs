@@ -20,8 +20,8 @@ use axum::{
     routing::{MethodRouter, get},
 };
 use axum_redis_sessions::{
-    AtLimit, ErrorKind, LazySession, RedisSessionLayer, SameSite, Session, SessionError,
-    SessionHandle, SessionId, Timeouts,
+    ErrorKind, LazySession, RedisSessionLayer, SameSite, Session, SessionError, SessionHandle,
+    SessionId, SessionLimit, Timeouts,
 };
 use exchange::{begin, pair, send, set_cookie, text};
 use support::{log::Log, server::Server};
@@ -117,7 +117,7 @@ async fn debug_of_no_public_type_shows_an_id_a_key_or_a_value() {
             in_handler("SessionId", &session.id());
             in_handler("SessionHandle", &session.handle());
             in_handler("Sessions", &session.sessions());
-            let of_user = session.sessions().of_user(USER).await?;
+            let of_user = session.sessions().list(USER).await?;
             assert_eq!(of_user.len(), 1);
             in_handler("UserSession", &of_user);
             session.insert("another", VALUE)?;
@@ -155,18 +155,18 @@ async fn debug_of_no_public_type_shows_an_id_a_key_or_a_value() {
     );
     show("SessionId", &SessionId::random().expect("random numbers"));
     let no_handle = VALUE.parse::<SessionHandle>().expect_err("no handle");
-    show("InvalidHandle", &no_handle);
-    assert_secret("InvalidHandle", &no_handle.to_string());
+    show("ParseSessionHandleError", &no_handle);
+    assert_secret("ParseSessionHandleError", &no_handle.to_string());
     let mistake = RedisSessionLayer::in_memory().with_signing_keys(["sesame"]);
     let mistake = mistake.validate().expect_err("a short key");
     show("ConfigError", &mistake);
     assert_secret("ConfigError", &mistake.to_string());
     // Without a secret to show, and shown for the list below to be whole.
-    show("AtLimit", &AtLimit::Refuse);
+    show("SessionLimit", &SessionLimit::Reject);
     show("SameSite", &SameSite::Lax);
     show("Timeouts", &Timeouts::NIST_AAL1);
     // These two have a test of their own.
-    show("ErrorKind", &ErrorKind::Corrupt);
+    show("ErrorKind", &ErrorKind::InvalidData);
     shown.lock().expect("no panic").insert("SessionError");
 
     let mut shown = shown.lock().expect("no panic").clone();
@@ -245,7 +245,9 @@ async fn errors_of(server: &Server, layer: &RedisSessionLayer) -> Vec<ErrorKind>
     errors.push(reserved);
     let small = layer.clone().with_max_size(20);
     errors.push(error_of(&small, &cookie, write()).await);
-    let full = layer.clone().with_sessions_per_user(1, AtLimit::Refuse);
+    let full = layer
+        .clone()
+        .with_sessions_per_user(1, SessionLimit::Reject);
     errors.push(error_of(&full, "none=1", get(log_in)).await);
     let zeros = layer
         .clone()
@@ -365,7 +367,7 @@ async fn the_log_at_trace_has_no_id_no_key_and_no_value() {
                 get(async |session: Session| {
                     session
                         .sessions()
-                        .end_all(USER)
+                        .revoke_all(USER)
                         .await
                         .map(|ended| ended.to_string())
                 }),

@@ -165,7 +165,7 @@ async fn of_200_parallel_updates_of_one_key_200_count() {
     let replays: u64 = nodes
         .layers
         .iter()
-        .map(|layer| layer.commit_stats().replays)
+        .map(|layer| layer.commit_stats().retries)
         .sum();
     assert!(
         replays > 0,
@@ -225,7 +225,7 @@ async fn of_500_logouts_that_race_a_slow_write_none_is_undone() {
     let dropped: u64 = nodes
         .layers
         .iter()
-        .map(|layer| layer.commit_stats().dropped)
+        .map(|layer| layer.commit_stats().discarded)
         .sum();
     assert!(
         dropped > 50,

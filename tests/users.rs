@@ -42,7 +42,7 @@ async fn a_listed_session_says_when_it_was_begun_last_seen_and_ends() {
         let app = app(&layer);
         let before = SystemTime::now();
         let phone = Device::of(&app, "zoe", "phone").await;
-        let first = layer.sessions().of_user("zoe").await.expect("listed");
+        let first = layer.sessions().list("zoe").await.expect("listed");
         let second = Duration::from_secs(1);
         let now = SystemTime::now();
         for time in [first[0].created(), first[0].last_seen()] {
@@ -58,14 +58,14 @@ async fn a_listed_session_says_when_it_was_begun_last_seen_and_ends() {
 
         // To look at the list is not to use a session; a request is, even one that only reads.
         tokio::time::sleep(Duration::from_millis(50)).await;
-        let listed = layer.sessions().of_user("zoe").await.expect("listed");
+        let listed = layer.sessions().list("zoe").await.expect("listed");
         let drift = listed[0]
             .last_seen()
             .duration_since(first[0].last_seen())
             .unwrap_or_default();
         assert!(drift < Duration::from_millis(20), "{drift:?}");
         phone.look().await;
-        let used = layer.sessions().of_user("zoe").await.expect("listed");
+        let used = layer.sessions().list("zoe").await.expect("listed");
         assert!(used[0].last_seen() >= first[0].last_seen() + Duration::from_millis(30));
         assert_eq!(used[0].created(), first[0].created());
     })
@@ -80,17 +80,17 @@ async fn one_session_is_ended_by_its_handle_and_no_other() {
         let phone = Device::of(&app, "zoe", "phone").await;
         let laptop = Device::of(&app, "zoe", "laptop").await;
         let handle: SessionHandle = laptop.text("/handle").await.parse().expect("a handle");
-        let listed = sessions.of_user("zoe").await.expect("listed");
+        let listed = sessions.list("zoe").await.expect("listed");
         let same = listed.iter().find(|other| other.handle() == handle);
         let device = same.expect("there").get::<String>("device").expect("text");
         assert_eq!(device.as_deref(), Some("laptop"));
 
-        assert!(sessions.end("zoe", &handle).await.expect("ended"));
+        assert!(sessions.revoke("zoe", &handle).await.expect("ended"));
         assert_eq!(laptop.look().await, "nobody on nothing");
         assert_eq!(phone.look().await, "zoe on phone");
         assert_eq!(devices(&sessions, "zoe").await, ["phone"]);
         // Twice is no error, and no news.
-        assert!(!sessions.end("zoe", &handle).await.expect("answered"));
+        assert!(!sessions.revoke("zoe", &handle).await.expect("answered"));
     })
     .await;
 }
@@ -103,8 +103,8 @@ async fn nobody_ends_another_person_s_session() {
         let phone = Device::of(&app, "zoe", "phone").await;
         Device::of(&app, "max", "desktop").await;
         let handle: SessionHandle = phone.text("/handle").await.parse().expect("a handle");
-        assert!(!sessions.end("max", &handle).await.expect("answered"));
-        assert!(!sessions.end("", &handle).await.expect("answered"));
+        assert!(!sessions.revoke("max", &handle).await.expect("answered"));
+        assert!(!sessions.revoke("", &handle).await.expect("answered"));
         assert_eq!(phone.look().await, "zoe on phone");
     })
     .await;
@@ -154,7 +154,7 @@ async fn a_handle_opens_nothing_and_does_not_show_the_id() {
                 assert!(
                     !layer
                         .sessions()
-                        .end("zoe", &handle)
+                        .revoke("zoe", &handle)
                         .await
                         .expect("answered")
                 );
@@ -176,13 +176,13 @@ async fn all_sessions_of_a_user_end_at_once_and_nobody_else_s() {
             Device::of(&app, "zoe", "laptop").await,
         ];
         let max = Device::of(&app, "max", "desktop").await;
-        assert_eq!(sessions.end_all("zoe").await.expect("ended"), 2);
+        assert_eq!(sessions.revoke_all("zoe").await.expect("ended"), 2);
         for device in &zoe {
             assert_eq!(device.look().await, "nobody on nothing");
         }
         assert_eq!(max.look().await, "max on desktop");
         assert_eq!(devices(&sessions, "zoe").await, [""; 0]);
-        assert_eq!(sessions.end_all("zoe").await.expect("answered"), 0);
+        assert_eq!(sessions.revoke_all("zoe").await.expect("answered"), 0);
         // She may come back.
         assert_eq!(zoe[0].log_in("zoe", "phone").await, StatusCode::OK);
         assert_eq!(devices(&sessions, "zoe").await, ["phone"]);
@@ -221,7 +221,7 @@ async fn logging_out_and_a_new_id_are_seen_in_the_list() {
         assert_ne!(phone.id(), before);
         assert_eq!(sorted_devices(&sessions, "zoe").await, ["laptop", "phone"]);
         let handle = phone.text("/handle").await.parse().expect("a handle");
-        assert!(sessions.end("zoe", &handle).await.expect("ended"));
+        assert!(sessions.revoke("zoe", &handle).await.expect("ended"));
         assert_eq!(phone.look().await, "nobody on nothing");
 
         laptop.text("/log-out").await;
@@ -239,7 +239,7 @@ async fn a_session_belongs_to_the_one_who_logged_in_last() {
         assert_eq!(shared.log_in("max", "kiosk").await, StatusCode::OK);
         assert_eq!(devices(&sessions, "zoe").await, [""; 0]);
         assert_eq!(devices(&sessions, "max").await, ["kiosk"]);
-        assert_eq!(sessions.end_all("zoe").await.expect("answered"), 0);
+        assert_eq!(sessions.revoke_all("zoe").await.expect("answered"), 0);
         assert_eq!(shared.look().await, "max on kiosk");
     })
     .await;
@@ -258,7 +258,7 @@ async fn clearing_a_session_leaves_it_its_user_s_and_removing_the_user_leaves_th
         phone.text("/remove-user").await;
         assert_eq!(phone.look().await, "nobody on nothing");
         assert_eq!(devices(&sessions, "zoe").await, [""; 0]);
-        assert_eq!(sessions.end_all("zoe").await.expect("answered"), 0);
+        assert_eq!(sessions.revoke_all("zoe").await.expect("answered"), 0);
         assert_eq!(phone.text("/visit").await, "2");
     })
     .await;
@@ -268,10 +268,10 @@ async fn clearing_a_session_leaves_it_its_user_s_and_removing_the_user_leaves_th
 async fn a_listed_session_knows_whether_it_is_this_one() {
     async fn marks(session: Session) -> Result<String, SessionError> {
         let user = session.user().unwrap_or_default();
-        let listed = session.sessions().of_user(&user).await?;
+        let listed = session.sessions().list(&user).await?;
         let mark = |other: &axum_redis_sessions::UserSession| {
             let device = other.get::<String>("device")?.unwrap_or_default();
-            let here = if other.is(&session) { "*" } else { "" };
+            let here = if other.is_current(&session) { "*" } else { "" };
             Ok(format!("{device}{here} "))
         };
         listed.iter().map(mark).collect()
@@ -314,11 +314,15 @@ async fn a_user_s_name_may_be_any_text() {
             Device::of(&app, name, "phone").await;
         }
         for name in names {
-            let listed = sessions.of_user(name).await.expect("listed");
+            let listed = sessions.list(name).await.expect("listed");
             assert_eq!(listed.len(), 1, "{name:?}");
         }
         for (ended, name) in names.iter().enumerate() {
-            assert_eq!(sessions.end_all(name).await.expect("ended"), 1, "{name:?}");
+            assert_eq!(
+                sessions.revoke_all(name).await.expect("ended"),
+                1,
+                "{name:?}"
+            );
             for other in &names[ended + 1..] {
                 assert_eq!(devices(&sessions, other).await, ["phone"], "{other:?}");
             }
@@ -333,7 +337,7 @@ async fn no_debug_output_shows_a_session_or_a_person() {
         let app = app(&layer);
         let phone = Device::of(&app, "zoe-who-is-secret", "a-secret-phone").await;
         let sessions = layer.sessions();
-        let listed = sessions.of_user("zoe-who-is-secret").await.expect("listed");
+        let listed = sessions.list("zoe-who-is-secret").await.expect("listed");
         let shown = format!("{sessions:?} {listed:?} {layer:?}");
         let id = phone.id();
         for secret in [&id, "zoe-who", "a-secret", &id[..8]] {

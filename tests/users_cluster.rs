@@ -7,7 +7,7 @@ mod support;
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use axum_redis_sessions::{AtLimit, RedisSessionLayer};
+use axum_redis_sessions::{RedisSessionLayer, SessionLimit};
 use people::{Device, app, devices, sorted_devices};
 use redis::cluster::ClusterClient;
 use support::cluster::Cluster;
@@ -32,13 +32,13 @@ async fn of_100_sessions_that_another_node_ends_100_are_dead_at_their_next_reque
         phone.text("/rotate").await;
         assert_eq!(sorted_devices(&sessions, &user).await, ["laptop", "phone"]);
         let handle = phone.text("/handle").await.parse().expect("a handle");
-        assert!(sessions.end(&user, &handle).await.expect("ended"));
+        assert!(sessions.revoke(&user, &handle).await.expect("ended"));
         for app in &apps {
             let seen = phone.get_at(app, "/look").await.1;
             assert_eq!(seen, "nobody on nothing", "round {round}");
         }
         assert_eq!(devices(&sessions, &user).await, ["laptop"]);
-        assert_eq!(sessions.end_all(&user).await.expect("ended"), 1);
+        assert_eq!(sessions.revoke_all(&user).await.expect("ended"), 1);
         for app in &apps {
             let seen = laptop.get_at(app, "/look").await.1;
             assert_eq!(seen, "nobody on nothing", "round {round}");
@@ -49,7 +49,7 @@ async fn of_100_sessions_that_another_node_ends_100_are_dead_at_their_next_reque
 #[tokio::test]
 async fn the_limit_holds_in_a_cluster() {
     let cluster = Cluster::start().await;
-    let refuse = layer(&cluster).with_sessions_per_user(2, AtLimit::Refuse);
+    let refuse = layer(&cluster).with_sessions_per_user(2, SessionLimit::Reject);
     let refusing = app(&refuse);
     let one = Device::of(&refusing, "zoe", "one").await;
     Device::of(&refusing, "zoe", "two").await;
@@ -57,7 +57,7 @@ async fn the_limit_holds_in_a_cluster() {
     assert_eq!(three.log_in("zoe", "three").await, StatusCode::FORBIDDEN);
     assert_eq!(one.log_in("zoe", "one").await, StatusCode::OK);
 
-    let ending = app(&layer(&cluster).with_sessions_per_user(2, AtLimit::EndOldest));
+    let ending = app(&layer(&cluster).with_sessions_per_user(2, SessionLimit::RevokeOldest));
     people::next_second().await;
     Device::of(&ending, "zoe", "four").await;
     let left = sorted_devices(&refuse.sessions(), "zoe").await;

@@ -7,7 +7,7 @@ mod support;
 use std::{sync::Arc, time::Duration};
 
 use axum::{Router, extract::Path, http::StatusCode, routing::get};
-use axum_redis_sessions::{AtLimit, RedisSessionLayer, Session};
+use axum_redis_sessions::{RedisSessionLayer, Session, SessionLimit};
 use exchange::{begin, pair, send, set_cookie, text, visits};
 use futures_util::future::join_all;
 use support::server::Server;
@@ -25,7 +25,7 @@ async fn left(server: &Server, pattern: &str) -> i64 {
 }
 
 async fn count(layer: &RedisSessionLayer, user: &str) -> usize {
-    layer.sessions().of_user(user).await.expect("listed").len()
+    layer.sessions().list(user).await.expect("listed").len()
 }
 
 #[tokio::test]
@@ -68,7 +68,8 @@ async fn the_set_outlives_a_session_that_is_prolonged_after_the_login() {
 #[tokio::test]
 async fn a_login_that_has_to_try_again_is_not_in_its_own_way() {
     let server = Server::start().await;
-    let layer = RedisSessionLayer::new(server.client()).with_sessions_per_user(1, AtLimit::Refuse);
+    let layer =
+        RedisSessionLayer::new(server.client()).with_sessions_per_user(1, SessionLimit::Reject);
     let barrier = Arc::new(Barrier::new(2));
     let at_barrier = barrier.clone();
     let log_in = move |session: Session| async move {
@@ -90,7 +91,7 @@ async fn a_login_that_has_to_try_again_is_not_in_its_own_way() {
     let (answer, ()) = tokio::join!(send(&app, "/log-in", Some(&cookie)), other_tab);
     let status = answer.status();
     assert_eq!(status, StatusCode::OK, "{}", text(answer).await);
-    assert_eq!(layer.commit_stats().replays, 1, "nothing was in the way");
+    assert_eq!(layer.commit_stats().retries, 1, "nothing was in the way");
     assert_eq!(count(&layer, "ann").await, 1);
     // What was entered for the first try is not there any more.
     assert_eq!(
@@ -103,7 +104,8 @@ async fn a_login_that_has_to_try_again_is_not_in_its_own_way() {
 #[tokio::test]
 async fn a_login_that_comes_to_nothing_takes_nobody_s_place() {
     let server = Server::start().await;
-    let layer = RedisSessionLayer::new(server.client()).with_sessions_per_user(1, AtLimit::Refuse);
+    let layer =
+        RedisSessionLayer::new(server.client()).with_sessions_per_user(1, SessionLimit::Reject);
     let log_in_and_out = |session: Session| async move {
         session.set_user("ann");
         let saving = session.clone();
@@ -134,7 +136,7 @@ async fn of_two_logins_that_race_for_one_place_one_stays() {
     let node = || {
         let layer = RedisSessionLayer::new(server.client())
             .with_deadline(Duration::from_secs(20))
-            .with_sessions_per_user(1, AtLimit::EndOldest);
+            .with_sessions_per_user(1, SessionLimit::RevokeOldest);
         Router::new()
             .route(
                 "/log-in/{user}",

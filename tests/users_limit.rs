@@ -18,7 +18,7 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
-use axum_redis_sessions::{AtLimit, ErrorKind, RedisSessionLayer, Session, SessionError};
+use axum_redis_sessions::{ErrorKind, RedisSessionLayer, Session, SessionError, SessionLimit};
 use exchange::on_each_store;
 use futures_util::future::join_all;
 use people::{Device, app, devices, next_moment, next_second, sorted_devices};
@@ -29,7 +29,7 @@ use tower::ServiceExt;
 #[tokio::test]
 async fn beyond_the_limit_the_oldest_session_ends() {
     on_each_store(async |layer| {
-        let layer = layer.with_sessions_per_user(2, AtLimit::EndOldest);
+        let layer = layer.with_sessions_per_user(2, SessionLimit::RevokeOldest);
         let app = app(&layer);
         let mut all = Vec::new();
         for device in ["first", "second", "third"] {
@@ -47,7 +47,7 @@ async fn beyond_the_limit_the_oldest_session_ends() {
 #[tokio::test]
 async fn use_does_not_make_a_session_younger_and_a_new_id_neither() {
     on_each_store(async |layer| {
-        let layer = layer.with_sessions_per_user(2, AtLimit::EndOldest);
+        let layer = layer.with_sessions_per_user(2, SessionLimit::RevokeOldest);
         let app = app(&layer);
         let first = Device::of(&app, "zoe", "first").await;
         // A session knows the second in which it was begun.
@@ -67,7 +67,7 @@ async fn use_does_not_make_a_session_younger_and_a_new_id_neither() {
 #[tokio::test]
 async fn a_login_beyond_the_limit_is_refused_and_leaves_nothing() {
     on_each_store(async |layer| {
-        let layer = layer.with_sessions_per_user(2, AtLimit::Refuse);
+        let layer = layer.with_sessions_per_user(2, SessionLimit::Reject);
         let app = app(&layer);
         let phone = Device::of(&app, "zoe", "phone").await;
         let laptop = Device::of(&app, "zoe", "laptop").await;
@@ -105,7 +105,7 @@ async fn a_login_beyond_the_limit_is_refused_and_leaves_nothing() {
 #[tokio::test]
 async fn at_the_limit_a_person_can_log_in_again_where_they_are_logged_in() {
     on_each_store(async |layer| {
-        let layer = layer.with_sessions_per_user(1, AtLimit::Refuse);
+        let layer = layer.with_sessions_per_user(1, SessionLimit::Reject);
         let app = app(&layer);
         let phone = Device::of(&app, "zoe", "phone").await;
         let id = phone.id();
@@ -122,7 +122,8 @@ async fn at_the_limit_a_person_can_log_in_again_where_they_are_logged_in() {
 #[tokio::test]
 async fn what_has_expired_does_not_count() {
     let server = Server::start().await;
-    let layer = RedisSessionLayer::new(server.client()).with_sessions_per_user(1, AtLimit::Refuse);
+    let layer =
+        RedisSessionLayer::new(server.client()).with_sessions_per_user(1, SessionLimit::Reject);
     let app = app(&layer);
     let phone = Device::of(&app, "zoe", "phone").await;
     assert_eq!(
@@ -155,7 +156,7 @@ async fn a_handler_that_saves_is_told_of_the_limit() {
         session.save().await
     }
     on_each_store(async |layer| {
-        let layer = layer.with_sessions_per_user(1, AtLimit::Refuse);
+        let layer = layer.with_sessions_per_user(1, SessionLimit::Reject);
         let told = Arc::new(AtomicUsize::new(0));
         let seen = told.clone();
         let app: Router = Router::new()
@@ -191,7 +192,7 @@ async fn of_logins_that_race_for_the_last_place_exactly_one_has_it() {
     let nodes = [(); 2].map(|()| {
         RedisSessionLayer::new(server.client())
             .with_deadline(std::time::Duration::from_secs(20))
-            .with_sessions_per_user(3, AtLimit::Refuse)
+            .with_sessions_per_user(3, SessionLimit::Reject)
     });
     let apps = nodes.each_ref().map(app);
     for round in 0..100 {
@@ -229,7 +230,7 @@ async fn a_login_that_conflicts_with_other_requests_counts_once() {
     let server = Server::start().await;
     let layer = RedisSessionLayer::new(server.client())
         .with_deadline(std::time::Duration::from_secs(20))
-        .with_sessions_per_user(1, AtLimit::Refuse);
+        .with_sessions_per_user(1, SessionLimit::Reject);
     let app = app(&layer);
     for round in 0..200 {
         let visitor = Device::new(&app);
@@ -256,7 +257,7 @@ async fn a_login_that_conflicts_with_other_requests_counts_once() {
         }
         assert_eq!(devices(&layer.sessions(), &user).await, ["phone"]);
     }
-    let replays = layer.commit_stats().replays;
+    let replays = layer.commit_stats().retries;
     assert!(replays > 50, "they hardly ever met: {replays}");
 }
 
@@ -265,7 +266,7 @@ async fn however_many_log_in_at_once_no_more_than_the_limit_stay() {
     let server = Server::start().await;
     let layer = RedisSessionLayer::new(server.client())
         .with_deadline(std::time::Duration::from_secs(20))
-        .with_sessions_per_user(3, AtLimit::EndOldest);
+        .with_sessions_per_user(3, SessionLimit::RevokeOldest);
     let app = app(&layer);
     for round in 0..20 {
         let user = format!("user-{round}");

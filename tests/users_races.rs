@@ -67,8 +67,8 @@ async fn of_100_sessions_that_another_node_ends_100_are_dead_at_their_next_reque
         let sessions = nodes.layers[1].sessions();
         let handle = device.text("/handle").await.parse().expect("a handle");
         let ended = match round % 3 {
-            0 => sessions.end("zoe", &handle).await.expect("ended"),
-            1 => sessions.end_all("zoe").await.expect("ended") == 1,
+            0 => sessions.revoke("zoe", &handle).await.expect("ended"),
+            1 => sessions.revoke_all("zoe").await.expect("ended") == 1,
             _ => {
                 let other = Device::of(&nodes.apps[1], "zoe", "laptop").await;
                 let ended = other.text("/log-out-elsewhere").await == "1";
@@ -115,7 +115,7 @@ async fn of_500_times_all_sessions_end_while_they_get_new_ids_none_escapes() {
         }
         nodes.layers[1]
             .sessions()
-            .end_all("zoe")
+            .revoke_all("zoe")
             .await
             .expect("ended");
         // At this very moment, though the requests go on.
@@ -146,7 +146,7 @@ async fn of_200_logins_beside_a_list_that_is_looked_at_none_is_missing_from_it()
         async move {
             let mut looks = 0;
             while !stop.load(SeqCst) {
-                sessions.of_user("zoe").await.expect("listed");
+                sessions.list("zoe").await.expect("listed");
                 looks += 1;
             }
             looks
@@ -171,7 +171,7 @@ async fn of_500_writes_that_race_the_ending_of_their_session_none_revives_it() {
         let device = Device::of(&nodes.apps[0], "zoe", "phone").await;
         let (writer, other) = (device.clone(), sessions.clone());
         let write = tokio::spawn(async move { writer.get("/visit").await });
-        let end = tokio::spawn(async move { other.end_all("zoe").await });
+        let end = tokio::spawn(async move { other.revoke_all("zoe").await });
         assert!(write.await.expect("no panic").0.is_success());
         assert_eq!(end.await.expect("no panic").expect("ended"), 1);
         assert!(!device.look().await.starts_with("zoe"), "round {round}");

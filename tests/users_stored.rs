@@ -7,7 +7,7 @@ mod support;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::http::StatusCode;
-use axum_redis_sessions::{AtLimit, ErrorKind, RedisSessionLayer};
+use axum_redis_sessions::{ErrorKind, RedisSessionLayer, SessionLimit};
 use people::{Device, app, devices};
 use support::{eventually, server::Server};
 
@@ -63,7 +63,13 @@ async fn with_hashed_keys_an_entry_does_not_show_the_id_either() {
         );
     }
     let handle = phone.text("/handle").await.parse().expect("a handle");
-    assert!(layer.sessions().end("zoe", &handle).await.expect("ended"));
+    assert!(
+        layer
+            .sessions()
+            .revoke("zoe", &handle)
+            .await
+            .expect("ended")
+    );
     assert_eq!(phone.look().await, "nobody on nothing");
     assert_eq!(devices(&layer.sessions(), "zoe").await, ["laptop"]);
 }
@@ -93,7 +99,7 @@ async fn an_entry_without_a_session_is_not_listed_and_goes_once_it_is_old() {
     expected.sort();
     assert_eq!(left, expected);
     // It is left too when all end: its session would escape otherwise.
-    assert_eq!(sessions.end_all("zoe").await.expect("ended"), 1);
+    assert_eq!(sessions.revoke_all("zoe").await.expect("ended"), 1);
     assert_eq!(names(&server).await, [ids[1]]);
 }
 
@@ -107,7 +113,7 @@ async fn an_entry_of_somebody_else_s_session_is_neither_shown_nor_ended() {
         .await;
     let handle = max.text("/handle").await.parse().expect("a handle");
     let sessions = layer.sessions();
-    assert!(!sessions.end("zoe", &handle).await.expect("answered"));
+    assert!(!sessions.revoke("zoe", &handle).await.expect("answered"));
     server
         .command::<u64>(&["ZADD", INDEX, "1000", &max.id()])
         .await;
@@ -115,7 +121,7 @@ async fn an_entry_of_somebody_else_s_session_is_neither_shown_nor_ended() {
     server
         .command::<u64>(&["ZADD", INDEX, "1000", &max.id()])
         .await;
-    assert_eq!(sessions.end_all("zoe").await.expect("answered"), 0);
+    assert_eq!(sessions.revoke_all("zoe").await.expect("answered"), 0);
     assert_eq!(max.look().await, "max on desktop");
 }
 
@@ -131,7 +137,7 @@ async fn a_value_that_is_no_session_hides_no_other() {
         .await;
     let sessions = layer.sessions();
     assert_eq!(devices(&sessions, "zoe").await, ["phone"]);
-    assert_eq!(sessions.end_all("zoe").await.expect("ended"), 1);
+    assert_eq!(sessions.revoke_all("zoe").await.expect("ended"), 1);
     let left: String = server.command(&["GET", &format!("session:{id}")]).await;
     assert_eq!(left, "what is this");
 }
@@ -186,7 +192,7 @@ async fn entries_that_were_lost_come_back_with_use() {
     assert_eq!(phone.look().await, "zoe on phone");
     assert_eq!(devices(&sessions, "zoe").await, ["phone"]);
     assert!(server.command::<i64>(&["PTTL", INDEX]).await > 3_600_000);
-    assert_eq!(sessions.end_all("zoe").await.expect("ended"), 1);
+    assert_eq!(sessions.revoke_all("zoe").await.expect("ended"), 1);
     assert_eq!(phone.look().await, "nobody on nothing");
 }
 
@@ -232,12 +238,12 @@ async fn a_server_that_does_not_answer_is_an_error_at_the_deadline() {
     let layer = RedisSessionLayer::new(server.client());
     let phone = Device::of(&app(&layer), "zoe", "phone").await;
     let sessions = layer.with_deadline(deadline).sessions();
-    sessions.of_user("zoe").await.expect("connected");
+    sessions.list("zoe").await.expect("connected");
     server.stop();
     let start = Instant::now();
-    let error = sessions.of_user("zoe").await.expect_err("no answer");
+    let error = sessions.list("zoe").await.expect_err("no answer");
     assert_eq!(error.kind(), ErrorKind::Unavailable);
-    let error = sessions.end_all("zoe").await.expect_err("no answer");
+    let error = sessions.revoke_all("zoe").await.expect_err("no answer");
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(
         start.elapsed() < Duration::from_secs(10),
@@ -246,7 +252,7 @@ async fn a_server_that_does_not_answer_is_an_error_at_the_deadline() {
     );
     server.resume();
     eventually(Duration::from_secs(10), async || {
-        sessions.end_all("zoe").await.is_ok()
+        sessions.revoke_all("zoe").await.is_ok()
     })
     .await;
     assert_eq!(phone.look().await, "nobody on nothing");
@@ -275,7 +281,7 @@ async fn an_error_names_the_permissions_that_are_missing_and_no_user() {
         let (status, told) = Device::new(&app).get(&login).await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
         assert!(told.contains("+zadd") && !told.contains("zoe"), "{told}");
-        let error = layer.sessions().of_user(USER).await.expect_err("forbidden");
+        let error = layer.sessions().list(USER).await.expect_err("forbidden");
         let told = error.to_string();
         assert!(
             told.contains("the command ZRANGE") && !told.contains("zoe"),
@@ -285,7 +291,7 @@ async fn an_error_names_the_permissions_that_are_missing_and_no_user() {
 
     acl("+zadd +zrange +zrem +zcard +zscore +pttl").await;
     for layer in [layer, without_scripts] {
-        let layer = layer.with_sessions_per_user(2, AtLimit::Refuse);
+        let layer = layer.with_sessions_per_user(2, SessionLimit::Reject);
         let sessions = layer.sessions();
         let app = app(&layer);
         let phone = Device::of(&app, USER, "phone").await;
@@ -294,7 +300,7 @@ async fn an_error_names_the_permissions_that_are_missing_and_no_user() {
         Device::of(&app, USER, "laptop").await;
         assert_eq!(phone.text("/log-out-elsewhere").await, "1");
         phone.text("/log-out").await;
-        assert_eq!(sessions.end_all(USER).await.expect("looked"), 0);
+        assert_eq!(sessions.revoke_all(USER).await.expect("looked"), 0);
     }
 
     acl("resetkeys ~other:*").await;
@@ -305,7 +311,7 @@ async fn an_error_names_the_permissions_that_are_missing_and_no_user() {
         ))
         .expect("an address"),
     );
-    let error = layer.sessions().of_user(USER).await.expect_err("forbidden");
+    let error = layer.sessions().list(USER).await.expect_err("forbidden");
     let told = error.to_string();
     assert!(
         told.contains("the keys session:*") && !told.contains("zoe"),
@@ -334,11 +340,11 @@ async fn the_100_000_sessions_of_one_user_are_listed_and_ended_in_parts() {
     server.command::<String>(&["CONFIG", "RESETSTAT"]).await;
 
     let sessions = layer.sessions();
-    let listed = sessions.of_user("zoe").await.expect("listed");
+    let listed = sessions.list("zoe").await.expect("listed");
     assert_eq!(listed.len(), COUNT);
     let handle = listed[COUNT / 2].handle();
-    assert!(sessions.end("zoe", &handle).await.expect("ended"));
-    assert_eq!(sessions.end_all("zoe").await.expect("ended"), COUNT - 1);
+    assert!(sessions.revoke("zoe", &handle).await.expect("ended"));
+    assert_eq!(sessions.revoke_all("zoe").await.expect("ended"), COUNT - 1);
     assert_eq!(server.command::<u64>(&["DBSIZE"]).await, 0);
 
     let stats: String = server.command(&["INFO", "commandstats"]).await;

@@ -24,7 +24,7 @@ use axum::{
     routing::{get, post},
 };
 use axum_redis_sessions::{
-    AtLimit, RedisSessionLayer, Session, SessionError, SessionHandle, UserSession,
+    RedisSessionLayer, Session, SessionError, SessionHandle, SessionLimit, UserSession,
 };
 use serde::Deserialize;
 use tower_http::{csrf::CsrfLayer, set_header::SetResponseHeaderLayer};
@@ -78,7 +78,7 @@ fn app(sessions: RedisSessionLayer, accounts: Accounts) -> Router {
         .layer(DefaultBodyLimit::max(16 * 1024))
         .layer(
             sessions
-                .with_sessions_per_user(20, AtLimit::EndOldest)
+                .with_sessions_per_user(20, SessionLimit::RevokeOldest)
                 .with_error_response(pages::unavailable),
         )
         // Further out than the sessions, so that what it refuses costs nothing. SameSite=Lax keeps the cookie from other sites'
@@ -99,7 +99,7 @@ fn always(name: HeaderName, value: &'static str) -> SetResponseHeaderLayer<Heade
 
 /// Where the user is signed in.
 async fn home(SignedIn { user, session }: SignedIn) -> Result<Response, Failure> {
-    let devices = session.sessions().of_user(&user.id).await?;
+    let devices = session.sessions().list(&user.id).await?;
     let mut devices: Vec<_> = devices
         .iter()
         .map(|other| pages::Row {
@@ -107,7 +107,7 @@ async fn home(SignedIn { user, session }: SignedIn) -> Result<Response, Failure>
             handle: other.handle().to_string(),
             created: other.created(),
             last_seen: other.last_seen(),
-            is_this: other.is(&session),
+            is_this: other.is_current(&session),
         })
         .collect();
     // This one first, and the others as they came: the newest first.
@@ -199,10 +199,10 @@ async fn sign_out_there(
 ) -> Result<Redirect, Failure> {
     let sessions = session.sessions();
     // Only among this user's own, whatever the form says.
-    let devices = sessions.of_user(&user.id).await?;
+    let devices = sessions.list(&user.id).await?;
     let outcome = match devices.iter().find(|other| other.handle() == there) {
         Some(other) => {
-            sessions.end(&user.id, &there).await?;
+            sessions.revoke(&user.id, &there).await?;
             format!("Signed out: {}.", device_of(other).label)
         }
         None => "That device was signed out already.".to_owned(),
@@ -212,7 +212,7 @@ async fn sign_out_there(
 }
 
 async fn sign_out_elsewhere(SignedIn { user, session }: SignedIn) -> Result<Redirect, Failure> {
-    let ended = session.sessions().end_others(&user.id, &session).await?;
+    let ended = session.sessions().revoke_others(&user.id, &session).await?;
     let outcome = match ended {
         0 => "You were signed in nowhere else.".to_owned(),
         1 => "Signed out on 1 other device.".to_owned(),

@@ -282,7 +282,7 @@ fn finished(
         status: response.status().as_u16(),
         cookie: set_cookie(response),
         stored: after.commits > before.commits,
-        dropped: after.dropped > before.dropped,
+        dropped: after.discarded > before.discarded,
     }
 }
 

@@ -37,14 +37,14 @@ impl RedisSessionLayer {
     ///
     /// For development on a host name other than `localhost`: Chromium, Firefox and curl take a Secure cookie from
     /// `http://localhost` as it is; Safari does not.
-    pub fn with_insecure_cookie(self) -> Self {
-        self.configured(|context| context.config.cookie.secure = false)
+    pub fn with_secure(self, secure: bool) -> Self {
+        self.configured(|context| context.config.cookie.secure = secure)
     }
 
     /// Leaves out HttpOnly, so that any script on the page can read the id, one that an attacker slipped in included.
     /// Default: HttpOnly (ASVS 5.0, 3.3.4).
-    pub fn with_script_readable_cookie(self) -> Self {
-        self.configured(|context| context.config.cookie.http_only = false)
+    pub fn with_http_only(self, http_only: bool) -> Self {
+        self.configured(|context| context.config.cookie.http_only = http_only)
     }
 
     /// Signs the cookie (HMAC-SHA-256), so that a forged or a foreign id costs no Redis command. The first key signs, and all of them

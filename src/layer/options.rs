@@ -109,7 +109,7 @@ impl RedisSessionLayer {
     /// Default: none are waited for.
     ///
     /// Where fewer confirm within `timeout`, the request is answered with 503 and
-    /// [`ErrorKind::Unconfirmed`](crate::ErrorKind::Unconfirmed): the change is made on the master, and may not survive it. Logging out again asks the replicas again. `timeout`
+    /// [`ErrorKind::NotReplicated`](crate::ErrorKind::NotReplicated): the change is made on the master, and may not survive it. Logging out again asks the replicas again. `timeout`
     /// may be a quarter of the deadline at most. Redis confirms that a replica *received* a write; without `appendfsync always` a power failure
     /// of all of them loses it still.
     ///

@@ -105,7 +105,7 @@ fn what_is_no_session_is_an_error_and_never_an_empty_session() {
     ] {
         let error = Record::decode(&Bytes::copy_from_slice(stored)).err();
         let error = error.unwrap_or_else(|| panic!("{name} was taken for a session"));
-        assert_eq!(error.kind(), crate::ErrorKind::Corrupt, "{name}");
+        assert_eq!(error.kind(), crate::ErrorKind::InvalidData, "{name}");
     }
 }
 

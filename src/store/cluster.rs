@@ -29,7 +29,7 @@ use self::topology::{Address, Topology, slot_of};
 use super::{
     connect::{Password, Servers, Source},
     exchange::{Command, command},
-    failure::{self, Failure},
+    failure::{self, CommandError},
     link::Server,
     redis::ReplicaAcks,
 };
@@ -113,9 +113,9 @@ impl Cluster {
         key: &str,
         command: &mut Command,
         acks: Option<ReplicaAcks>,
-    ) -> Result<(Value, usize), Failure> {
+    ) -> Result<(Value, usize), CommandError> {
         let slot = slot_of(key.as_bytes());
-        let mut address = self.master(slot).await.map_err(Failure::Unsent)?;
+        let mut address = self.master(slot).await.map_err(CommandError::NotSent)?;
         let mut way = Way::Usual;
         let mut redirections = 0;
         loop {
@@ -130,7 +130,7 @@ impl Cluster {
                 (None, Way::Usual) => server.connection().send(command).await.map(unconfirmed),
                 (None, Way::Asking) => server.send_asking(command).await.map(unconfirmed),
             };
-            let Err(Failure::Refused(error)) = &answer else {
+            let Err(CommandError::Server(error)) = &answer else {
                 if answer.is_ok() {
                     mem::forget(doubt);
                 }

@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use super::{
     connect::Source,
     connection::Connection,
-    failure::{self, Failure},
+    failure::{self, CommandError},
     redis::ReplicaAcks,
 };
 
@@ -65,7 +65,7 @@ impl Confirming {
         self: &Arc<Self>,
         commands: &Pipeline,
         acks: ReplicaAcks,
-    ) -> Result<(Value, usize), Failure> {
+    ) -> Result<(Value, usize), CommandError> {
         let (reply, generation) = self.connection.send_together(commands).await?;
         let number = self.written.fetch_add(1, Relaxed) + 1;
         loop {
@@ -76,7 +76,7 @@ impl Confirming {
                 let mut waits = self.waits();
                 if let Some(last) = waits.last.filter(|last| last.written >= number) {
                     let replicas = last.replicas.filter(|_| last.generation == generation);
-                    let lost = || Failure::Lost(failure::replaced());
+                    let lost = || CommandError::ConnectionLost(failure::replaced());
                     return replicas.map(|count| (reply, count)).ok_or_else(lost);
                 }
                 if !waits.running {

@@ -25,7 +25,7 @@ use tokio::sync::Notify;
 use super::{
     connect::{self, Source},
     exchange::{Command, Exchange},
-    failure::{self, Failure},
+    failure::{self, CommandError},
 };
 use crate::{error::SessionError, id::random_bytes};
 
@@ -110,8 +110,11 @@ impl Connection {
         self.no_conditional_set.store(true, Relaxed);
     }
 
-    pub(super) async fn send(self: &Arc<Self>, command: &mut Command) -> Result<Value, Failure> {
-        let Some(ready) = self.ready().map_err(Failure::Unsent)? else {
+    pub(super) async fn send(
+        self: &Arc<Self>,
+        command: &mut Command,
+    ) -> Result<Value, CommandError> {
+        let Some(ready) = self.ready().map_err(CommandError::NotSent)? else {
             // Boxed, so that what is rare does not enlarge every request's future.
             return Box::pin(self.send_once_connected(command)).await;
         };
@@ -121,8 +124,8 @@ impl Connection {
     async fn send_once_connected(
         self: &Arc<Self>,
         command: &mut Command,
-    ) -> Result<Value, Failure> {
-        let ready = self.connected().await.map_err(Failure::Unsent)?;
+    ) -> Result<Value, CommandError> {
+        let ready = self.connected().await.map_err(CommandError::NotSent)?;
         self.send_over(ready, command).await
     }
 
@@ -130,7 +133,7 @@ impl Connection {
         &self,
         (connection, generation): (MultiplexedConnection, u64),
         command: &mut Command,
-    ) -> impl Future<Output = Result<Value, Failure>> {
+    ) -> impl Future<Output = Result<Value, CommandError>> {
         let mut exchange = Exchange::new(connection, command);
         async move {
             let unanswered = self.unanswered(generation);
@@ -146,8 +149,8 @@ impl Connection {
     pub(crate) async fn send_together(
         self: &Arc<Self>,
         commands: &Pipeline,
-    ) -> Result<(Value, u64), Failure> {
-        let (mut connection, generation) = self.connected().await.map_err(Failure::Unsent)?;
+    ) -> Result<(Value, u64), CommandError> {
+        let (mut connection, generation) = self.connected().await.map_err(CommandError::NotSent)?;
         let unanswered = self.unanswered(generation);
         let replies = connection
             .send_packed_commands(commands, 0, commands.len())
@@ -167,7 +170,7 @@ impl Connection {
         }
     }
 
-    fn failed(&self, error: RedisError, generation: u64) -> Failure {
+    fn failed(&self, error: RedisError, generation: u64) -> CommandError {
         let is_elsewhere = match error.kind() {
             // A demoted master, or one that lost its own: ask the address again.
             redis::ErrorKind::Server(kind) => {
@@ -180,13 +183,13 @@ impl Connection {
             redis::ErrorKind::AuthenticationFailed => true,
             _ => {
                 self.close(generation);
-                return Failure::Lost(failure::unreachable(&error));
+                return CommandError::ConnectionLost(failure::unreachable(&error));
             }
         };
         if is_elsewhere && self.close_unless_new(generation) {
-            return Failure::Undone(failure::refused(&error, ""));
+            return CommandError::NotExecuted(failure::refused(&error, ""));
         }
-        Failure::Refused(error)
+        CommandError::Server(error)
     }
 
     /// The connection, if it is there; an error, if the server is known to be down; else it is for the caller to connect.

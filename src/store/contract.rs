@@ -71,7 +71,7 @@ async fn what_replicas_do_not_confirm_is_an_error_that_says_so_though_it_is_done
     let new_store = || store_at(&master).with_replica_acks(Some(acks));
     let store = new_store();
     let unconfirmed = |answer: Result<(), Fault>| match answer {
-        Err(Fault::Failed(error)) => error.kind() == ErrorKind::Unconfirmed,
+        Err(Fault::Failed(error)) => error.kind() == ErrorKind::NotReplicated,
         Err(Fault::Dropped(_)) | Ok(()) => false,
     };
     let create = async || store.create("k", &version(1), LONG).await.expect("created");
@@ -353,7 +353,7 @@ async fn a_key_that_is_no_string_is_an_error_and_left_alone() {
     ];
     for answer in answers {
         let error = answer.map_err(Fault::into_error).expect_err("a list");
-        assert_eq!(error.kind(), crate::ErrorKind::Corrupt, "{error}");
+        assert_eq!(error.kind(), crate::ErrorKind::InvalidData, "{error}");
     }
     assert_eq!(server.command::<i64>(&["LLEN", "k"]).await, 1);
 }

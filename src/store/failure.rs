@@ -11,23 +11,23 @@ use crate::error::{ErrorKind, SessionError};
 
 /// A command that got no answer of the kind that was asked for.
 #[derive(Debug)]
-pub(crate) enum Failure {
+pub(crate) enum CommandError {
     /// The connection broke underneath: the command may have been carried out, or not.
-    Lost(SessionError),
+    ConnectionLost(SessionError),
     /// Not carried out, and worth another try: over a new connection, or at another node.
-    Undone(SessionError),
+    NotExecuted(SessionError),
     /// There is no connection, and the command was never sent.
-    Unsent(SessionError),
+    NotSent(SessionError),
     /// The server's own answer.
-    Refused(RedisError),
+    Server(RedisError),
     /// Carried out, but not on as many servers as were asked for.
-    Unconfirmed(SessionError),
+    NotReplicated(SessionError),
 }
 
-impl Failure {
+impl CommandError {
     /// Whether the server answered with this error.
     pub(crate) fn is(&self, kind: ServerErrorKind) -> bool {
-        matches!(self, Self::Refused(error) if error.kind() == redis::ErrorKind::Server(kind))
+        matches!(self, Self::Server(error) if error.kind() == redis::ErrorKind::Server(kind))
     }
 
     #[cfg(feature = "cluster")]
@@ -38,9 +38,9 @@ impl Failure {
     /// `prefix` is that of the key that the command was about.
     pub(crate) fn into_fault(self, prefix: &str) -> Fault {
         match self {
-            Self::Lost(error) | Self::Undone(error) => Fault::Dropped(error),
-            Self::Unsent(error) | Self::Unconfirmed(error) => Fault::Failed(error),
-            Self::Refused(error) => Fault::Failed(refused(&error, prefix)),
+            Self::ConnectionLost(error) | Self::NotExecuted(error) => Fault::Dropped(error),
+            Self::NotSent(error) | Self::NotReplicated(error) => Fault::Failed(error),
+            Self::Server(error) => Fault::Failed(refused(&error, prefix)),
         }
     }
 }
@@ -153,11 +153,11 @@ pub(crate) fn refused(error: &RedisError, prefix: &str) -> SessionError {
         _ => "look into the server's log",
     };
     let kind = match code {
-        "WRONGTYPE" => ErrorKind::Corrupt,
+        "WRONGTYPE" => ErrorKind::InvalidData,
         "LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "BUSY" | "READONLY" => {
             ErrorKind::Unavailable
         }
-        _ => ErrorKind::Refused,
+        _ => ErrorKind::Rejected,
     };
     SessionError::new(
         kind,
@@ -167,7 +167,7 @@ pub(crate) fn refused(error: &RedisError, prefix: &str) -> SessionError {
 
 pub(crate) fn unexpected() -> SessionError {
     SessionError::new(
-        ErrorKind::Refused,
+        ErrorKind::Rejected,
         "the server answered in a way that Redis and Valkey do not: check what listens at the address of the client",
     )
 }
@@ -177,7 +177,7 @@ pub(crate) fn unconfirmed(confirmed: usize, acks: ReplicaAcks) -> SessionError {
         replicas, timeout, ..
     } = acks;
     SessionError::new(
-        ErrorKind::Unconfirmed,
+        ErrorKind::NotReplicated,
         format!(
             "the change was made, but only {confirmed} of {replicas} replicas confirmed it within {timeout:?}, so a failover may \
              undo it: try again, and look at the replicas"
@@ -202,7 +202,7 @@ fn forbidden(error: &RedisError, prefix: &str) -> SessionError {
         None => "one of the commands below".to_owned(),
     };
     SessionError::new(
-        ErrorKind::Refused,
+        ErrorKind::Rejected,
         format!(
             "Redis answered with an error (NOPERM): the ACL forbids this user {missing}; the layer needs ~{prefix}* +getex \
              +get +getrange +set +del +pexpire +eval +evalsha, and for the sessions of users +zadd +zrange +zrem +zcard +zscore +pttl"

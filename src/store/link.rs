@@ -9,7 +9,7 @@ use super::{
     connect::{Password, Source},
     connection::Connection,
     exchange::Command,
-    failure::Failure,
+    failure::CommandError,
     redis::ReplicaAcks,
 };
 
@@ -81,7 +81,11 @@ impl Link {
         not(feature = "cluster"),
         expect(unused_variables, reason = "one server has all keys")
     )]
-    pub(super) async fn send(&self, key: &str, command: &mut Command) -> Result<Value, Failure> {
+    pub(super) async fn send(
+        &self,
+        key: &str,
+        command: &mut Command,
+    ) -> Result<Value, CommandError> {
         match self {
             Self::Server(server) => server.connection.send(command).await,
             // Boxed, so that it does not enlarge the futures of those who have one server.
@@ -103,7 +107,7 @@ impl Link {
         key: &str,
         command: &mut Command,
         acks: ReplicaAcks,
-    ) -> Result<(Value, usize), Failure> {
+    ) -> Result<(Value, usize), CommandError> {
         match self {
             Self::Server(server) => server.send_and_wait(command, acks, false).await,
             #[cfg(feature = "cluster")]
@@ -132,7 +136,7 @@ impl Server {
 
     /// `command` right behind ASKING, which a server that the slot is moving to wants to hear first.
     #[cfg(feature = "cluster")]
-    pub(crate) async fn send_asking(&self, command: &Cmd) -> Result<Value, Failure> {
+    pub(crate) async fn send_asking(&self, command: &Cmd) -> Result<Value, CommandError> {
         let commands = together(command, true);
         let (reply, _) = self.connection.send_together(&commands).await?;
         Ok(reply)
@@ -144,7 +148,7 @@ impl Server {
         command: &Cmd,
         acks: ReplicaAcks,
         asking: bool,
-    ) -> Result<(Value, usize), Failure> {
+    ) -> Result<(Value, usize), CommandError> {
         self.confirming.send(&together(command, asking), acks).await
     }
 }

@@ -13,7 +13,7 @@ use super::{
     Created, Destroyed, Fault, Outcome, Rotation,
     connect::Password,
     exchange::{Command, command},
-    failure::{self, Failure},
+    failure::{self, CommandError},
     link::Link,
 };
 use crate::{
@@ -302,7 +302,7 @@ impl RedisStore {
         program: &'a Program,
         keys: &[&'a str],
         arguments: &[&[u8]],
-    ) -> impl Future<Output = Result<Value, Failure>> + use<'a> {
+    ) -> impl Future<Output = Result<Value, CommandError>> + use<'a> {
         let key = keys[0];
         let mut short = program.short(keys, arguments);
         async move {
@@ -352,7 +352,7 @@ impl RedisStore {
         weight: Weight,
         key: &str,
         command: &mut Command,
-    ) -> Result<Value, Failure> {
+    ) -> Result<Value, CommandError> {
         let Some(acks) = self
             .acks
             .filter(|acks| acks.every_write || weight == Weight::Grave)
@@ -364,7 +364,9 @@ impl RedisStore {
         // Where nothing was written there is nothing to confirm.
         let was_written = matches!(reply, Value::Okay | Value::Int(1 | 2));
         if was_written && confirmed < acks.replicas {
-            return Err(Failure::Unconfirmed(failure::unconfirmed(confirmed, acks)));
+            return Err(CommandError::NotReplicated(failure::unconfirmed(
+                confirmed, acks,
+            )));
         }
         Ok(reply)
     }

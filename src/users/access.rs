@@ -1,6 +1,6 @@
 //! How sessions get to their users, and who may look.
 
-use super::{AtLimit, SessionHandle, Sessions};
+use super::{SessionHandle, SessionLimit, UserSessions};
 use crate::{layer::RedisSessionLayer, session::Session, state::Place};
 
 impl RedisSessionLayer {
@@ -9,22 +9,22 @@ impl RedisSessionLayer {
     /// ```
     /// # use axum_redis_sessions::{RedisSessionLayer, SessionError};
     /// async fn block(layer: &RedisSessionLayer, user: &str) -> Result<usize, SessionError> {
-    ///     layer.sessions().end_all(user).await
+    ///     layer.sessions().revoke_all(user).await
     /// }
     /// ```
     #[must_use]
-    pub fn sessions(&self) -> Sessions {
+    pub fn sessions(&self) -> UserSessions {
         self.context()
             .store
             .set_patience(self.context().config.deadline);
-        Sessions {
+        UserSessions {
             context: self.context().clone(),
         }
     }
 
     /// How many sessions a user may have at once, and what becomes of a login that is one too many. Default: any number (ASVS 5.0, 7.1.2,
     /// asks an app to decide).
-    pub fn with_sessions_per_user(self, most: usize, at_limit: AtLimit) -> Self {
+    pub fn with_sessions_per_user(self, most: usize, at_limit: SessionLimit) -> Self {
         self.configured(|context| context.config.sessions_per_user = Some((most, at_limit)))
     }
 }
@@ -68,8 +68,8 @@ impl Session {
 
     /// The sessions of users, to be listed and ended.
     #[must_use]
-    pub fn sessions(&self) -> Sessions {
-        Sessions {
+    pub fn sessions(&self) -> UserSessions {
+        UserSessions {
             context: self.inner().context.clone(),
         }
     }

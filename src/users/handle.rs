@@ -20,7 +20,7 @@ pub struct SessionHandle([u8; 16]);
 
 /// The text is no [`SessionHandle`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InvalidHandle(());
+pub struct ParseSessionHandleError(());
 
 impl SessionHandle {
     pub(crate) fn of(key: &str) -> Self {
@@ -40,12 +40,12 @@ impl fmt::Display for SessionHandle {
 }
 
 impl FromStr for SessionHandle {
-    type Err = InvalidHandle;
+    type Err = ParseSessionHandleError;
 
-    fn from_str(text: &str) -> Result<Self, InvalidHandle> {
+    fn from_str(text: &str) -> Result<Self, ParseSessionHandleError> {
         let bytes = URL_SAFE_NO_PAD.decode(text);
         let handle = bytes.ok().and_then(|bytes| bytes.try_into().ok());
-        handle.map(Self).ok_or(InvalidHandle(()))
+        handle.map(Self).ok_or(ParseSessionHandleError(()))
     }
 }
 
@@ -62,10 +62,10 @@ impl<'de> Deserialize<'de> for SessionHandle {
     }
 }
 
-impl fmt::Display for InvalidHandle {
+impl fmt::Display for ParseSessionHandleError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("not the handle of a session, which is 22 characters of A-Z, a-z, 0-9, - and _")
     }
 }
 
-impl std::error::Error for InvalidHandle {}
+impl std::error::Error for ParseSessionHandleError {}

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{AtLimit, Sessions};
+use super::{SessionLimit, UserSessions};
 use crate::{
     context::now_micros,
     error::{ErrorKind, SessionError},
@@ -36,8 +36,8 @@ pub(crate) async fn enter(session: &Inner, attempt: &Attempt) -> Result<(), Sess
     };
     let former = attempt.act.id().map(|id| context.name(id));
     let refuse_at = match context.config.sessions_per_user {
-        Some((most, AtLimit::Refuse)) if attempt.logs_in => Some(most),
-        Some((_, AtLimit::Refuse | AtLimit::EndOldest)) | None => None,
+        Some((most, SessionLimit::Reject)) if attempt.logs_in => Some(most),
+        Some((_, SessionLimit::Reject | SessionLimit::RevokeOldest)) | None => None,
     };
     let set = context.set_of(user);
     let listed = Listed {
@@ -58,18 +58,18 @@ pub(crate) async fn enter(session: &Inner, attempt: &Attempt) -> Result<(), Sess
         return Ok(());
     }
     // Some of those that are in the way may have ended by themselves, which listing notices.
-    let sessions = Sessions {
+    let sessions = UserSessions {
         context: context.clone(),
     };
     let most = refuse_at.unwrap_or(usize::MAX);
-    if sessions.of_user(user).await?.len() < most && enter(refuse_at).await? {
+    if sessions.list(user).await?.len() < most && enter(refuse_at).await? {
         return Ok(());
     }
     Err(SessionError::new(
         ErrorKind::TooManySessions,
         format!(
             "this user has {most} sessions, which is as many as with_sessions_per_user allows, so the login was refused: log out \
-             elsewhere first, or use AtLimit::EndOldest"
+             elsewhere first, or use SessionLimit::RevokeOldest"
         ),
     ))
 }
@@ -97,23 +97,23 @@ pub(crate) async fn settle(session: &Inner, attempt: &Attempt) {
             leave(session, user, id).await;
         }
     }
-    end_oldest(session, attempt).await;
+    revoke_oldest(session, attempt).await;
 }
 
 /// Ends the oldest sessions of somebody who has logged in once too often.
-async fn end_oldest(session: &Inner, attempt: &Attempt) {
+async fn revoke_oldest(session: &Inner, attempt: &Attempt) {
     let context = &session.context;
-    let (Some((most, AtLimit::EndOldest)), Some(user), true) = (
+    let (Some((most, SessionLimit::RevokeOldest)), Some(user), true) = (
         context.config.sessions_per_user,
         &attempt.record.user,
         attempt.logs_in,
     ) else {
         return;
     };
-    let sessions = Sessions {
+    let sessions = UserSessions {
         context: context.clone(),
     };
-    if let Err(error) = sessions.end_oldest(user, most).await {
+    if let Err(error) = sessions.revoke_oldest(user, most).await {
         tracing::debug!(%error, "a user has more sessions than the limit, until the next login");
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     session::{Session, decode},
 };
 
-/// A live session, as [`Sessions::of_user`](super::Sessions::of_user) found it.
+/// A live session, as [`UserSessions::list`](super::UserSessions::list) found it.
 pub struct UserSession {
     pub(super) handle: SessionHandle,
     pub(super) name: String,
@@ -32,7 +32,7 @@ impl UserSession {
 
     /// Whether it is this one.
     #[must_use]
-    pub fn is(&self, session: &Session) -> bool {
+    pub fn is_current(&self, session: &Session) -> bool {
         session.handle() == Some(self.handle)
     }
 

@@ -15,7 +15,7 @@ use axum::{
     http::{Request, StatusCode, header},
     routing::get,
 };
-use axum_redis_sessions::{RedisSessionLayer, Session, SessionError, Sessions};
+use axum_redis_sessions::{RedisSessionLayer, Session, SessionError, UserSessions};
 use serde::Deserialize;
 use tower::ServiceExt;
 
@@ -49,7 +49,7 @@ async fn look(session: Session) -> Result<String, SessionError> {
 
 async fn log_out_elsewhere(session: Session) -> Result<String, SessionError> {
     let user = session.user().expect("somebody");
-    let ended = session.sessions().end_others(&user, &session).await?;
+    let ended = session.sessions().revoke_others(&user, &session).await?;
     Ok(ended.to_string())
 }
 
@@ -167,8 +167,8 @@ impl Device {
 }
 
 /// The devices on which `user` is logged in, in the order in which they are listed.
-pub async fn devices(sessions: &Sessions, user: &str) -> Vec<String> {
-    let listed = sessions.of_user(user).await.expect("listed");
+pub async fn devices(sessions: &UserSessions, user: &str) -> Vec<String> {
+    let listed = sessions.list(user).await.expect("listed");
     let name = |session: &axum_redis_sessions::UserSession| {
         let device = session.get::<String>("device").expect("text");
         device.unwrap_or_else(|| "?".to_owned())
@@ -177,7 +177,7 @@ pub async fn devices(sessions: &Sessions, user: &str) -> Vec<String> {
 }
 
 /// In the order of the alphabet.
-pub async fn sorted_devices(sessions: &Sessions, user: &str) -> Vec<String> {
+pub async fn sorted_devices(sessions: &UserSessions, user: &str) -> Vec<String> {
     let mut devices = devices(sessions, user).await;
     devices.sort();
     devices

@@ -22,7 +22,7 @@ pub fn app(layer: RedisSessionLayer) -> Router {
                 let stats = stats.commit_stats();
                 format!(
                     "{} {} {} {}",
-                    stats.commits, stats.replays, stats.conflicts, stats.dropped
+                    stats.commits, stats.retries, stats.retries_exhausted, stats.discarded
                 )
             }),
         )
