@@ -1,12 +1,12 @@
 //! What a request did to a session, kept so that it can be done again on top of what another request stored meanwhile.
 
-mod about;
+mod metadata_changes;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use self::about::About;
+use self::metadata_changes::MetadataChanges;
 use crate::{
     context::now,
     error::SessionError,
@@ -14,73 +14,76 @@ use crate::{
 };
 
 /// One step of [`Session::update`](crate::Session::update): a key and its old JSON text to the new.
-pub(crate) type Step =
+pub(crate) type UpdateFn =
     Arc<dyn Fn(&str, Option<&[u8]>) -> Result<Bytes, SessionError> + Send + Sync>;
 
 /// The changes of one request, over a base that may be replaced beneath them.
 ///
-/// Each change bears the number of the moment it was made, so that a save can forget exactly what it saved.
+/// Each change bears the number of the seq it was made, so that a save can forget exactly what it saved.
 #[derive(Clone, Default)]
 pub(crate) struct Changes {
-    moment: u64,
+    seq: u64,
     cleared: Option<u64>,
     keys: Vec<(Box<str>, Change)>,
     /// Apart, for mostly there is none, and each request's state has the room.
-    about: Option<Box<About>>,
+    metadata: Option<Box<MetadataChanges>>,
 }
 
 #[derive(Clone)]
 enum Change {
     Set {
-        moment: u64,
+        seq: u64,
         value: Bytes,
     },
     Removed {
-        moment: u64,
+        seq: u64,
     },
-    /// `value` is what the steps made of where they started.
+    /// `value` is what the updates made of where they started.
     Updated {
         value: Bytes,
-        start: Start,
-        steps: Steps,
+        origin: Origin,
+        updates: Updates,
     },
 }
 
-/// The steps of an update, each with its moment. There is nearly always one, for which nothing is allocated.
+/// The updates of an update, each with its seq. There is nearly always one, for which nothing is allocated.
 #[derive(Clone)]
-struct Steps {
-    first: (u64, Step),
-    more: Vec<(u64, Step)>,
+struct Updates {
+    first: (u64, UpdateFn),
+    more: Vec<(u64, UpdateFn)>,
 }
 
 /// What the first step of an update is done to.
 #[derive(Clone)]
-enum Start {
+enum Origin {
     /// Whatever the base holds.
-    Base,
+    Stored,
     /// What this request had put there, or nothing if it had removed it; until that is saved, and so in the base.
-    Own { moment: u64, value: Option<Bytes> },
+    Local { seq: u64, value: Option<Bytes> },
 }
 
 impl Changes {
-    /// The moment of the latest change; moves with every one.
-    pub(crate) fn moment(&self) -> u64 {
-        self.moment
+    /// The seq of the latest change; moves with every one.
+    pub(crate) fn seq(&self) -> u64 {
+        self.seq
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.cleared.is_none()
             && self.keys.is_empty()
-            && self.about.as_ref().is_none_or(|about| about.is_empty())
+            && self
+                .metadata
+                .as_ref()
+                .is_none_or(|metadata| metadata.is_empty())
     }
 
     /// Whether doing these changes twice differs from doing them once.
-    pub(crate) fn has_steps(&self) -> bool {
+    pub(crate) fn has_non_idempotent(&self) -> bool {
         self.keys.iter().any(|(_, change)| {
             matches!(
                 change,
                 Change::Updated {
-                    start: Start::Base,
+                    origin: Origin::Stored,
                     ..
                 }
             )
@@ -88,51 +91,50 @@ impl Changes {
     }
 
     pub(crate) fn set(&mut self, key: &str, value: Bytes) {
-        let moment = self.tick();
-        self.put(key, Change::Set { moment, value });
+        let seq = self.next_seq();
+        self.put(key, Change::Set { seq, value });
     }
 
     pub(crate) fn remove(&mut self, key: &str) {
-        let moment = self.tick();
-        self.put(key, Change::Removed { moment });
+        let seq = self.next_seq();
+        self.put(key, Change::Removed { seq });
     }
 
     /// `value` is what `step` made of the present value.
-    pub(crate) fn update(&mut self, key: &str, step: Step, value: Bytes) {
-        let at = self.tick();
-        let mut start = match self.cleared {
-            Some(moment) => Start::Own {
-                moment,
-                value: None,
-            },
-            None => Start::Base,
+    pub(crate) fn update(&mut self, key: &str, step: UpdateFn, value: Bytes) {
+        let at = self.next_seq();
+        let mut origin = match self.cleared {
+            Some(seq) => Origin::Local { seq, value: None },
+            None => Origin::Stored,
         };
         match self.keys.iter_mut().find(|(name, _)| **name == *key) {
             Some((
                 _,
                 Change::Updated {
-                    value: last, steps, ..
+                    value: last,
+                    updates,
+                    ..
                 },
             )) => {
                 *last = value;
-                steps.more.push((at, step));
+                updates.more.push((at, step));
                 return;
             }
-            Some((_, Change::Set { moment, value })) => {
-                start = Start::Own {
-                    moment: *moment,
+            Some((_, Change::Set { seq, value })) => {
+                origin = Origin::Local {
+                    seq: *seq,
                     value: Some(value.clone()),
                 };
             }
-            Some((_, Change::Removed { moment })) => {
-                start = Start::Own {
-                    moment: *moment,
+            Some((_, Change::Removed { seq })) => {
+                origin = Origin::Local {
+                    seq: *seq,
                     value: None,
                 };
             }
             None => {}
         }
-        let steps = Steps {
+        let updates = Updates {
             first: (at, step),
             more: Vec::new(),
         };
@@ -140,69 +142,71 @@ impl Changes {
             key,
             Change::Updated {
                 value,
-                start,
-                steps,
+                origin,
+                updates,
             },
         );
     }
 
     pub(crate) fn clear(&mut self) {
-        self.cleared = Some(self.tick());
+        self.cleared = Some(self.next_seq());
         self.keys.clear();
     }
 
     /// `Some`: a lasting session, whose cookie was last sent at this Unix second.
     pub(crate) fn set_permanent(&mut self, permanent: Option<u64>) {
-        let at = self.tick();
+        let at = self.next_seq();
         self.about_mut().set_permanent(at, permanent);
     }
 
     /// A lasting cookie is sent at this Unix second, if the session has one.
     pub(crate) fn set_cookie_sent(&mut self, sent: u64) {
-        let at = self.tick();
+        let at = self.next_seq();
         self.about_mut().set_cookie_sent(at, sent);
     }
 
     /// This session's own idle timeout, in milliseconds.
     pub(crate) fn set_idle_timeout(&mut self, millis: u64) {
-        let at = self.tick();
+        let at = self.next_seq();
         self.about_mut().set_idle_timeout(at, millis);
     }
 
     /// This session's own absolute timeout, in milliseconds.
     pub(crate) fn set_absolute_timeout(&mut self, millis: u64) {
-        let at = self.tick();
+        let at = self.next_seq();
         self.about_mut().set_absolute_timeout(at, millis);
     }
 
     /// To whom the session belongs from here on, which begins its time anew.
     pub(crate) fn set_user(&mut self, user: Option<Arc<str>>) {
-        let at = self.tick();
+        let at = self.next_seq();
         self.about_mut().set_user(at, user);
     }
 
     /// The session is entered among its user's at this Unix second.
     pub(crate) fn set_listed(&mut self, listed: u64) {
-        let at = self.tick();
+        let at = self.next_seq();
         self.about_mut().set_listed(at, listed);
     }
 
     pub(crate) fn user<'a>(&'a self, base: &'a Record) -> Option<&'a Arc<str>> {
-        match &self.about {
-            Some(about) => about.user(base),
+        match &self.metadata {
+            Some(metadata) => metadata.user(base),
             None => base.user.as_ref(),
         }
     }
 
     /// Whether somebody logged in, be it the same person again.
-    pub(crate) fn logs_in(&self) -> bool {
-        self.about.as_ref().is_some_and(|about| about.logs_in())
+    pub(crate) fn is_login(&self) -> bool {
+        self.metadata
+            .as_ref()
+            .is_some_and(|metadata| metadata.is_login())
     }
 
-    /// What the crate keeps about the session, as the request sees it.
+    /// What the crate keeps metadata the session, as the request sees it.
     pub(crate) fn meta(&self, base: &Record) -> Meta {
-        match &self.about {
-            Some(about) => about.meta(base),
+        match &self.metadata {
+            Some(metadata) => metadata.meta(base),
             None => base.meta,
         }
     }
@@ -278,16 +282,16 @@ impl Changes {
         for (key, change) in &mut replayed.keys {
             if let Change::Updated {
                 value,
-                start,
-                steps,
+                origin,
+                updates,
             } = change
             {
-                let current = match start {
-                    Start::Base => base.value(key),
-                    Start::Own { value, .. } => value.clone(),
+                let current = match origin {
+                    Origin::Stored => base.value(key),
+                    Origin::Local { value, .. } => value.clone(),
                 };
-                let mut next = (steps.first.1)(key, current.as_deref())?;
-                for (_, step) in &steps.more {
+                let mut next = (updates.first.1)(key, current.as_deref())?;
+                for (_, step) in &updates.more {
                     next = step(key, Some(&next))?;
                 }
                 *value = next;
@@ -296,27 +300,29 @@ impl Changes {
         Ok(replayed)
     }
 
-    /// Forgets what was made up to `moment`, because the base now has it.
-    pub(crate) fn forget_until(&mut self, moment: u64) {
-        self.cleared = self.cleared.filter(|at| *at > moment);
-        if let Some(about) = &mut self.about {
-            about.forget_until(moment);
+    /// Forgets what was made up to `seq`, because the base now has it.
+    pub(crate) fn discard_through(&mut self, seq: u64) {
+        self.cleared = self.cleared.filter(|at| *at > seq);
+        if let Some(metadata) = &mut self.metadata {
+            metadata.discard_through(seq);
         }
         self.keys.retain_mut(|(_, change)| match change {
-            Change::Set { moment: at, .. } | Change::Removed { moment: at } => *at > moment,
-            Change::Updated { start, steps, .. } => {
-                if matches!(start, Start::Own { moment: at, .. } if *at <= moment) {
-                    *start = Start::Base;
+            Change::Set { seq: at, .. } | Change::Removed { seq: at } => *at > seq,
+            Change::Updated {
+                origin, updates, ..
+            } => {
+                if matches!(origin, Origin::Local { seq: at, .. } if *at <= seq) {
+                    *origin = Origin::Stored;
                 }
-                steps.forget_until(moment)
+                updates.discard_through(seq)
             }
         });
     }
 
-    /// Forgets everything, yet goes on counting, so that nobody mistakes this for an earlier moment.
+    /// Forgets everything, yet goes on counting, so that nobody mistakes this for an earlier seq.
     pub(crate) fn reset(&mut self) {
         *self = Self {
-            moment: self.moment + 1,
+            seq: self.seq + 1,
             ..Self::default()
         };
     }
@@ -335,21 +341,21 @@ impl Changes {
         }
     }
 
-    fn about_mut(&mut self) -> &mut About {
-        self.about.get_or_insert_default()
+    fn about_mut(&mut self) -> &mut MetadataChanges {
+        self.metadata.get_or_insert_default()
     }
 
-    fn tick(&mut self) -> u64 {
-        self.moment += 1;
-        self.moment
+    fn next_seq(&mut self) -> u64 {
+        self.seq += 1;
+        self.seq
     }
 }
 
-impl Steps {
+impl Updates {
     /// Whether any step is left.
-    fn forget_until(&mut self, moment: u64) -> bool {
-        self.more.retain(|(at, _)| *at > moment);
-        if self.first.0 > moment {
+    fn discard_through(&mut self, seq: u64) -> bool {
+        self.more.retain(|(at, _)| *at > seq);
+        if self.first.0 > seq {
             return true;
         }
         if self.more.is_empty() {

@@ -12,13 +12,13 @@ use std::{pin::pin, sync::Arc, time::Duration};
 use bytes::Bytes;
 
 use crate::{
-    context::now_millis,
+    context::unix_millis,
     error::{ErrorKind, SessionError},
     id::{SessionId, random_bytes},
     record::{Record, Stored, same_version, tombstone},
     session::Inner,
-    state::{Act, Attempt, CookieAction, Doomed, Place, Plan},
-    store::{Created, Destroyed, Fault, Outcome, Rotation, twice},
+    state::{CookieAction, PendingDelete, Plan, Status, Write, WriteKind},
+    store::{Created, Destroyed, Fault, Outcome, Rotation, retry_once},
     users,
 };
 
@@ -26,16 +26,16 @@ use crate::{
 const TOMBSTONE: Duration = Duration::from_secs(60);
 
 /// A bound beside the deadline. With the requests of one process taking turns, other nodes have to get in between this often.
-const MOST_TRIES: u32 = 64;
+const MAX_ATTEMPTS: u32 = 64;
 
 /// Trying again at once has the best chance, since the winner's bytes are at their freshest; after a pause they are stale. But when
 /// this many tries in a row failed, something keeps step with us, and a pause of random length breaks the step.
-const TRIES_IN_A_ROW: u32 = 8;
-const LONGEST_PAUSE: Duration = Duration::from_millis(1);
+const ATTEMPTS_BEFORE_PAUSE: u32 = 8;
+const MAX_PAUSE: Duration = Duration::from_millis(1);
 
 /// What became of a request's changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum CommitOutcome {
     /// There were none.
     Unchanged,
     Stored,
@@ -44,21 +44,21 @@ pub(crate) enum Verdict {
 }
 
 /// Brings the session's changes to the store. One commit of a session at a time; later ones wait.
-pub(crate) async fn commit(session: &Inner) -> Result<Verdict, SessionError> {
+pub(crate) async fn commit(session: &Inner) -> Result<CommitOutcome, SessionError> {
     let _turn = session.committing.lock().await;
     let work = pin!(commit_changes(session));
     let deadline = session.context.config.deadline;
     let result = session.context.store.within(deadline, work).await;
     let context = &session.context;
     match &result {
-        Ok(Verdict::Stored) => context.count(|counters| &counters.commits),
-        Ok(Verdict::Dropped) => {
+        Ok(CommitOutcome::Stored) => context.count(|counters| &counters.commits),
+        Ok(CommitOutcome::Dropped) => {
             context.count(|counters| &counters.discarded);
             tracing::debug!(
                 "a session's changes were dropped: it was logged out, rotated away or expired meanwhile"
             );
         }
-        Ok(Verdict::Unchanged) => {}
+        Ok(CommitOutcome::Unchanged) => {}
         Err(error) => {
             if error.kind() == ErrorKind::Conflict {
                 context.count(|counters| &counters.retries_exhausted);
@@ -68,90 +68,92 @@ pub(crate) async fn commit(session: &Inner) -> Result<Verdict, SessionError> {
     result
 }
 
-async fn destroy(session: &Inner, doomed: Doomed) -> Result<(), SessionError> {
-    let key = session.context.key(doomed.id);
+async fn destroy(session: &Inner, pending_delete: PendingDelete) -> Result<(), SessionError> {
+    let key = session.context.key(pending_delete.id);
     let store = &session.context.store;
-    let destroyed = twice(|| store.destroy(&key)).await;
+    let destroyed = retry_once(|| store.destroy(&key)).await;
     let destroyed = destroyed.map_err(Fault::into_error)?;
     {
         let mut state = session.state();
-        state.doomed = None;
+        state.pending_delete = None;
         match destroyed {
-            Destroyed::Yes if doomed.was_found => state.cookie = CookieAction::Remove,
+            Destroyed::Yes if pending_delete.existed => state.cookie = CookieAction::Remove,
             Destroyed::Yes => {}
             // A login came first. Its cookie is on the way to the browser, or there already.
-            Destroyed::Retired => state.place = Place::Retired,
+            Destroyed::Retired => state.status = Status::Rotated,
         }
     }
-    if let Some(user) = &doomed.user {
-        users::leave(session, user, doomed.id).await;
+    if let Some(user) = &pending_delete.user {
+        users::leave(session, user, pending_delete.id).await;
     }
     Ok(())
 }
 
-async fn commit_changes(session: &Inner) -> Result<Verdict, SessionError> {
-    let mut turn = None;
+async fn commit_changes(session: &Inner) -> Result<CommitOutcome, SessionError> {
+    let mut guard = None;
     let mut tries = 0;
-    let mut verdict = Verdict::Unchanged;
+    let mut verdict = CommitOutcome::Unchanged;
     // What is rare is boxed, here and below, so that it does not enlarge every commit's future.
-    let doomed = session.state().doomed.clone();
-    if let Some(destroy) = doomed.map(|doomed| Box::pin(destroy(session, doomed))) {
+    let pending_delete = session.state().pending_delete.clone();
+    if let Some(destroy) =
+        pending_delete.map(|pending_delete| Box::pin(destroy(session, pending_delete)))
+    {
         destroy.await?;
-        verdict = Verdict::Stored;
+        verdict = CommitOutcome::Stored;
     }
     loop {
-        let attempt = match session.plan(new_tombstone)? {
-            Plan::Nothing => return Ok(verdict),
-            Plan::Drop => {
-                let place = session.state().place;
-                session.state().lose(place);
-                return Ok(Verdict::Dropped);
+        let write = match session.plan(new_tombstone)? {
+            Plan::Noop => return Ok(verdict),
+            Plan::Discard => {
+                let status = session.state().status;
+                session.state().discard(status);
+                return Ok(CommitOutcome::Dropped);
             }
-            Plan::Act(attempt) => attempt,
+            Plan::Write(write) => write,
         };
         tries += 1;
-        if tries > MOST_TRIES {
+        if tries > MAX_ATTEMPTS {
             return Err(SessionError::new(
                 ErrorKind::Conflict,
                 format!(
-                    "other requests changed this session before each of {MOST_TRIES} tries to save it; nothing was saved: try \
+                    "other requests changed this session before each of {MAX_ATTEMPTS} tries to save it; nothing was saved: try \
                      again, and write less often to one session"
                 ),
             ));
         }
         // Where others of this process take turns already, one who came later does not jump the queue.
-        let line = attempt.act.id().map(|id| session.context.line(id));
-        if turn.is_none()
-            && let Some(line) = line
-            && line.try_lock().is_err()
+        let lock = write.kind.id().map(|id| session.context.commit_lock(id));
+        if guard.is_none()
+            && let Some(lock) = lock
+            && lock.try_lock().is_err()
         {
-            turn = Some(Box::pin(line.lock()).await);
+            guard = Some(Box::pin(lock.lock()).await);
         }
-        if attempt.enters {
-            Box::pin(users::enter(session, &attempt)).await?;
+        if write.adds_to_index {
+            Box::pin(users::enter(session, &write)).await?;
         }
-        let (outcome, uncertain) = carry_out(session, &attempt).await?;
+        let (outcome, in_doubt) = send_with_retry(session, &write).await?;
         // Kept only for those who need it, so that a record that nobody else has is not copied.
-        let listed = (attempt.member_of.is_some() || attempt.logs_in).then(|| attempt.clone());
-        let Some(attempt) = session.adopt(attempt, &outcome) else {
+        let listed = (write.previous_user.is_some() || write.is_login).then(|| write.clone());
+        let Some(write) = session.apply_saved(write, &outcome) else {
             if let Some(listed) = listed {
                 Box::pin(users::settle(session, &listed)).await;
             }
-            verdict = Verdict::Stored;
+            verdict = CommitOutcome::Stored;
             continue;
         };
         drop(listed);
-        match Box::pin(reconsider(session, attempt, outcome, uncertain)).await? {
+        match Box::pin(handle_rejection(session, write, outcome, in_doubt)).await? {
             Next::Done(verdict) => return Ok(verdict),
             Next::Again => {}
-            Next::Stored => verdict = Verdict::Stored,
+            Next::Stored => verdict = CommitOutcome::Stored,
             // From the second try on, the requests of this process take turns.
-            Next::InTurn if turn.is_none() => {
-                if let Some(line) = line {
-                    turn = Some(Box::pin(line.lock()).await);
+            Next::InTurn if guard.is_none() => {
+                if let Some(lock) = lock {
+                    guard = Some(Box::pin(lock.lock()).await);
                 }
             }
-            Next::InTurn if tries % TRIES_IN_A_ROW == 0 => {
+            Next::InTurn if tries % ATTEMPTS_BEFORE_PAUSE == 0 => {
                 Box::pin(session.context.store.pause(jitter()?)).await;
             }
             Next::InTurn => {}
@@ -161,7 +163,7 @@ async fn commit_changes(session: &Inner) -> Result<Verdict, SessionError> {
 
 /// What to do after an answer that was not simply "saved".
 enum Next {
-    Done(Verdict),
+    Done(CommitOutcome),
     Again,
     /// Again with what was changed since; a write whose answer was lost is stored.
     Stored,
@@ -169,33 +171,35 @@ enum Next {
     InTurn,
 }
 
-async fn reconsider(
+async fn handle_rejection(
     session: &Inner,
-    attempt: Arc<Attempt>,
+    write: Arc<Write>,
     outcome: Outcome,
-    uncertain: bool,
+    in_doubt: bool,
 ) -> Result<Next, SessionError> {
-    if attempt.enters && !uncertain && outcome != Outcome::Saved {
-        users::withdraw(session, &attempt, &outcome).await;
+    if write.adds_to_index && !in_doubt && outcome != Outcome::Saved {
+        users::withdraw(session, &write, &outcome).await;
     }
-    if session.state().life != attempt.life {
-        return bury(session, &attempt, &outcome).await.map(Next::Done);
+    if session.state().epoch != write.epoch {
+        return delete_after_destroy(session, &write, &outcome)
+            .await
+            .map(Next::Done);
     }
     let Outcome::Conflict(bytes) = outcome else {
         // A delete leaves nothing behind by which it could recognise itself.
-        if uncertain && matches!(attempt.act, Act::Delete { .. }) {
-            session.state().adopt(attempt);
-            return Ok(Next::Done(Verdict::Stored));
+        if in_doubt && matches!(write.kind, WriteKind::Delete { .. }) {
+            session.state().apply_saved(write);
+            return Ok(Next::Done(CommitOutcome::Stored));
         }
-        session.state().lose(Place::Ended);
-        return Ok(Next::Done(Verdict::Dropped));
+        session.state().discard(Status::Gone);
+        return Ok(Next::Done(CommitOutcome::Dropped));
     };
-    if session.adopt_unconfirmed(&bytes) {
+    if session.apply_write_in_doubt(&bytes) {
         return Ok(Next::Stored);
     }
     match Record::decode(&bytes)? {
         Stored::Live(winner) => {
-            if uncertain && session.state().changes.has_steps() {
+            if in_doubt && session.state().changes.has_non_idempotent() {
                 return Err(SessionError::new(
                     ErrorKind::Conflict,
                     "the connection to Redis broke while a session was saved, and another request saved it since, so an \
@@ -208,77 +212,78 @@ async fn reconsider(
         }
         // Another login rotated the session away first. This one is good as well, and gets an id of its own.
         Stored::Retired { .. } if session.state().cycle => {
-            session.state().place = Place::New;
+            session.state().status = Status::New;
             Ok(Next::Again)
         }
         Stored::Retired { .. } => {
-            session.state().lose(Place::Retired);
-            Ok(Next::Done(Verdict::Dropped))
+            session.state().discard(Status::Rotated);
+            Ok(Next::Done(CommitOutcome::Dropped))
         }
         Stored::Empty => {
-            session.state().lose(Place::Ended);
-            Ok(Next::Done(Verdict::Dropped))
+            session.state().discard(Status::Gone);
+            Ok(Next::Done(CommitOutcome::Dropped))
         }
     }
 }
 
 /// The session was destroyed, by a clone of it, while a write was on its way. A new id that the write gave it ends as well; the
 /// old one is deleted by the commit that the destruction asks for.
-async fn bury(
+async fn delete_after_destroy(
     session: &Inner,
-    attempt: &Attempt,
+    write: &Write,
     outcome: &Outcome,
-) -> Result<Verdict, SessionError> {
-    let (Outcome::Saved, Act::Create { id } | Act::Rotate { to: id, .. }) = (outcome, &attempt.act)
+) -> Result<CommitOutcome, SessionError> {
+    let (Outcome::Saved, WriteKind::Create { id } | WriteKind::Rotate { to: id, .. }) =
+        (outcome, &write.kind)
     else {
-        return Ok(Verdict::Unchanged);
+        return Ok(CommitOutcome::Unchanged);
     };
     let key = session.context.key(*id);
     let store = &session.context.store;
-    let buried = twice(|| store.destroy(&key)).await;
+    let buried = retry_once(|| store.destroy(&key)).await;
     buried.map_err(Fault::into_error)?;
-    if let Some(user) = &attempt.record.user {
+    if let Some(user) = &write.record.user {
         users::leave(session, user, *id).await;
     }
-    Ok(Verdict::Stored)
+    Ok(CommitOutcome::Stored)
 }
 
 /// Sends one write, and once more if the connection broke underneath. Beside the answer: whether this write, or one before it,
 /// may have been carried out without our knowing.
-async fn carry_out(
+async fn send_with_retry(
     session: &Inner,
-    attempt: &Arc<Attempt>,
+    write: &Arc<Write>,
 ) -> Result<(Outcome, bool), SessionError> {
     // An earlier write whose answer is still out stays the one to look for.
-    let uncertain = {
-        let unconfirmed = &mut session.state().unconfirmed;
-        let uncertain = unconfirmed.is_some();
-        unconfirmed.get_or_insert_with(|| attempt.clone());
-        uncertain
+    let in_doubt = {
+        let earlier = &mut session.state().in_doubt;
+        let in_doubt = earlier.is_some();
+        earlier.get_or_insert_with(|| write.clone());
+        in_doubt
     };
-    let answer = send(session, attempt).await;
+    let answer = send(session, write).await;
     if let Err(Fault::Dropped(_)) = answer {
         drop(answer);
-        let again = Box::pin(send(session, attempt)).await;
+        let again = Box::pin(send(session, write)).await;
         let outcome = again.map_err(Fault::into_error)?;
         return Ok((outcome, true));
     }
     let answer = answer
-        .map(|outcome| (outcome, uncertain))
+        .map(|outcome| (outcome, in_doubt))
         .map_err(Fault::into_error);
     // An answer, whatever it is, means that the write is not still on its way. (Adopting a saved one says so too.)
-    if !uncertain && !matches!(answer, Ok((Outcome::Saved, _))) {
-        session.state().unconfirmed = None;
+    if !in_doubt && !matches!(answer, Ok((Outcome::Saved, _))) {
+        session.state().in_doubt = None;
     }
     answer
 }
 
-async fn send(session: &Inner, attempt: &Attempt) -> Result<Outcome, Fault> {
+async fn send(session: &Inner, write: &Write) -> Result<Outcome, Fault> {
     let context = &session.context;
-    let value = attempt.record.bytes();
-    let lifetime = context.lifetime(attempt.record.meta).unwrap_or_default();
-    match &attempt.act {
-        Act::Create { id } => match context
+    let value = write.record.bytes();
+    let lifetime = context.lifetime(write.record.meta).unwrap_or_default();
+    match &write.kind {
+        WriteKind::Create { id } => match context
             .store
             .create(&context.key(*id), value, lifetime)
             .await?
@@ -286,14 +291,16 @@ async fn send(session: &Inner, attempt: &Attempt) -> Result<Outcome, Fault> {
             Created::Yes => Ok(Outcome::Saved),
             Created::Taken => Err(Fault::Failed(SessionError::id_taken())),
         },
-        Act::Save { id, expected } => {
+        WriteKind::Save { id, expected } => {
             let key = session.take_key(*id);
             let outcome = context.store.save(&key, expected, value, lifetime).await;
             session.state().key = Some((*id, key));
             outcome
         }
-        Act::Delete { id, expected } => context.store.delete(&context.key(*id), expected).await,
-        Act::Rotate {
+        WriteKind::Delete { id, expected } => {
+            context.store.delete(&context.key(*id), expected).await
+        }
+        WriteKind::Rotate {
             from,
             expected,
             to,
@@ -329,14 +336,14 @@ impl Inner {
         self.state().plan(&self.context, tombstone)
     }
 
-    /// Takes what was saved for what the store holds. Gives the attempt back if there is more to think about: it was not saved, or a clone
+    /// Takes what was saved for what the store holds. Gives the write back if there is more to think about: it was not saved, or a clone
     /// destroyed the session meanwhile.
-    fn adopt(&self, attempt: Arc<Attempt>, outcome: &Outcome) -> Option<Arc<Attempt>> {
+    fn apply_saved(&self, write: Arc<Write>, outcome: &Outcome) -> Option<Arc<Write>> {
         let mut state = self.state();
-        if *outcome != Outcome::Saved || state.life != attempt.life {
-            return Some(attempt);
+        if *outcome != Outcome::Saved || state.epoch != write.epoch {
+            return Some(write);
         }
-        state.adopt(attempt);
+        state.apply_saved(write);
         None
     }
 
@@ -347,7 +354,7 @@ impl Inner {
             // The app's closures run here, so not under the lock.
             let replayed = changes.replayed_on(winner)?;
             let mut state = self.state();
-            if state.changes.moment() == changes.moment() {
+            if state.changes.seq() == changes.seq() {
                 state.base = winner.clone();
                 state.changes = replayed;
                 return Ok(());
@@ -356,15 +363,15 @@ impl Inner {
     }
 
     /// Whether the winner is a write of our own whose answer never came.
-    fn adopt_unconfirmed(&self, stored: &Bytes) -> bool {
+    fn apply_write_in_doubt(&self, stored: &Bytes) -> bool {
         let mut state = self.state();
-        let Some(attempt) = state.unconfirmed.clone() else {
+        let Some(write) = state.in_doubt.clone() else {
             return false;
         };
-        let own = same_version(stored, attempt.record.bytes())
-            || matches!(&attempt.act, Act::Rotate { tombstone, .. } if tombstone == stored);
+        let own = same_version(stored, write.record.bytes())
+            || matches!(&write.kind, WriteKind::Rotate { tombstone, .. } if tombstone == stored);
         if own {
-            state.adopt(attempt);
+            state.apply_saved(write);
         }
         own
     }
@@ -372,10 +379,10 @@ impl Inner {
 
 fn new_tombstone() -> Result<Bytes, SessionError> {
     let lifetime = u64::try_from(TOMBSTONE.as_millis()).unwrap_or(u64::MAX);
-    tombstone(now_millis().saturating_add(lifetime))
+    tombstone(unix_millis().saturating_add(lifetime))
 }
 
 fn jitter() -> Result<Duration, SessionError> {
     let share = f64::from(u32::from_le_bytes(random_bytes()?)) / f64::from(u32::MAX);
-    Ok(LONGEST_PAUSE.mul_f64(share))
+    Ok(MAX_PAUSE.mul_f64(share))
 }

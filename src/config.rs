@@ -5,7 +5,7 @@ use http::Response;
 use crate::{
     error::{ConfigError, SessionError},
     id::SessionId,
-    signing::{self, SHORTEST_KEY, Signer},
+    signing::{self, MIN_KEY, Signer},
     store::ReplicaAcks,
     users::SessionLimit,
 };
@@ -19,11 +19,11 @@ pub(crate) const DEADLINE: Duration = Duration::from_millis(500);
 /// One large value holds up all those behind it on the connection.
 pub(crate) const MAX_SIZE: usize = 64 * 1024;
 /// RFC 6265bis, section 4.1.2.2: browsers keep no cookie longer.
-pub(crate) const LONGEST_MAX_AGE: Duration = Duration::from_secs(400 * 24 * 60 * 60);
+pub(crate) const MAX_MAX_AGE: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 /// A hundred years, beyond which a sum with the present time overflows somewhere in Redis.
-pub(crate) const LONGEST_TIMEOUT: Duration = Duration::from_secs(100 * 366 * 86_400);
+pub(crate) const MAX_TIMEOUT: Duration = Duration::from_secs(100 * 366 * 86_400);
 /// RFC 6265bis, section 5.6: a browser drops a cookie whose name and value are longer than 4096 octets.
-const LONGEST_NAME: usize = 4096 - 36 - signing::LENGTH;
+const MAX_NAME: usize = 4096 - 36 - signing::LENGTH;
 
 /// Whether the browser sends the cookie along when another site leads to yours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -118,9 +118,9 @@ impl CookieConfig {
 
     fn check(&self) -> Result<(), ConfigError> {
         let name = self.name();
-        if name.is_empty() || name.len() > LONGEST_NAME || !name.bytes().all(is_token) {
+        if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(is_token) {
             return error(format!(
-                "{name:?} is no name for a cookie: use letters, digits, - and _ (RFC 6265, section 4.1.1), at most {LONGEST_NAME} of them"
+                "{name:?} is no name for a cookie: use letters, digits, - and _ (RFC 6265, section 4.1.1), at most {MAX_NAME} of them"
             ));
         }
         // Browsers compare the prefixes without regard to case.
@@ -155,9 +155,9 @@ impl CookieConfig {
         }
         if let Some(signer) = &self.signer {
             let shortest = signer.shortest_key();
-            if shortest < SHORTEST_KEY {
+            if shortest < MIN_KEY {
                 return error(format!(
-                    "with_signing_keys has a key of {shortest} bytes, or none: give it at least {SHORTEST_KEY} random bytes for each, as \
+                    "with_signing_keys has a key of {shortest} bytes, or none: give it at least {MIN_KEY} random bytes for each, as \
                      from `openssl rand -base64 32`"
                 ));
             }
@@ -202,7 +202,7 @@ impl Config {
                 ));
             }
         }
-        if self.permanent_lifetime > LONGEST_MAX_AGE {
+        if self.permanent_lifetime > MAX_MAX_AGE {
             return error(format!(
                 "with_permanent_lifetime is {} days, and browsers keep no cookie longer than 400 (RFC 6265bis, section 4.1.2.2): \
                  make it at most 400 days",
@@ -214,7 +214,7 @@ impl Config {
                 "with_permanent_lifetime needs at least a second: a cookie's Max-Age counts in seconds",
             );
         }
-        if self.idle_timeout > LONGEST_TIMEOUT {
+        if self.idle_timeout > MAX_TIMEOUT {
             return error("with_idle_timeout is over a hundred years: make it shorter");
         }
         match self.replica_acks {
@@ -228,7 +228,7 @@ impl Config {
             {
                 return error(format!(
                     "with_replica_acks waits for {timeout:?}, and the deadline is {:?}: make it at least a millisecond, and at most a quarter \
-                     of with_deadline, since a write may have to wait twice, and servers look at the clock ten times a second",
+                     of with_deadline, since a write may have to wait retry_once, and servers look at the clock ten times a second",
                     self.deadline
                 ));
             }

@@ -11,16 +11,16 @@ use std::{
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    config::{Config, LONGEST_MAX_AGE, LONGEST_TIMEOUT},
+    config::{Config, MAX_MAX_AGE, MAX_TIMEOUT},
     error::SessionError,
     id::SessionId,
     record::Meta,
     store::{Store, UserSet},
 };
 
-/// Requests that conflict take turns in this many lines, by session. A session in the line of one that many write to at once waits
+/// Requests that conflict take turns in this many commit_locks, by session. A session in the line of one that many write to at once waits
 /// with them, so there are many, at 40 bytes each.
-const LINES: usize = 256;
+const COMMIT_LOCKS: usize = 256;
 
 #[derive(Clone)]
 pub(crate) struct Context {
@@ -33,8 +33,8 @@ pub(crate) struct Context {
 pub(crate) struct Shared {
     pub(crate) counters: Counters,
     /// Saves that go on though their clients have gone.
-    pub(crate) stray_commits: TaskTracker,
-    lines: [tokio::sync::Mutex<()>; LINES],
+    pub(crate) detached_commits: TaskTracker,
+    commit_locks: [tokio::sync::Mutex<()>; COMMIT_LOCKS],
 }
 
 #[derive(Default)]
@@ -66,24 +66,24 @@ impl Context {
             store,
             shared: Arc::new(Shared {
                 counters: Counters::default(),
-                stray_commits: TaskTracker::new(),
-                lines: std::array::from_fn(|_| tokio::sync::Mutex::default()),
+                detached_commits: TaskTracker::new(),
+                commit_locks: std::array::from_fn(|_| tokio::sync::Mutex::default()),
             }),
         }
     }
 
     /// The key of the session of this [`name`](Self::name).
-    pub(crate) fn key_of(&self, name: &str) -> String {
+    pub(crate) fn session_key(&self, name: &str) -> String {
         [&self.config.prefix, name].concat()
     }
 
     /// What follows the prefix in a session's key.
-    pub(crate) fn name(&self, id: SessionId) -> String {
+    pub(crate) fn key_suffix(&self, id: SessionId) -> String {
         let mut key = self.key(id);
         key.split_off(self.config.prefix.len())
     }
 
-    pub(crate) fn set_of(&self, user: &str) -> UserSet {
+    pub(crate) fn user_index_key(&self, user: &str) -> UserSet {
         UserSet::new(&self.config.prefix, user)
     }
 
@@ -115,7 +115,7 @@ impl Context {
     /// How long a session may lie in the store from now on; `None` if its absolute timeout has passed.
     pub(crate) fn lifetime(&self, meta: Meta) -> Option<Duration> {
         // A stored time that is beyond what Redis can add to the present is as good as the longest that a setter takes.
-        let idle = self.idle_timeout(meta).min(LONGEST_TIMEOUT);
+        let idle = self.idle_timeout(meta).min(MAX_TIMEOUT);
         if idle.is_zero() {
             return None;
         }
@@ -148,25 +148,25 @@ impl Context {
     /// How long the browser is to keep the cookie; `None`: until it closes.
     pub(crate) fn max_age(&self, meta: Meta) -> Option<Duration> {
         meta.permanent?;
-        Some(self.lifetime(meta)?.min(LONGEST_MAX_AGE))
+        Some(self.lifetime(meta)?.min(MAX_MAX_AGE))
     }
 
     /// Whether a lasting cookie is due to be sent again: once a tenth of its time has passed.
-    pub(crate) fn cookie_is_due(&self, meta: Meta) -> bool {
+    pub(crate) fn cookie_needs_refresh(&self, meta: Meta) -> bool {
         meta.permanent.is_some_and(|sent| {
             now().saturating_sub(sent) >= (self.idle_timeout(meta).as_secs() / 10).max(1)
         })
     }
 
     /// Whether a session is due to be entered among its user's again: once a tenth of its time has passed.
-    pub(crate) fn entry_is_due(&self, meta: Meta) -> bool {
+    pub(crate) fn index_entry_needs_refresh(&self, meta: Meta) -> bool {
         let listed = meta.listed.unwrap_or(0);
         now().saturating_sub(listed) >= (self.idle_timeout(meta).as_secs() / 10).max(1)
     }
 
     /// The line in which the requests of this process that conflict over one session take turns.
-    pub(crate) fn line(&self, id: SessionId) -> &tokio::sync::Mutex<()> {
-        &self.shared.lines[id.bucket(LINES)]
+    pub(crate) fn commit_lock(&self, id: SessionId) -> &tokio::sync::Mutex<()> {
+        &self.shared.commit_locks[id.bucket(COMMIT_LOCKS)]
     }
 
     pub(crate) fn count(&self, counter: impl FnOnce(&Counters) -> &AtomicU64) {
@@ -193,17 +193,17 @@ pub(crate) fn now() -> u64 {
 }
 
 /// Unix milliseconds.
-pub(crate) fn now_millis() -> u64 {
+pub(crate) fn unix_millis() -> u64 {
     u64::try_from(since_epoch().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Unix microseconds.
-pub(crate) fn now_micros() -> u64 {
+pub(crate) fn unix_micros() -> u64 {
     u64::try_from(since_epoch().as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Unix nanoseconds, or rather their lower 64 bits.
-pub(crate) fn now_nanos() -> u64 {
+pub(crate) fn unix_nanos() -> u64 {
     since_epoch().as_nanos() as u64
 }
 

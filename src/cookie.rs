@@ -13,13 +13,13 @@ use crate::{
 
 /// A request's Cookie headers, kept unread until somebody asks for the session.
 #[derive(Clone, Default)]
-pub(crate) struct Presented {
+pub(crate) struct CookieHeaders {
     first: Option<HeaderValue>,
     /// HTTP/2 may split the header (RFC 9113, section 8.2.3).
     more: Vec<HeaderValue>,
 }
 
-impl Presented {
+impl CookieHeaders {
     pub(crate) fn from_headers(headers: &HeaderMap) -> Self {
         let mut values = headers.get_all(header::COOKIE).iter().cloned();
         Self {
@@ -130,7 +130,7 @@ mod tests {
             name: Some("session".to_owned()),
             ..Config::default().cookie
         };
-        Presented::from_headers(&map)
+        CookieHeaders::from_headers(&map)
             .id(&config)
             .map(|(id, _)| id.expose_secret())
     }

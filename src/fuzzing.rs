@@ -12,7 +12,7 @@ use crate::{
     changes::Changes,
     config::{Config, CookieConfig},
     context::Context,
-    cookie::{self, Presented},
+    cookie::{self, CookieHeaders},
     id::SessionId,
     record::{RESERVED, Record, Stored, fingerprint, same_version},
     signing::{Signature, Signer},
@@ -34,7 +34,7 @@ pub fn cookie_header(input: &[u8]) {
         ..unsigned.clone()
     };
     for config in [unsigned, signed] {
-        let found = Presented::from_headers(&headers).id(&config);
+        let found = CookieHeaders::from_headers(&headers).id(&config);
         let found = found.map(|(id, _)| id.expose_secret());
         let expected = headers
             .get_all(header::COOKIE)
@@ -49,7 +49,7 @@ pub fn cookie_header(input: &[u8]) {
         let line = cookie::issue(&config, id, None);
         let pair = line.as_bytes().split(|byte| *byte == b';').next();
         let pair = HeaderValue::from_bytes(pair.expect("a pair")).expect("a header value");
-        let again = Presented::from_headers(&HeaderMap::from_iter([(header::COOKIE, pair)]));
+        let again = CookieHeaders::from_headers(&HeaderMap::from_iter([(header::COOKIE, pair)]));
         assert_eq!(again.id(&config), Some((id, Signature::Current)));
     }
 }

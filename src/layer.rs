@@ -36,7 +36,7 @@ use crate::{
 /// # Ok(()) }
 /// ```
 ///
-/// Cloning is cheap, and clones share one connection. Applied twice, as on a router nested in a router, the outer one acts.
+/// Cloning is cheap, and clones share one connection. Applied retry_once, as on a router nested in a router, the outer one acts.
 #[derive(Clone)]
 #[must_use = "a layer does nothing until it is put on a router or a service"]
 pub struct RedisSessionLayer {
@@ -161,7 +161,7 @@ impl RedisSessionLayer {
     /// # Ok(()) }
     /// ```
     pub async fn drain(&self) {
-        let commits = &self.context.shared.stray_commits;
+        let commits = &self.context.shared.detached_commits;
         // Closed, a tracker tells when it is empty; it goes on taking tasks.
         commits.close();
         commits.wait().await;

@@ -10,15 +10,15 @@ use std::{
 use tokio::sync::OnceCell;
 
 use crate::{
-    context::{Context, now_millis},
-    cookie::Presented,
+    context::{Context, unix_millis},
+    cookie::CookieHeaders,
     error::SessionError,
     id::SessionId,
     record::{Record, Stored},
     session::Session,
     signing::Signature,
-    state::Place,
-    store::{Fault, twice},
+    state::Status,
+    store::{Fault, retry_once},
 };
 
 /// A request's session before anybody looked at it. It lies in the request's extensions, and costs nothing until then.
@@ -36,14 +36,14 @@ use crate::{
 /// }
 /// ```
 #[derive(Clone)]
-pub struct LazySession(Arc<Handle>);
+pub struct LazySession(Arc<Inner>);
 
-struct Handle {
+struct Inner {
     context: Arc<Context>,
-    presented: Presented,
+    presented: CookieHeaders,
     session: OnceCell<Result<Session, SessionError>>,
     /// Whoever loads from now on can no longer tell the browser of a new id.
-    head_sent: AtomicBool,
+    headers_sent: AtomicBool,
 }
 
 impl LazySession {
@@ -67,17 +67,17 @@ impl LazySession {
     /// store, [`ErrorKind::InvalidData`](crate::ErrorKind::InvalidData) and [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge) for
     /// what it holds. Never an empty session instead, which would read as "logged out".
     pub async fn load(&self) -> Result<Session, SessionError> {
-        let Handle {
+        let Inner {
             context,
             presented,
             session,
-            head_sent,
+            headers_sent,
         } = &*self.0;
         session
             .get_or_init(|| async {
                 let Some((id, signature)) = presented.id(&context.config.cookie) else {
-                    let session = Session::new(context.clone(), Place::New, Record::default());
-                    session.inner().state().head_sent = head_sent.load(Relaxed);
+                    let session = Session::new(context.clone(), Status::New, Record::default());
+                    session.inner().state().headers_sent = headers_sent.load(Relaxed);
                     return Ok(session);
                 };
                 // Boxed, so that a handler's future, which axum boxes, stays small.
@@ -85,8 +85,8 @@ impl LazySession {
                 let session = context.store.within(context.config.deadline, load).await?;
                 {
                     let mut state = session.inner().state();
-                    state.resign = signature == Signature::Former;
-                    state.head_sent = head_sent.load(Relaxed);
+                    state.re_sign_cookie = signature == Signature::Former;
+                    state.headers_sent = headers_sent.load(Relaxed);
                 }
                 Ok(session)
             })
@@ -100,17 +100,17 @@ impl LazySession {
         self.0.session.get()?.as_ref().ok().cloned()
     }
 
-    pub(crate) fn new(context: Arc<Context>, presented: Presented) -> Self {
-        Self(Arc::new(Handle {
+    pub(crate) fn new(context: Arc<Context>, presented: CookieHeaders) -> Self {
+        Self(Arc::new(Inner {
             context,
             presented,
             session: OnceCell::new(),
-            head_sent: AtomicBool::new(false),
+            headers_sent: AtomicBool::new(false),
         }))
     }
 
-    pub(crate) fn note_head(&self) {
-        self.0.head_sent.store(true, Relaxed);
+    pub(crate) fn mark_headers_sent(&self) {
+        self.0.headers_sent.store(true, Relaxed);
     }
 
     pub(crate) fn context(&self) -> &Context {
@@ -118,7 +118,7 @@ impl LazySession {
     }
 
     /// Whether anybody looked, successfully or not.
-    pub(crate) fn was_looked_at(&self) -> bool {
+    pub(crate) fn was_accessed(&self) -> bool {
         self.0.session.initialized()
     }
 }
@@ -127,7 +127,7 @@ impl LazySession {
 impl fmt::Debug for LazySession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LazySession")
-            .field("looked_at", &self.was_looked_at())
+            .field("looked_at", &self.was_accessed())
             .finish_non_exhaustive()
     }
 }
@@ -136,13 +136,13 @@ impl fmt::Debug for LazySession {
 async fn load(context: &Arc<Context>, id: SessionId) -> Result<Session, SessionError> {
     let key = context.key(id);
     let idle = context.config.idle_timeout;
-    let loaded = twice(|| context.store.load(&key, idle)).await;
-    let without = |place| {
-        let session = Session::new(context.clone(), place, Record::default());
-        session.inner().state().sought = context.config.replica_acks.map(|_| id);
+    let loaded = retry_once(|| context.store.load(&key, idle)).await;
+    let without = |status| {
+        let session = Session::new(context.clone(), status, Record::default());
+        session.inner().state().presented_id = context.config.replica_acks.map(|_| id);
         session
     };
-    let unknown = || without(Place::New);
+    let unknown = || without(Status::New);
     let Some(bytes) = loaded.map_err(Fault::into_error)? else {
         return Ok(unknown());
     };
@@ -159,7 +159,7 @@ async fn load(context: &Arc<Context>, id: SessionId) -> Result<Session, SessionE
                         .store
                         .touch_later(key.clone(), lifetime, context.config.deadline);
                 }
-                let session = Session::new(context.clone(), Place::Stored(id), record);
+                let session = Session::new(context.clone(), Status::Persisted(id), record);
                 session.inner().state().key = Some((id, key));
                 session
             }
@@ -170,7 +170,7 @@ async fn load(context: &Arc<Context>, id: SessionId) -> Result<Session, SessionE
                 unknown()
             }
         },
-        Stored::Retired { until } => match until.saturating_sub(now_millis()) {
+        Stored::Retired { until } => match until.saturating_sub(unix_millis()) {
             0 => unknown(),
             left => {
                 context.store.touch_later(
@@ -178,7 +178,7 @@ async fn load(context: &Arc<Context>, id: SessionId) -> Result<Session, SessionE
                     Duration::from_millis(left),
                     context.config.deadline,
                 );
-                without(Place::Retired)
+                without(Status::Rotated)
             }
         },
         Stored::Empty => unknown(),

@@ -18,13 +18,13 @@ use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
 use crate::{
-    commit::{Verdict, commit},
+    commit::{CommitOutcome, commit},
     context::Context,
-    cookie::{self, Presented},
+    cookie::{self, CookieHeaders},
     error::SessionError,
     lazy::LazySession,
     session::Session,
-    state::{CookieAction, Place},
+    state::{CookieAction, Status},
 };
 
 /// The service that [`RedisSessionLayer`](crate::RedisSessionLayer) makes of another one.
@@ -65,7 +65,7 @@ where
         }
         let lazy = LazySession::new(
             self.context.clone(),
-            Presented::from_headers(request.headers()),
+            CookieHeaders::from_headers(request.headers()),
         );
         request.extensions_mut().insert(lazy.clone());
         let stage = if self.context.config.eager {
@@ -101,7 +101,7 @@ impl<S: fmt::Debug> fmt::Debug for SessionService<S> {
 }
 
 type Load = Pin<Box<dyn Future<Output = Result<Session, SessionError>> + Send>>;
-type Commit = Pin<Box<dyn Future<Output = Result<Verdict, SessionError>> + Send>>;
+type Commit = Pin<Box<dyn Future<Output = Result<CommitOutcome, SessionError>> + Send>>;
 
 pin_project! {
     /// The future of a [`SessionService`].
@@ -121,7 +121,7 @@ pin_project! {
     enum Stage<S, F, R, ReqBody> {
         Loading { load: Load, next: Option<Box<(S, Request<ReqBody>)>> },
         Inner { #[pin] future: F },
-        Committing { commit: Finish, response: Option<R> },
+        Committing { commit: DetachOnDrop, response: Option<R> },
     }
 }
 
@@ -161,8 +161,8 @@ where
                         return Poll::Ready(response);
                     };
                     // Untouched: nothing more to do. But a stream may look yet.
-                    lazy.note_head();
-                    if !lazy.was_looked_at() {
+                    lazy.mark_headers_sent();
+                    if !lazy.was_accessed() {
                         return Poll::Ready(response);
                     }
                     let mut response = response?;
@@ -180,8 +180,8 @@ where
                         return Poll::Ready(Ok(response));
                     }
                     let inner = session.inner().clone();
-                    let commit = Finish {
-                        stray_commits: lazy.context().shared.stray_commits.clone(),
+                    let commit = DetachOnDrop {
+                        detached_commits: lazy.context().shared.detached_commits.clone(),
                         commit: Some(Box::pin(async move { commit(&inner).await })),
                     };
                     Stage::Committing {
@@ -220,13 +220,13 @@ where
 }
 
 /// A commit that, once begun, is carried through: if the client goes away and the response's future with it, on a task.
-struct Finish {
+struct DetachOnDrop {
     commit: Option<Commit>,
-    stray_commits: TaskTracker,
+    detached_commits: TaskTracker,
 }
 
-impl Finish {
-    fn poll(&mut self, task: &mut TaskContext<'_>) -> Poll<Result<Verdict, SessionError>> {
+impl DetachOnDrop {
+    fn poll(&mut self, task: &mut TaskContext<'_>) -> Poll<Result<CommitOutcome, SessionError>> {
         let commit = self
             .commit
             .as_mut()
@@ -237,7 +237,7 @@ impl Finish {
     }
 }
 
-impl Drop for Finish {
+impl Drop for DetachOnDrop {
     fn drop(&mut self) {
         let (Some(commit), Ok(runtime)) =
             (self.commit.take(), tokio::runtime::Handle::try_current())
@@ -249,7 +249,7 @@ impl Drop for Finish {
                 tracing::debug!(%error, "a session was not saved, and its client is gone");
             }
         };
-        self.stray_commits.spawn_on(finish, &runtime);
+        self.detached_commits.spawn_on(finish, &runtime);
     }
 }
 
@@ -258,17 +258,17 @@ fn set_cookie(session: &Session, headers: &mut HeaderMap) {
     let inner = session.inner();
     let config = &inner.context.config;
     let mut state = inner.state();
-    state.head_sent = true;
+    state.headers_sent = true;
     let line = match (
         mem::replace(&mut state.cookie, CookieAction::Keep),
-        state.place,
+        state.status,
     ) {
-        (CookieAction::Issue, Place::Stored(id)) => {
+        (CookieAction::Issue, Status::Persisted(id)) => {
             let max_age = inner.context.max_age(state.changes.meta(&state.base));
             cookie::issue(&config.cookie, id, max_age)
         }
         (CookieAction::Remove, _) => cookie::remove(&config.cookie),
-        (CookieAction::Issue, Place::New | Place::Retired | Place::Ended)
+        (CookieAction::Issue, Status::New | Status::Rotated | Status::Gone)
         | (CookieAction::Keep, _) => return,
     };
     drop(state);

@@ -7,13 +7,13 @@ use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    commit::{Verdict, commit},
+    commit::{CommitOutcome, commit},
     context::{Context, now},
     error::{ErrorKind, SessionError},
     id::SessionId,
     record::{self, RESERVED, Record},
     section::Section,
-    state::{Place, State},
+    state::{State, Status},
 };
 
 /// The session of one request: a map from text to values that serialize, loaded, and saved after the handler.
@@ -121,18 +121,15 @@ impl Session {
             Ok::<_, SessionError>((next, value))
         };
         loop {
-            let (value, moment) = {
+            let (value, seq) = {
                 let state = self.0.state();
-                (
-                    state.changes.value(&state.base, key),
-                    state.changes.moment(),
-                )
+                (state.changes.value(&state.base, key), state.changes.seq())
             };
             // Not under the lock, for `f` may use this session.
             let (next, value) = step(key, value.as_deref())?;
             let mut state = self.0.state();
             // Unless a clone of this session made a change in between.
-            if state.changes.moment() == moment {
+            if state.changes.seq() == seq {
                 let step = Arc::new(move |key: &str, value: Option<&[u8]>| {
                     step(key, value).map(|(_, value)| value)
                 });
@@ -286,9 +283,9 @@ impl Session {
     /// The id under which the session is stored; `None` before it is saved for the first time, and once it has ended.
     #[must_use]
     pub fn id(&self) -> Option<SessionId> {
-        match self.0.state().place {
-            Place::Stored(id) => Some(id),
-            Place::New | Place::Retired | Place::Ended => None,
+        match self.0.state().status {
+            Status::Persisted(id) => Some(id),
+            Status::New | Status::Rotated | Status::Gone => None,
         }
     }
 
@@ -308,8 +305,8 @@ impl Session {
     /// faster each time, [`ErrorKind::TooLarge`], and [`ErrorKind::Decode`] from a replayed [`update`](Self::update).
     pub async fn save(&self) -> Result<(), SessionError> {
         match commit(&self.0).await? {
-            Verdict::Unchanged | Verdict::Stored => Ok(()),
-            Verdict::Dropped => Err(SessionError::new(
+            CommitOutcome::Unchanged | CommitOutcome::Stored => Ok(()),
+            CommitOutcome::Dropped => Err(SessionError::new(
                 ErrorKind::Ended,
                 "the session was logged out, rotated away or expired while this request ran, so its changes were dropped: end \
                  the stream, and let the browser come again",
@@ -317,11 +314,11 @@ impl Session {
         }
     }
 
-    pub(crate) fn new(context: Arc<Context>, place: Place, base: Record) -> Self {
+    pub(crate) fn new(context: Arc<Context>, status: Status, base: Record) -> Self {
         Self(Arc::new(Inner {
             context,
             committing: tokio::sync::Mutex::default(),
-            state: Mutex::new(State::new(place, base)),
+            state: Mutex::new(State::new(status, base)),
         }))
     }
 

@@ -7,7 +7,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 /// What RFC 2104, section 3, and ASVS 5.0, 11.2.3, ask of a key: as long as the hash, and 128 bits at the very least.
-pub(crate) const SHORTEST_KEY: usize = 32;
+pub(crate) const MIN_KEY: usize = 32;
 /// A dot and 32 bytes in base64 without padding.
 pub(crate) const LENGTH: usize = 1 + 43;
 
@@ -94,7 +94,7 @@ mod tests {
     const ID: &str = "5e0c1f0a-93a4-4f8e-a7d8-0c2f6f1b9a3e";
 
     fn key(byte: u8) -> Vec<u8> {
-        vec![byte; SHORTEST_KEY]
+        vec![byte; MIN_KEY]
     }
 
     /// From `printf 'sid=5e0c…' | openssl dgst -sha256 -hmac 11111111111111111111111111111111 -binary | basenc --base64url`.

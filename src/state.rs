@@ -13,7 +13,7 @@ use crate::{
 };
 
 pub(crate) struct State {
-    pub(crate) place: Place,
+    pub(crate) status: Status,
     /// The version that the store held when we last looked.
     pub(crate) base: Record,
     pub(crate) changes: Changes,
@@ -23,40 +23,40 @@ pub(crate) struct State {
     pub(crate) key: Option<(SessionId, String)>,
     /// The id that the browser has and the store does not, or only its tombstone, where a logout of it has to be confirmed all the same: an
     /// earlier logout or rotation may have reached the master alone.
-    pub(crate) sought: Option<SessionId>,
+    pub(crate) presented_id: Option<SessionId>,
     /// A session that was destroyed and is to be deleted; whatever was changed since is another session.
-    pub(crate) doomed: Option<Doomed>,
+    pub(crate) pending_delete: Option<PendingDelete>,
     /// Counts the sessions of this request: what is heard of a write of a destroyed one says nothing about the next.
-    pub(crate) life: u32,
+    pub(crate) epoch: u32,
     /// When the session's time last began anew.
-    pub(crate) touched: SystemTime,
+    pub(crate) ttl_set_at: SystemTime,
     pub(crate) cookie: CookieAction,
     /// The cookie has the signature of a former key. It is sent anew only once a save has shown that the session is still there under this
     /// id: it may have been rotated meanwhile, and the browser have a newer cookie.
-    pub(crate) resign: bool,
-    pub(crate) head_sent: bool,
+    pub(crate) re_sign_cookie: bool,
+    pub(crate) headers_sent: bool,
     /// A write that was sent and may or may not have been carried out.
-    pub(crate) unconfirmed: Option<Arc<Attempt>>,
+    pub(crate) in_doubt: Option<Arc<Write>>,
 }
 
 #[derive(Clone)]
-pub(crate) struct Doomed {
+pub(crate) struct PendingDelete {
     pub(crate) id: SessionId,
     /// If not, the browser keeps its cookie, and maybe has a newer one by now, which a removal would take away.
-    pub(crate) was_found: bool,
+    pub(crate) existed: bool,
     /// Among whose sessions it is.
     pub(crate) user: Option<Arc<str>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum Status {
     /// Not in the store: no cookie, or one that names nothing.
     New,
-    Stored(SessionId),
+    Persisted(SessionId),
     /// Behind a tombstone. The browser has, or soon has, a newer cookie, which must not be overwritten.
-    Retired,
+    Rotated,
     /// Deleted or expired beneath us.
-    Ended,
+    Gone,
 }
 
 /// What the response tells the browser.
@@ -69,31 +69,31 @@ pub(crate) enum CookieAction {
 
 /// What the changes call for.
 pub(crate) enum Plan {
-    Nothing,
+    Noop,
     /// The changes have nowhere to go.
-    Drop,
-    Act(Arc<Attempt>),
+    Discard,
+    Write(Arc<Write>),
 }
 
 /// One write, to be sent as often as it takes to know what became of it.
 #[derive(Clone)]
-pub(crate) struct Attempt {
-    pub(crate) act: Act,
+pub(crate) struct Write {
+    pub(crate) kind: WriteKind,
     /// The next version.
     pub(crate) record: Record,
-    /// The changes up to this moment are in it.
-    pub(crate) moment: u64,
-    pub(crate) life: u32,
+    /// The changes up to this seq are in it.
+    pub(crate) seq: u64,
+    pub(crate) epoch: u32,
     /// It is to be entered among its user's sessions first.
-    pub(crate) enters: bool,
+    pub(crate) adds_to_index: bool,
     /// Somebody logged in.
-    pub(crate) logs_in: bool,
+    pub(crate) is_login: bool,
     /// Among whose sessions it is before the write.
-    pub(crate) member_of: Option<Arc<str>>,
+    pub(crate) previous_user: Option<Arc<str>>,
 }
 
 #[derive(Clone)]
-pub(crate) enum Act {
+pub(crate) enum WriteKind {
     Create {
         id: SessionId,
     },
@@ -113,7 +113,7 @@ pub(crate) enum Act {
     },
 }
 
-impl Act {
+impl WriteKind {
     /// The session that is there already, and that others may change at the same time.
     pub(crate) fn id(&self) -> Option<SessionId> {
         match self {
@@ -134,72 +134,73 @@ impl Act {
 }
 
 impl State {
-    pub(crate) fn new(place: Place, base: Record) -> Self {
+    pub(crate) fn new(status: Status, base: Record) -> Self {
         Self {
-            place,
+            status,
             base,
             changes: Changes::default(),
             cycle: false,
             key: None,
-            sought: None,
-            doomed: None,
-            life: 0,
-            touched: SystemTime::now(),
+            presented_id: None,
+            pending_delete: None,
+            epoch: 0,
+            ttl_set_at: SystemTime::now(),
             cookie: CookieAction::Keep,
-            resign: false,
-            head_sent: false,
-            unconfirmed: None,
+            re_sign_cookie: false,
+            headers_sent: false,
+            in_doubt: None,
         }
     }
 
     /// Whether a commit could have anything to do.
     pub(crate) fn is_dirty(&self, context: &Context) -> bool {
-        self.doomed.is_some()
+        self.pending_delete.is_some()
             || !self.changes.is_empty()
-            || (self.cycle && self.place != Place::New)
-            || self.cookie_is_due(context)
-            || self.is_to_be_resigned()
-            || (matches!(self.place, Place::Stored(_)) && self.entry_is_due(context))
+            || (self.cycle && self.status != Status::New)
+            || self.cookie_needs_refresh(context)
+            || self.cookie_needs_re_signing()
+            || (matches!(self.status, Status::Persisted(_))
+                && self.index_entry_needs_refresh(context))
     }
 
     /// Whether a change would be lost with this state. A session that was never stored and is empty and nobody's has none.
     pub(crate) fn has_unsaved(&self) -> bool {
         let is_blank = || {
-            self.place == Place::New
+            self.status == Status::New
                 && self.changes.keys(&self.base).next().is_none()
                 && self.changes.user(&self.base).is_none()
         };
-        self.doomed.is_some() || !(self.changes.is_empty() || is_blank())
+        self.pending_delete.is_some() || !(self.changes.is_empty() || is_blank())
     }
 
     pub(crate) fn destroy(&mut self) {
-        match self.place {
-            Place::Stored(id) => {
-                self.doomed = Some(Doomed {
+        match self.status {
+            Status::Persisted(id) => {
+                self.pending_delete = Some(PendingDelete {
                     id,
-                    was_found: true,
+                    existed: true,
                     user: self.base.user.clone(),
                 });
-                self.place = Place::New;
+                self.status = Status::New;
             }
-            Place::New | Place::Retired => {
-                if let Some(id) = self.sought.take() {
-                    self.doomed = Some(Doomed {
+            Status::New | Status::Rotated => {
+                if let Some(id) = self.presented_id.take() {
+                    self.pending_delete = Some(PendingDelete {
                         id,
-                        was_found: false,
+                        existed: false,
                         user: None,
                     });
                 }
             }
-            Place::Ended => {}
+            Status::Gone => {}
         }
-        self.life += 1;
+        self.epoch += 1;
         self.base = Record::default();
         self.changes.reset();
         self.cycle = false;
-        self.resign = false;
+        self.re_sign_cookie = false;
         self.cookie = CookieAction::Keep;
-        self.unconfirmed = None;
+        self.in_doubt = None;
     }
 
     pub(crate) fn plan(
@@ -207,119 +208,119 @@ impl State {
         context: &Context,
         tombstone: impl FnOnce() -> Result<Bytes, SessionError>,
     ) -> Result<Plan, SessionError> {
-        if self.place == Place::Retired && self.cycle {
+        if self.status == Status::Rotated && self.cycle {
             // A login whose response was lost, and that is tried again with the old cookie.
-            self.place = Place::New;
+            self.status = Status::New;
         }
-        match self.place {
-            Place::New => {
+        match self.status {
+            Status::New => {
                 let nothing = self.changes.is_empty() && self.base.bytes().is_empty();
                 if nothing {
-                    return Ok(Plan::Nothing);
+                    return Ok(Plan::Noop);
                 }
-                let enters = self.note_entry(context);
-                let written = self.write(context)?;
+                let adds_to_index = self.stamp_index_entry(context);
+                let written = self.encode(context)?;
                 if written.is_empty {
-                    return Ok(Plan::Nothing);
+                    return Ok(Plan::Noop);
                 }
-                self.check_head("a session that was begun")?;
-                Ok(Plan::Act(self.attempt(
-                    Act::Create {
+                self.ensure_headers_not_sent("a session that was begun")?;
+                Ok(Plan::Write(self.write(
+                    WriteKind::Create {
                         id: context.generate_id()?,
                     },
                     written,
-                    enters,
+                    adds_to_index,
                 )))
             }
-            Place::Stored(id) => {
-                if self.cookie_is_due(context)
+            Status::Persisted(id) => {
+                if self.cookie_needs_refresh(context)
                     || (self.cycle && self.changes.meta(&self.base).permanent.is_some())
                 {
                     self.changes.set_cookie_sent(now());
                 }
-                let enters = self.note_entry(context);
-                let resign = self.is_to_be_resigned();
-                if self.changes.is_empty() && !self.cycle && !resign {
-                    return Ok(Plan::Nothing);
+                let adds_to_index = self.stamp_index_entry(context);
+                let re_sign_cookie = self.cookie_needs_re_signing();
+                if self.changes.is_empty() && !self.cycle && !re_sign_cookie {
+                    return Ok(Plan::Noop);
                 }
-                let written = self.write(context)?;
+                let written = self.encode(context)?;
                 let expected = self.base.bytes().clone();
-                let act = if written.is_empty {
-                    Act::Delete { id, expected }
+                let kind = if written.is_empty {
+                    WriteKind::Delete { id, expected }
                 } else if self.cycle {
-                    self.check_head("a new id that was asked for")?;
+                    self.ensure_headers_not_sent("a new id that was asked for")?;
                     let (to, tombstone) = (context.generate_id()?, tombstone()?);
-                    Act::Rotate {
+                    WriteKind::Rotate {
                         from: id,
                         expected,
                         to,
                         tombstone,
                     }
-                } else if written.changed || resign {
-                    Act::Save { id, expected }
+                } else if written.changed || re_sign_cookie {
+                    WriteKind::Save { id, expected }
                 } else {
                     self.changes.reset();
-                    return Ok(Plan::Nothing);
+                    return Ok(Plan::Noop);
                 };
-                Ok(Plan::Act(self.attempt(act, written, enters)))
+                Ok(Plan::Write(self.write(kind, written, adds_to_index)))
             }
-            Place::Retired | Place::Ended if self.changes.is_empty() && !self.cycle => {
-                Ok(Plan::Nothing)
+            Status::Rotated | Status::Gone if self.changes.is_empty() && !self.cycle => {
+                Ok(Plan::Noop)
             }
-            Place::Retired | Place::Ended => Ok(Plan::Drop),
+            Status::Rotated | Status::Gone => Ok(Plan::Discard),
         }
     }
 
-    /// The store holds what `attempt` wrote.
-    pub(crate) fn adopt(&mut self, attempt: Arc<Attempt>) {
-        self.unconfirmed = None;
-        self.touched = SystemTime::now();
+    /// The store holds what `write` wrote.
+    pub(crate) fn apply_saved(&mut self, write: Arc<Write>) {
+        self.in_doubt = None;
+        self.ttl_set_at = SystemTime::now();
         let was_permanent = self.base.meta.permanent;
-        self.place = match &attempt.act {
-            Act::Create { id } => {
+        self.status = match &write.kind {
+            WriteKind::Create { id } => {
                 self.cookie = CookieAction::Issue;
-                Place::Stored(*id)
+                Status::Persisted(*id)
             }
-            Act::Rotate { to, .. } => {
+            WriteKind::Rotate { to, .. } => {
                 self.cookie = CookieAction::Issue;
-                Place::Stored(*to)
+                Status::Persisted(*to)
             }
-            Act::Save { id, .. } => {
-                if attempt.record.meta.permanent != was_permanent || self.is_to_be_resigned() {
+            WriteKind::Save { id, .. } => {
+                if write.record.meta.permanent != was_permanent || self.cookie_needs_re_signing() {
                     self.cookie = CookieAction::Issue;
-                    self.resign = false;
+                    self.re_sign_cookie = false;
                 }
-                Place::Stored(*id)
+                Status::Persisted(*id)
             }
-            Act::Delete { .. } => {
+            WriteKind::Delete { .. } => {
                 self.cookie = CookieAction::Remove;
-                Place::New
+                Status::New
             }
         };
-        self.changes.forget_until(attempt.moment);
+        self.changes.discard_through(write.seq);
         // A plain save leaves a new id that was asked for while it was on its way to the next one.
-        self.cycle &= matches!(attempt.act, Act::Save { .. });
-        self.base = match attempt.act {
-            Act::Delete { .. } => Record::default(),
+        self.cycle &= matches!(write.kind, WriteKind::Save { .. });
+        self.base = match write.kind {
+            WriteKind::Delete { .. } => Record::default(),
             // Mostly nobody else has it, and nothing need be copied.
-            Act::Create { .. } | Act::Save { .. } | Act::Rotate { .. } => {
-                Arc::unwrap_or_clone(attempt).record
+            WriteKind::Create { .. } | WriteKind::Save { .. } | WriteKind::Rotate { .. } => {
+                Arc::unwrap_or_clone(write).record
             }
         };
     }
 
     /// The session is no longer where it was, and what was changed is dropped.
-    pub(crate) fn lose(&mut self, place: Place) {
-        self.place = place;
+    pub(crate) fn discard(&mut self, status: Status) {
+        self.status = status;
         self.base = Record::default();
         self.changes.reset();
         self.cycle = false;
-        self.resign = false;
+        self.re_sign_cookie = false;
         self.cookie = CookieAction::Keep;
-        self.unconfirmed = None;
+        self.in_doubt = None;
     }
 
-    fn write(&self, context: &Context) -> Result<Written, SessionError> {
+    fn encode(&self, context: &Context) -> Result<Written, SessionError> {
         let written = self.changes.write(&self.base)?;
         let (size, limit) = (written.record.bytes().len(), context.config.max_size);
         if size > limit {
@@ -328,50 +329,50 @@ impl State {
         Ok(written)
     }
 
-    fn attempt(&self, act: Act, written: Written, enters: bool) -> Arc<Attempt> {
-        Arc::new(Attempt {
-            act,
+    fn write(&self, kind: WriteKind, written: Written, adds_to_index: bool) -> Arc<Write> {
+        Arc::new(Write {
+            kind,
             record: written.record,
-            moment: self.changes.moment(),
-            life: self.life,
-            enters,
-            logs_in: self.changes.logs_in(),
-            member_of: self.base.user.clone(),
+            seq: self.changes.seq(),
+            epoch: self.epoch,
+            adds_to_index,
+            is_login: self.changes.is_login(),
+            previous_user: self.base.user.clone(),
         })
     }
 
     /// Notes in the session that it is entered among its user's, where that is called for.
-    fn note_entry(&mut self, context: &Context) -> bool {
-        let is_another = self.changes.logs_in() || self.cycle || self.place == Place::New;
+    fn stamp_index_entry(&mut self, context: &Context) -> bool {
+        let is_another = self.changes.is_login() || self.cycle || self.status == Status::New;
         // The set was to outlive the session as it was, not one that is remembered from now on.
         let is_prolonged = || {
             let before = context.lifetime(self.base.meta);
             context.lifetime(self.changes.meta(&self.base)) > before
         };
-        let enters = self.changes.user(&self.base).is_some()
-            && (is_another || self.entry_is_due(context) || is_prolonged());
-        if enters {
+        let adds_to_index = self.changes.user(&self.base).is_some()
+            && (is_another || self.index_entry_needs_refresh(context) || is_prolonged());
+        if adds_to_index {
             self.changes.set_listed(now());
         }
-        enters
+        adds_to_index
     }
 
-    fn entry_is_due(&self, context: &Context) -> bool {
-        self.base.user.is_some() && context.entry_is_due(self.base.meta)
+    fn index_entry_needs_refresh(&self, context: &Context) -> bool {
+        self.base.user.is_some() && context.index_entry_needs_refresh(self.base.meta)
     }
 
-    fn cookie_is_due(&self, context: &Context) -> bool {
-        matches!(self.place, Place::Stored(_))
-            && !self.head_sent
-            && context.cookie_is_due(self.base.meta)
+    fn cookie_needs_refresh(&self, context: &Context) -> bool {
+        matches!(self.status, Status::Persisted(_))
+            && !self.headers_sent
+            && context.cookie_needs_refresh(self.base.meta)
     }
 
-    fn is_to_be_resigned(&self) -> bool {
-        self.resign && !self.head_sent && matches!(self.place, Place::Stored(_))
+    fn cookie_needs_re_signing(&self) -> bool {
+        self.re_sign_cookie && !self.headers_sent && matches!(self.status, Status::Persisted(_))
     }
 
-    fn check_head(&self, what: &str) -> Result<(), SessionError> {
-        if !self.head_sent {
+    fn ensure_headers_not_sent(&self, what: &str) -> Result<(), SessionError> {
+        if !self.headers_sent {
             return Ok(());
         }
         Err(SessionError::new(

@@ -1,6 +1,6 @@
 use std::time::{Duration, SystemTime};
 
-use crate::{config::LONGEST_TIMEOUT, layer::RedisSessionLayer, session::Session, state::Place};
+use crate::{config::MAX_TIMEOUT, layer::RedisSessionLayer, session::Session, state::Status};
 
 /// How long sessions live: since their last use, and altogether.
 ///
@@ -94,18 +94,18 @@ impl Session {
     pub fn expires_at(&self) -> Option<SystemTime> {
         let inner = self.inner();
         let state = inner.state();
-        match state.place {
-            Place::Stored(_) => {
+        match state.status {
+            Status::Persisted(_) => {
                 let left = inner.context.lifetime(state.base.meta)?;
-                state.touched.checked_add(left)
+                state.ttl_set_at.checked_add(left)
             }
-            Place::New | Place::Retired | Place::Ended => None,
+            Status::New | Status::Rotated | Status::Gone => None,
         }
     }
 }
 
 fn millis(timeout: Duration) -> u64 {
-    let timeout = timeout.clamp(Duration::from_millis(1), LONGEST_TIMEOUT);
+    let timeout = timeout.clamp(Duration::from_millis(1), MAX_TIMEOUT);
     u64::try_from(timeout.as_millis()).expect("a hundred years in milliseconds")
 }
 

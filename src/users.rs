@@ -23,11 +23,11 @@ pub use self::{
     user_session::UserSession,
 };
 use crate::{
-    context::{Context, now_micros},
+    context::{Context, unix_micros},
     error::SessionError,
     record::{Record, Stored},
     session::Session,
-    store::{Cursor, Destroyed, Fault, Listed, twice},
+    store::{Cursor, Destroyed, Fault, Listed, retry_once},
 };
 
 /// So many sessions are looked at at a time. No command is about more, so that one user's sessions, however many, hold up nobody.
@@ -137,7 +137,7 @@ impl UserSessions {
     ///
     /// As [`revoke`](Self::revoke). Some may have ended before the error.
     pub async fn revoke_others(&self, user: &str, keep: &Session) -> Result<usize, SessionError> {
-        let keep = keep.id().map(|id| self.context.name(id));
+        let keep = keep.id().map(|id| self.context.key_suffix(id));
         self.revoke_except(user, keep).await
     }
 
@@ -184,7 +184,7 @@ impl UserSessions {
     /// Of a user with very many, only those that were entered the longest ago are looked at, for a login waits for it. The next login
     /// goes on.
     pub(crate) async fn revoke_oldest(&self, user: &str, most: usize) -> Result<(), SessionError> {
-        let set = self.context.set_of(user);
+        let set = self.context.user_index_key(user);
         let entered = self
             .within(async { self.context.store.entered(&set).await })
             .await?;
@@ -218,7 +218,7 @@ impl UserSessions {
 
     /// Ends it without taking it out of the set. Somebody else's stays.
     async fn delete_session(&self, user: &str, name: &str) -> Result<End, SessionError> {
-        let key = self.context.key_of(name);
+        let key = self.context.session_key(name);
         let found = self
             .within(async { self.context.store.value(&key).await })
             .await?;
@@ -228,7 +228,7 @@ impl UserSessions {
             Some(Ok(Stored::Live(_) | Stored::Empty) | Err(_)) | None => return Ok(End::Absent),
         }
         let destroyed = self
-            .within(twice(|| self.context.store.destroy(&key)))
+            .within(retry_once(|| self.context.store.destroy(&key)))
             .await?;
         Ok(match destroyed {
             Destroyed::Yes => End::Ended,
@@ -264,7 +264,7 @@ impl UserSessions {
     }
 
     async fn listed(&self, user: &str, cursor: Cursor) -> Result<Vec<Listed>, SessionError> {
-        let set = self.context.set_of(user);
+        let set = self.context.user_index_key(user);
         self.within(async { self.context.store.listed(&set, cursor, PAGE_SIZE).await })
             .await
     }
@@ -273,7 +273,7 @@ impl UserSessions {
         if names.is_empty() {
             return Ok(());
         }
-        let set = self.context.set_of(user);
+        let set = self.context.user_index_key(user);
         self.within(async { self.context.store.leave(&set, names).await })
             .await
     }
@@ -281,7 +281,7 @@ impl UserSessions {
     /// What is behind each entry of a page.
     async fn fetch(&self, user: &str, page: &[Listed]) -> Result<Vec<Found>, SessionError> {
         let looks = page.iter().map(|listed| async {
-            let key = self.context.key_of(&listed.name);
+            let key = self.context.session_key(&listed.name);
             let found = self
                 .within(async { self.context.store.peek(&key).await })
                 .await?;
@@ -318,7 +318,7 @@ impl UserSessions {
     }
 
     fn handle(&self, name: &str) -> SessionHandle {
-        SessionHandle::of(&self.context.key_of(name))
+        SessionHandle::of(&self.context.session_key(name))
     }
 
     async fn within<T>(
@@ -361,7 +361,7 @@ enum Found {
 }
 
 fn grace_elapsed(listed: &Listed) -> bool {
-    let age = now_micros().saturating_sub(listed.entered);
+    let age = unix_micros().saturating_sub(listed.entered);
     Duration::from_micros(age) > GRACE
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     LazySession, Session, context,
-    cookie::Presented,
+    cookie::CookieHeaders,
     record::{Record, Stored},
     store::{
         Store,
@@ -32,7 +32,7 @@ fn run<T>(future: impl Future<Output = T>) -> T {
 fn stored() -> (SteppedStore, Session) {
     let store = SteppedStore::new(Protocol::OneStepRotation);
     let context = Arc::new(context::Context::new(Store::Stepped(store.clone())));
-    let session = run(LazySession::new(context, Presented::default()).load()).expect("loaded");
+    let session = run(LazySession::new(context, CookieHeaders::default()).load()).expect("loaded");
     session.insert("user", 42).expect("a number");
     run(session.save()).expect("saved");
     store.close_gate();

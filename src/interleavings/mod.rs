@@ -128,7 +128,7 @@ fn run(mix: Mix, mut choose: impl FnMut(&[Event]) -> Event) -> Result<(), String
             break;
         }
         let event = choose(&options);
-        let seen = world.carry_out(event)?;
+        let seen = world.send_with_retry(event)?;
         model.follow(event, &seen, &world)?;
     }
     model.check_end(&world)

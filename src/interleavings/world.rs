@@ -141,7 +141,7 @@ impl World {
         options
     }
 
-    pub(super) fn carry_out(&mut self, event: Event) -> Result<Seen, String> {
+    pub(super) fn send_with_retry(&mut self, event: Event) -> Result<Seen, String> {
         match event {
             Event::Step(request, grant) => {
                 self.faulted |= grant != Grant::Pass;

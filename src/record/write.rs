@@ -12,7 +12,7 @@ use super::{
     ABSOLUTE_TIMEOUT, CREATED, Entry, FINGERPRINT, IDLE_TIMEOUT, LISTED, Meta, PERMANENT, RESERVED,
     REV_OPENING, ROTATED, Record, USER, scan::Part,
 };
-use crate::{context::now_nanos, error::SessionError, id::random_bytes};
+use crate::{context::unix_nanos, error::SessionError, id::random_bytes};
 
 /// Writes the next version of a session, and knows when it is the same as the last.
 pub(crate) struct Writer<'a> {
@@ -181,7 +181,7 @@ thread_local! {
 }
 
 /// A thread does not keep a larger buffer than this for the next one.
-const LARGEST_SCRATCH: usize = 64 * 1024;
+const MAX_SCRATCH: usize = 64 * 1024;
 
 /// A value's JSON, in one allocation of just its size; `serde_json::to_vec` and `Bytes` take two, and 128 bytes for a number.
 pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Bytes, serde_json::Error> {
@@ -199,7 +199,7 @@ fn scratch() -> Vec<u8> {
 
 fn give_back(scratch: Vec<u8>) -> Bytes {
     let bytes = Bytes::copy_from_slice(&scratch);
-    if scratch.capacity() <= LARGEST_SCRATCH {
+    if scratch.capacity() <= MAX_SCRATCH {
         SCRATCH.set(scratch);
     }
     bytes
@@ -274,5 +274,5 @@ fn new_rev() -> Result<u64, SessionError> {
         }
         Ok(left_over.pop().expect("filled"))
     })?;
-    Ok(random.wrapping_add(now_nanos()))
+    Ok(random.wrapping_add(unix_nanos()))
 }

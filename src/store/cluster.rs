@@ -36,7 +36,7 @@ use super::{
 use crate::error::SessionError;
 
 /// Slots that move chase each other no further than this.
-const MOST_REDIRECTIONS: u32 = 5;
+const MAX_REDIRECTIONS: u32 = 5;
 /// The topology is asked for at most this often.
 const INTERVAL: Duration = Duration::from_millis(100);
 /// One node has this long to tell it, before the next one is asked.
@@ -152,7 +152,7 @@ impl Cluster {
             }
             redirections += 1;
             let Some(next) =
-                redirection(error, &address).filter(|_| redirections <= MOST_REDIRECTIONS)
+                redirection(error, &address).filter(|_| redirections <= MAX_REDIRECTIONS)
             else {
                 return answer;
             };

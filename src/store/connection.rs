@@ -47,7 +47,7 @@ const SILENCES: u32 = 3;
 const SHORT_ATTEMPT: Duration = Duration::from_millis(125);
 
 /// A connection that the server answers but refuses to work on is replaced at most this often.
-const SHORTEST_LIFE: Duration = Duration::from_millis(250);
+const MIN_LIFE: Duration = Duration::from_millis(250);
 
 pub(crate) struct Connection {
     source: Source,
@@ -254,7 +254,7 @@ impl Connection {
         }
         let is_new = slot
             .opened
-            .is_some_and(|opened| opened.elapsed() < SHORTEST_LIFE);
+            .is_some_and(|opened| opened.elapsed() < MIN_LIFE);
         if !is_new {
             slot.open = None;
         }

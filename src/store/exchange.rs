@@ -16,10 +16,10 @@ use redis::{Cmd, RedisResult, Value, aio::MultiplexedConnection};
 use tokio_util::sync::ReusableBoxFuture;
 
 /// A thread keeps the room of so many for the next ones, which is a third of a megabyte at most.
-const MOST_SPARE: usize = 64;
+const MAX_SPARE: usize = 64;
 
 /// But not of a command that is larger than this.
-const LARGEST_SPARE: usize = 4096;
+const MAX_SPARE_SIZE: usize = 4096;
 
 /// The future of one command, with all that it needs.
 type Way = ReusableBoxFuture<'static, (RedisResult<Value>, Cmd)>;
@@ -38,7 +38,7 @@ pub(super) struct Command {
 impl Command {
     /// For so many parts, `verb` included, of altogether so many bytes.
     pub(super) fn new(verb: &str, parts: usize, size: usize) -> Self {
-        let spare = (size <= LARGEST_SPARE)
+        let spare = (size <= MAX_SPARE_SIZE)
             .then(|| take(&SPARE_COMMANDS))
             .flatten();
         let mut command = spare.unwrap_or_else(|| Cmd::with_capacity(parts, size));
@@ -80,7 +80,7 @@ impl DerefMut for Command {
 
 impl Drop for Command {
     fn drop(&mut self) {
-        if self.size > LARGEST_SPARE {
+        if self.size > MAX_SPARE_SIZE {
             return;
         }
         let mut command = mem::take(&mut self.command);
@@ -136,7 +136,7 @@ fn take<T>(spare: &'static LocalKey<RefCell<Vec<T>>>) -> Option<T> {
 fn give_back<T>(spare: &'static LocalKey<RefCell<Vec<T>>>, room: T) {
     let _ = spare.try_with(|spare| {
         let mut spare = spare.borrow_mut();
-        if spare.len() < MOST_SPARE {
+        if spare.len() < MAX_SPARE {
             spare.push(room);
         }
     });

@@ -63,7 +63,7 @@ impl Fault {
 }
 
 /// A step, and once more if the connection broke underneath.
-pub(crate) async fn twice<T, F>(step: impl Fn() -> F) -> Result<T, Fault>
+pub(crate) async fn retry_once<T, F>(step: impl Fn() -> F) -> Result<T, Fault>
 where
     F: Future<Output = Result<T, Fault>>,
 {

@@ -1,7 +1,7 @@
 //! How sessions get to their users, and who may look.
 
 use super::{SessionHandle, SessionLimit, UserSessions};
-use crate::{layer::RedisSessionLayer, session::Session, state::Place};
+use crate::{layer::RedisSessionLayer, session::Session, state::Status};
 
 impl RedisSessionLayer {
     /// The sessions of users, to be listed and ended outside any request: from the app's state, by an administrator, at a changed password.
@@ -78,9 +78,9 @@ impl Session {
     #[must_use]
     pub fn handle(&self) -> Option<SessionHandle> {
         let inner = self.inner();
-        match inner.state().place {
-            Place::Stored(id) => Some(SessionHandle::of(&inner.context.key(id))),
-            Place::New | Place::Retired | Place::Ended => None,
+        match inner.state().status {
+            Status::Persisted(id) => Some(SessionHandle::of(&inner.context.key(id))),
+            Status::New | Status::Rotated | Status::Gone => None,
         }
     }
 }

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use super::{SessionLimit, UserSessions};
 use crate::{
-    context::now_micros,
+    context::unix_micros,
     error::{ErrorKind, SessionError},
     id::SessionId,
     session::Inner,
-    state::{Act, Attempt},
-    store::{Entry, Fault, Listed, Outcome, twice},
+    state::{Write, WriteKind},
+    store::{Entry, Fault, Listed, Outcome, retry_once},
 };
 
 /// A set outlives each session in it by at least this.
@@ -21,7 +21,7 @@ const MARGIN: Duration = Duration::from_secs(60);
 /// Takes a session that has ended out of its user's set. A failure is none of the request's: what is left over, others notice.
 pub(crate) async fn leave(session: &Inner, user: &str, id: SessionId) {
     let context = &session.context;
-    let (set, name) = (context.set_of(user), context.name(id));
+    let (set, name) = (context.user_index_key(user), context.key_suffix(id));
     if let Err(fault) = context.store.leave(&set, &[name]).await {
         let error = fault.into_error();
         tracing::debug!(%error, "a session that ended is still among its user's, until somebody lists them");
@@ -29,29 +29,29 @@ pub(crate) async fn leave(session: &Inner, user: &str, id: SessionId) {
 }
 
 /// Enters the session that is about to be written.
-pub(crate) async fn enter(session: &Inner, attempt: &Attempt) -> Result<(), SessionError> {
+pub(crate) async fn enter(session: &Inner, write: &Write) -> Result<(), SessionError> {
     let context = &session.context;
-    let (Some(user), Some(id)) = (&attempt.record.user, attempt.act.next_id()) else {
+    let (Some(user), Some(id)) = (&write.record.user, write.kind.next_id()) else {
         return Ok(());
     };
-    let former = attempt.act.id().map(|id| context.name(id));
+    let former = write.kind.id().map(|id| context.key_suffix(id));
     let refuse_at = match context.config.sessions_per_user {
-        Some((most, SessionLimit::Reject)) if attempt.logs_in => Some(most),
+        Some((most, SessionLimit::Reject)) if write.is_login => Some(most),
         Some((_, SessionLimit::Reject | SessionLimit::RevokeOldest)) | None => None,
     };
-    let set = context.set_of(user);
+    let set = context.user_index_key(user);
     let listed = Listed {
-        name: context.name(id),
-        entered: now_micros(),
+        name: context.key_suffix(id),
+        entered: unix_micros(),
     };
     // From one refresh to the next a load can prolong the session by itself.
-    let lifetime = context.lifetime(attempt.record.meta).unwrap_or_default();
+    let lifetime = context.lifetime(write.record.meta).unwrap_or_default();
     let lifetime = lifetime * 2 + MARGIN;
     let enter = async |most| {
         let former = former.as_deref();
         let entry = Entry { former, most };
         let store = &context.store;
-        let entered = twice(|| store.enter(&set, &listed, lifetime, entry)).await;
+        let entered = retry_once(|| store.enter(&set, &listed, lifetime, entry)).await;
         entered.map_err(Fault::into_error)
     };
     if enter(refuse_at).await? {
@@ -76,37 +76,39 @@ pub(crate) async fn enter(session: &Inner, attempt: &Attempt) -> Result<(), Sess
 
 /// Takes out again what was entered for a write that is known not to have happened: the next try is under another id, and the first would count
 /// as one of the user's until it is too old to be on its way.
-pub(crate) async fn withdraw(session: &Inner, attempt: &Attempt, outcome: &Outcome) {
-    let (Some(user), Some(id)) = (&attempt.record.user, attempt.act.next_id()) else {
+pub(crate) async fn withdraw(session: &Inner, write: &Write, outcome: &Outcome) {
+    let (Some(user), Some(id)) = (&write.record.user, write.kind.next_id()) else {
         return;
     };
-    if attempt.act.id() != Some(id) || *outcome == Outcome::Gone {
+    if write.kind.id() != Some(id) || *outcome == Outcome::Gone {
         leave(session, user, id).await;
     }
 }
 
 /// What is left to do once the session is stored.
-pub(crate) async fn settle(session: &Inner, attempt: &Attempt) {
+pub(crate) async fn settle(session: &Inner, write: &Write) {
     // The write may have left it somewhere else, or nowhere.
-    if let (Some(user), Some(id)) = (&attempt.member_of, attempt.act.id()) {
-        let stays = match &attempt.act {
-            Act::Create { .. } | Act::Save { .. } => attempt.record.user.as_ref() == Some(user),
-            Act::Delete { .. } | Act::Rotate { .. } => false,
+    if let (Some(user), Some(id)) = (&write.previous_user, write.kind.id()) {
+        let stays = match &write.kind {
+            WriteKind::Create { .. } | WriteKind::Save { .. } => {
+                write.record.user.as_ref() == Some(user)
+            }
+            WriteKind::Delete { .. } | WriteKind::Rotate { .. } => false,
         };
         if !stays {
             leave(session, user, id).await;
         }
     }
-    revoke_oldest(session, attempt).await;
+    revoke_oldest(session, write).await;
 }
 
 /// Ends the oldest sessions of somebody who has logged in once too often.
-async fn revoke_oldest(session: &Inner, attempt: &Attempt) {
+async fn revoke_oldest(session: &Inner, write: &Write) {
     let context = &session.context;
     let (Some((most, SessionLimit::RevokeOldest)), Some(user), true) = (
         context.config.sessions_per_user,
-        &attempt.record.user,
-        attempt.logs_in,
+        &write.record.user,
+        write.is_login,
     ) else {
         return;
     };

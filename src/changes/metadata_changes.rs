@@ -1,4 +1,4 @@
-//! What a request changed about the session itself, beside the app's keys.
+//! What a request changed metadata the session itself, beside the app's keys.
 
 use std::sync::Arc;
 
@@ -7,9 +7,9 @@ use crate::{
     record::{Meta, Record},
 };
 
-/// Each with the moment of its change.
+/// Each with the seq of its change.
 #[derive(Clone, Default)]
-pub(super) struct About {
+pub(super) struct MetadataChanges {
     permanent: Option<(u64, Option<u64>)>,
     /// When a lasting cookie is sent. No wish of the app's: if another request made the session one that ends with the browser, it stays so.
     cookie_sent: Option<(u64, u64)>,
@@ -21,7 +21,7 @@ pub(super) struct About {
     listed: Option<(u64, u64)>,
 }
 
-impl About {
+impl MetadataChanges {
     pub(super) fn is_empty(&self) -> bool {
         self.permanent.is_none()
             && self.cookie_sent.is_none()
@@ -63,7 +63,7 @@ impl About {
         }
     }
 
-    pub(super) fn logs_in(&self) -> bool {
+    pub(super) fn is_login(&self) -> bool {
         matches!(self.user, Some((_, Some(_))))
     }
 
@@ -86,14 +86,14 @@ impl About {
         }
     }
 
-    /// Forgets what was made up to `moment`, because the base now has it.
-    pub(super) fn forget_until(&mut self, moment: u64) {
-        self.permanent = self.permanent.filter(|(at, _)| *at > moment);
-        self.cookie_sent = self.cookie_sent.filter(|(at, _)| *at > moment);
-        self.idle_timeout = self.idle_timeout.filter(|(at, _)| *at > moment);
-        self.absolute_timeout = self.absolute_timeout.filter(|(at, _)| *at > moment);
-        self.created = self.created.filter(|(at, _)| *at > moment);
-        self.listed = self.listed.filter(|(at, _)| *at > moment);
-        self.user.take_if(|(at, _)| *at <= moment);
+    /// Forgets what was made up to `seq`, because the base now has it.
+    pub(super) fn discard_through(&mut self, seq: u64) {
+        self.permanent = self.permanent.filter(|(at, _)| *at > seq);
+        self.cookie_sent = self.cookie_sent.filter(|(at, _)| *at > seq);
+        self.idle_timeout = self.idle_timeout.filter(|(at, _)| *at > seq);
+        self.absolute_timeout = self.absolute_timeout.filter(|(at, _)| *at > seq);
+        self.created = self.created.filter(|(at, _)| *at > seq);
+        self.listed = self.listed.filter(|(at, _)| *at > seq);
+        self.user.take_if(|(at, _)| *at <= seq);
     }
 }
