@@ -10,7 +10,7 @@ use self::metadata_changes::MetadataChanges;
 use crate::{
     context::now,
     error::SessionError,
-    record::{Fate, Meta, Record, Writer, Written, is_reserved},
+    record::{Encoded, Encoder, KeyEdit, Metadata, Record, is_reserved},
 };
 
 /// One step of [`Session::update`](crate::Session::update): a key and its old JSON text to the new.
@@ -184,9 +184,9 @@ impl Changes {
     }
 
     /// The session is entered among its user's at this Unix second.
-    pub(crate) fn set_listed(&mut self, listed: u64) {
+    pub(crate) fn set_indexed_at(&mut self, indexed_at: u64) {
         let at = self.next_seq();
-        self.about_mut().set_listed(at, listed);
+        self.about_mut().set_indexed_at(at, indexed_at);
     }
 
     pub(crate) fn user<'a>(&'a self, base: &'a Record) -> Option<&'a Arc<str>> {
@@ -204,10 +204,10 @@ impl Changes {
     }
 
     /// What the crate keeps metadata the session, as the request sees it.
-    pub(crate) fn meta(&self, base: &Record) -> Meta {
+    pub(crate) fn metadata(&self, base: &Record) -> Metadata {
         match &self.metadata {
-            Some(metadata) => metadata.meta(base),
-            None => base.meta,
+            Some(metadata) => metadata.metadata(base),
+            None => base.metadata,
         }
     }
 
@@ -240,11 +240,11 @@ impl Changes {
     }
 
     /// The next version of the session, from what the request sees.
-    pub(crate) fn write(&self, base: &Record) -> Result<Written, SessionError> {
-        let meta = self.meta(base);
-        let meta = Meta {
-            created: Some(meta.created.unwrap_or_else(now)),
-            ..meta
+    pub(crate) fn write(&self, base: &Record) -> Result<Encoded, SessionError> {
+        let metadata = self.metadata(base);
+        let metadata = Metadata {
+            created: Some(metadata.created.unwrap_or_else(now)),
+            ..metadata
         };
         let more = self.keys.iter().map(|(key, change)| {
             key.len()
@@ -255,13 +255,15 @@ impl Changes {
                 }
         });
         let user = self.user(base).cloned();
-        let mut writer = Writer::new(base, meta, user, more.sum())?;
-        writer.carry_over(|key| match self.change(key) {
-            Some(Change::Set { value, .. } | Change::Updated { value, .. }) => Fate::Replace(value),
-            Some(Change::Removed { .. }) => Fate::Drop,
+        let mut writer = Encoder::new(base, metadata, user, more.sum())?;
+        writer.copy_from_base(|key| match self.change(key) {
+            Some(Change::Set { value, .. } | Change::Updated { value, .. }) => {
+                KeyEdit::Replace(value)
+            }
+            Some(Change::Removed { .. }) => KeyEdit::Drop,
             // What others keep under reserved keys is not the app's to clear.
-            None if self.cleared.is_some() && !is_reserved(key) => Fate::Drop,
-            None => Fate::Keep,
+            None if self.cleared.is_some() && !is_reserved(key) => KeyEdit::Drop,
+            None => KeyEdit::Keep,
         });
         for (key, change) in &self.keys {
             match change {

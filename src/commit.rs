@@ -2,7 +2,7 @@
 //!
 //! 1. A write names the version it builds on. If another one is there, its bytes come back in the same answer, the changes are
 //!    done again on top of them, and the write is sent again.
-//! 2. Where nothing is there any more, nothing is written: logout wins.
+//! 2. Where nothing is there any more, nothing is encoded: logout wins.
 //! 3. A write whose answer was lost is sent once more; the store recognises its own version.
 //!
 //! `src/docs/design.md` has the pictures.
@@ -15,7 +15,7 @@ use crate::{
     context::unix_millis,
     error::{ErrorKind, SessionError},
     id::{SessionId, random_bytes},
-    record::{Record, Stored, same_version, tombstone},
+    record::{Decoded, Record, same_revision, tombstone},
     session::Inner,
     state::{CookieAction, PendingDelete, Plan, Status, Write, WriteKind},
     store::{Created, Destroyed, Fault, Outcome, Rotation, retry_once},
@@ -48,7 +48,7 @@ pub(crate) async fn commit(session: &Inner) -> Result<CommitOutcome, SessionErro
     let _turn = session.committing.lock().await;
     let work = pin!(commit_changes(session));
     let deadline = session.context.config.deadline;
-    let result = session.context.store.within(deadline, work).await;
+    let result = session.context.store.with_deadline(deadline, work).await;
     let context = &session.context;
     match &result {
         Ok(CommitOutcome::Stored) => context.count(|counters| &counters.commits),
@@ -77,10 +77,10 @@ async fn destroy(session: &Inner, pending_delete: PendingDelete) -> Result<(), S
         let mut state = session.state();
         state.pending_delete = None;
         match destroyed {
-            Destroyed::Yes if pending_delete.existed => state.cookie = CookieAction::Remove,
-            Destroyed::Yes => {}
+            Destroyed::Deleted if pending_delete.existed => state.cookie = CookieAction::Remove,
+            Destroyed::Deleted => {}
             // A login came first. Its cookie is on the way to the browser, or there already.
-            Destroyed::Retired => state.status = Status::Rotated,
+            Destroyed::Tombstone => state.status = Status::Rotated,
         }
     }
     if let Some(user) = &pending_delete.user {
@@ -198,7 +198,7 @@ async fn handle_rejection(
         return Ok(Next::Stored);
     }
     match Record::decode(&bytes)? {
-        Stored::Live(winner) => {
+        Decoded::Session(winner) => {
             if in_doubt && session.state().changes.has_non_idempotent() {
                 return Err(SessionError::new(
                     ErrorKind::Conflict,
@@ -211,15 +211,15 @@ async fn handle_rejection(
             Ok(Next::InTurn)
         }
         // Another login rotated the session away first. This one is good as well, and gets an id of its own.
-        Stored::Retired { .. } if session.state().cycle => {
+        Decoded::Tombstone { .. } if session.state().cycle => {
             session.state().status = Status::New;
             Ok(Next::Again)
         }
-        Stored::Retired { .. } => {
+        Decoded::Tombstone { .. } => {
             session.state().discard(Status::Rotated);
             Ok(Next::Done(CommitOutcome::Dropped))
         }
-        Stored::Empty => {
+        Decoded::Empty => {
             session.state().discard(Status::Gone);
             Ok(Next::Done(CommitOutcome::Dropped))
         }
@@ -262,7 +262,7 @@ async fn send_with_retry(
         in_doubt
     };
     let answer = send(session, write).await;
-    if let Err(Fault::Dropped(_)) = answer {
+    if let Err(Fault::ConnectionLost(_)) = answer {
         drop(answer);
         let again = Box::pin(send(session, write)).await;
         let outcome = again.map_err(Fault::into_error)?;
@@ -281,7 +281,7 @@ async fn send_with_retry(
 async fn send(session: &Inner, write: &Write) -> Result<Outcome, Fault> {
     let context = &session.context;
     let value = write.record.bytes();
-    let lifetime = context.lifetime(write.record.meta).unwrap_or_default();
+    let lifetime = context.lifetime(write.record.metadata).unwrap_or_default();
     match &write.kind {
         WriteKind::Create { id } => match context
             .store
@@ -289,7 +289,7 @@ async fn send(session: &Inner, write: &Write) -> Result<Outcome, Fault> {
             .await?
         {
             Created::Yes => Ok(Outcome::Saved),
-            Created::Taken => Err(Fault::Failed(SessionError::id_taken())),
+            Created::AlreadyExists => Err(Fault::Failed(SessionError::id_taken())),
         },
         WriteKind::Save { id, expected } => {
             let key = session.take_key(*id);
@@ -368,7 +368,7 @@ impl Inner {
         let Some(write) = state.in_doubt.clone() else {
             return false;
         };
-        let own = same_version(stored, write.record.bytes())
+        let own = same_revision(stored, write.record.bytes())
             || matches!(&write.kind, WriteKind::Rotate { tombstone, .. } if tombstone == stored);
         if own {
             state.apply_saved(write);

@@ -14,8 +14,8 @@ use crate::{
     config::{Config, MAX_MAX_AGE, MAX_TIMEOUT},
     error::SessionError,
     id::SessionId,
-    record::Meta,
-    store::{Store, UserSet},
+    record::Metadata,
+    store::{Store, UserIndexKey},
 };
 
 /// Requests that conflict take turns in this many commit_locks, by session. A session in the line of one that many write to at once waits
@@ -83,8 +83,8 @@ impl Context {
         key.split_off(self.config.prefix.len())
     }
 
-    pub(crate) fn user_index_key(&self, user: &str) -> UserSet {
-        UserSet::new(&self.config.prefix, user)
+    pub(crate) fn user_index_key(&self, user: &str) -> UserIndexKey {
+        UserIndexKey::new(&self.config.prefix, user)
     }
 
     pub(crate) fn key(&self, id: SessionId) -> String {
@@ -113,17 +113,17 @@ impl Context {
     }
 
     /// How long a session may lie in the store from now on; `None` if its absolute timeout has passed.
-    pub(crate) fn lifetime(&self, meta: Meta) -> Option<Duration> {
+    pub(crate) fn lifetime(&self, metadata: Metadata) -> Option<Duration> {
         // A stored time that is beyond what Redis can add to the present is as good as the longest that a setter takes.
-        let idle = self.idle_timeout(meta).min(MAX_TIMEOUT);
+        let idle = self.idle_timeout(metadata).min(MAX_TIMEOUT);
         if idle.is_zero() {
             return None;
         }
-        let absolute = match meta.absolute_timeout {
+        let absolute = match metadata.absolute_timeout {
             Some(millis) => Some(Duration::from_millis(millis)),
             None => self.config.absolute_timeout,
         };
-        let (Some(absolute), Some(created)) = (absolute, meta.created) else {
+        let (Some(absolute), Some(created)) = (absolute, metadata.created) else {
             return Some(idle);
         };
         let now = now();
@@ -137,8 +137,8 @@ impl Context {
         Some(idle.min(left))
     }
 
-    fn idle_timeout(&self, meta: Meta) -> Duration {
-        match (meta.idle_timeout, meta.permanent) {
+    fn idle_timeout(&self, metadata: Metadata) -> Duration {
+        match (metadata.idle_timeout, metadata.permanent) {
             (Some(millis), _) => Duration::from_millis(millis),
             (None, Some(_)) => self.config.permanent_lifetime,
             (None, None) => self.config.idle_timeout,
@@ -146,22 +146,22 @@ impl Context {
     }
 
     /// How long the browser is to keep the cookie; `None`: until it closes.
-    pub(crate) fn max_age(&self, meta: Meta) -> Option<Duration> {
-        meta.permanent?;
-        Some(self.lifetime(meta)?.min(MAX_MAX_AGE))
+    pub(crate) fn max_age(&self, metadata: Metadata) -> Option<Duration> {
+        metadata.permanent?;
+        Some(self.lifetime(metadata)?.min(MAX_MAX_AGE))
     }
 
     /// Whether a lasting cookie is due to be sent again: once a tenth of its time has passed.
-    pub(crate) fn cookie_needs_refresh(&self, meta: Meta) -> bool {
-        meta.permanent.is_some_and(|sent| {
-            now().saturating_sub(sent) >= (self.idle_timeout(meta).as_secs() / 10).max(1)
+    pub(crate) fn cookie_needs_refresh(&self, metadata: Metadata) -> bool {
+        metadata.permanent.is_some_and(|sent| {
+            now().saturating_sub(sent) >= (self.idle_timeout(metadata).as_secs() / 10).max(1)
         })
     }
 
     /// Whether a session is due to be entered among its user's again: once a tenth of its time has passed.
-    pub(crate) fn index_entry_needs_refresh(&self, meta: Meta) -> bool {
-        let listed = meta.listed.unwrap_or(0);
-        now().saturating_sub(listed) >= (self.idle_timeout(meta).as_secs() / 10).max(1)
+    pub(crate) fn index_entry_needs_refresh(&self, metadata: Metadata) -> bool {
+        let listed = metadata.indexed_at.unwrap_or(0);
+        now().saturating_sub(listed) >= (self.idle_timeout(metadata).as_secs() / 10).max(1)
     }
 
     /// The line in which the requests of this process that conflict over one session take turns.

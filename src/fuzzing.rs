@@ -14,7 +14,7 @@ use crate::{
     context::Context,
     cookie::{self, CookieHeaders},
     id::SessionId,
-    record::{RESERVED, Record, Stored, fingerprint, same_version},
+    record::{Decoded, RESERVED, Record, revision, same_revision},
     signing::{Signature, Signer},
     store::{MemoryStore, Store},
 };
@@ -54,7 +54,7 @@ pub fn cookie_header(input: &[u8]) {
     }
 }
 
-/// The id in one pair of a Cookie header, by the rules as they are written: this name, one form of id, and one of two signatures.
+/// The id in one pair of a Cookie header, by the rules as they are encoded: this name, one form of id, and one of two signatures.
 fn plainly_read(pair: &[u8], config: &CookieConfig) -> Option<String> {
     let pair = std::str::from_utf8(pair.trim_ascii_start()).ok()?;
     let (name, value) = pair.split_once('=')?;
@@ -75,14 +75,14 @@ fn plainly_read(pair: &[u8], config: &CookieConfig) -> Option<String> {
 }
 
 /// A stored value is taken for a session exactly when serde_json finds an object with distinct keys in it; then it has these keys and
-/// values, and what is written after some changes has what they make of them.
+/// values, and what is encoded after some changes has what they make of them.
 ///
 /// `input` is the value and, behind a zero byte, the changes.
 pub fn stored_value(input: &[u8]) {
     let end = input.iter().position(|byte| *byte == 0);
     let (stored, changes) = input.split_at(end.unwrap_or(input.len()));
     let stored = Bytes::copy_from_slice(stored);
-    assert!(same_version(&stored, &stored));
+    assert!(same_revision(&stored, &stored));
 
     let read = std::str::from_utf8(&stored)
         .ok()
@@ -94,16 +94,16 @@ pub fn stored_value(input: &[u8]) {
             assert!(read.is_none() || has(&read, "_rotated") || has_odd_user(&read));
             return;
         }
-        (Ok(Stored::Retired { .. }), _) => {
+        (Ok(Decoded::Tombstone { .. }), _) => {
             assert!(read.is_none() || has(&read, "_rotated"));
             return;
         }
-        (Ok(Stored::Empty), Some(pairs)) => {
+        (Ok(Decoded::Empty), Some(pairs)) => {
             assert!(pairs.0.iter().all(|(key, _)| key.starts_with(RESERVED)));
             return;
         }
-        (Ok(Stored::Live(record)), Some(_)) => record,
-        (Ok(Stored::Empty | Stored::Live(_)), None) => panic!("taken for a session"),
+        (Ok(Decoded::Session(record)), Some(_)) => record,
+        (Ok(Decoded::Empty | Decoded::Session(_)), None) => panic!("taken for a session"),
     };
     let mut model = read.expect("read").0;
     check(&record, &model);
@@ -115,7 +115,7 @@ pub fn stored_value(input: &[u8]) {
         }
     }
     let context = Context::new(Store::Memory(MemoryStore::default()));
-    if let Some(lifetime) = context.lifetime(record.meta) {
+    if let Some(lifetime) = context.lifetime(record.metadata) {
         assert!(!lifetime.is_zero());
         // What Redis takes: it adds the present time, in milliseconds, and counts in 64 bits with a sign.
         assert!(lifetime.as_millis() < 1 << 62);
@@ -128,24 +128,24 @@ pub fn stored_value(input: &[u8]) {
             .replayed_on(&record)
             .expect("steps that do not fail"),
     ] {
-        let written = changes.write(&record).expect("random numbers");
+        let encoded = changes.write(&record).expect("random numbers");
         let visible = model.iter().filter(|(key, _)| !key.starts_with(RESERVED));
         // Somebody's session is kept without a key.
         let is_empty = visible.count() == 0 && record.user.is_none();
-        assert_eq!(written.is_empty, is_empty);
-        check(&written.record, &model);
-        match Record::decode(written.record.bytes()) {
-            Ok(Stored::Live(again)) => {
-                assert_eq!(again.meta, written.record.meta);
+        assert_eq!(encoded.is_empty, is_empty);
+        check(&encoded.record, &model);
+        match Record::decode(encoded.record.bytes()) {
+            Ok(Decoded::Session(again)) => {
+                assert_eq!(again.metadata, encoded.record.metadata);
                 check(&again, &model);
             }
-            Ok(Stored::Empty) => assert!(written.is_empty),
-            Ok(Stored::Retired { .. }) => panic!("a tombstone"),
+            Ok(Decoded::Empty) => assert!(encoded.is_empty),
+            Ok(Decoded::Tombstone { .. }) => panic!("a tombstone"),
             Err(error) => panic!("{error}"),
         }
-        let version = written.record.bytes();
-        assert!(!same_version(&stored, version) && !same_version(version, &stored));
-        assert!(fingerprint(version).len() < version.len());
+        let version = encoded.record.bytes();
+        assert!(!same_revision(&stored, version) && !same_revision(version, &stored));
+        assert!(revision(version).len() < version.len());
     }
 }
 
@@ -193,7 +193,7 @@ fn changes_of(script: &[u8], base: &Record, model: &mut Vec<(String, Box<RawValu
     changes
 }
 
-/// The record has these pairs, each value as it was written, in whatever order.
+/// The record has these pairs, each value as it was encoded, in whatever order.
 fn check(record: &Record, pairs: &[(String, Box<RawValue>)]) {
     let mut keys: Vec<&str> = record.keys().collect();
     let visible = pairs.iter().map(|(key, _)| key.as_str());

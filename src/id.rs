@@ -7,7 +7,7 @@ use crate::error::{ErrorKind, SessionError};
 
 /// The secret that a browser holds and that names its session: 128 random bits.
 ///
-/// Its one written form is a lower-case hyphenated UUID, such as `5e0c1f0a-93a4-4f8e-a7d8-0c2f6f1b9a3e`. All 128 bits are
+/// Its one encoded form is a lower-case hyphenated UUID, such as `5e0c1f0a-93a4-4f8e-a7d8-0c2f6f1b9a3e`. All 128 bits are
 /// random: a version 4 UUID spends six of them on its version and variant, and [ASVS 5.0, 7.2.3][asvs] asks for 128.
 ///
 /// Whoever knows an id has the session. It therefore has no `Display`, and its `Debug` does not show it.
@@ -114,7 +114,7 @@ pub(crate) fn random_bytes<const N: usize>() -> Result<[u8; N], SessionError> {
     fill(&mut bytes).map_err(|error| {
         SessionError::new(
             ErrorKind::IdGeneration,
-            "the operating system gave no random numbers, so no session can be written; see the source for its reason",
+            "the operating system gave no random numbers, so no session can be encoded; see the source for its reason",
         )
         .with_source(error)
     })?;

@@ -14,7 +14,7 @@ use crate::{
     context::{CommitStats, Context},
     error::ConfigError,
     service::SessionService,
-    store::{Link, MemoryStore, RedisStore, Servers, Source, Store},
+    store::{ConnectOptions, Endpoint, MemoryStore, RedisStore, Store, Transport},
 };
 
 /// Gives every request below it a [`Session`](crate::Session), kept in Redis.
@@ -53,8 +53,8 @@ impl RedisSessionLayer {
         reason = "a layer is made of a client, whatever it takes from it"
     )]
     pub fn new(client: redis::Client) -> Self {
-        let server = Servers::one(client.get_connection_info().clone());
-        Self::with_link(Link::server(Source::new(server)))
+        let server = Endpoint::one(client.get_connection_info().clone());
+        Self::with_transport(Transport::server(ConnectOptions::new(server)))
     }
 
     /// Keeps sessions in a Redis or Valkey cluster, by the same rules: each session is in the slot of its key. Redis 6.2 or later, Valkey 8
@@ -80,12 +80,12 @@ impl RedisSessionLayer {
         reason = "a layer is made of a client, whatever it takes from it"
     )]
     pub fn cluster(client: redis::cluster::ClusterClient) -> Self {
-        Self::with_link(Link::Cluster(Arc::new(Cluster::new(&client))))
+        Self::with_transport(Transport::Cluster(Arc::new(Cluster::new(&client))))
     }
 
     /// Keeps sessions in the master that Redis Sentinel names, and follows it through failovers.
     ///
-    /// Sentinel is asked at each connecting and twice a second, so that little is written to a master that was demoted, and lost. What
+    /// Sentinel is asked at each connecting and twice a second, so that little is encoded to a master that was demoted, and lost. What
     /// the master acknowledged a moment before it died may be lost as well: [`with_replica_acks`](Self::with_replica_acks).
     ///
     /// ```
@@ -101,12 +101,12 @@ impl RedisSessionLayer {
     #[cfg(feature = "sentinel")]
     #[cfg_attr(docsrs, doc(cfg(feature = "sentinel")))]
     pub fn sentinel(client: redis::sentinel::SentinelClient) -> Self {
-        let servers = Servers::Master(Sentinels::new(client));
-        Self::with_link(Link::server(Source::new(servers)))
+        let servers = Endpoint::Master(Sentinels::new(client));
+        Self::with_transport(Transport::server(ConnectOptions::new(servers)))
     }
 
-    fn with_link(link: Link) -> Self {
-        Self::with_store(Store::Redis(RedisStore::new(link)))
+    fn with_transport(transport: Transport) -> Self {
+        Self::with_store(Store::Redis(RedisStore::new(transport)))
     }
 
     /// Keeps sessions in this process's memory, by the same rules, for development and tests. They end with the process, and
@@ -210,7 +210,7 @@ impl<S> Layer<S> for RedisSessionLayer {
         }
         self.context
             .store
-            .set_patience(self.context.config.deadline);
+            .set_request_timeout(self.context.config.deadline);
         SessionService::new(inner, self.context.clone())
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     cookie::CookieHeaders,
     error::SessionError,
     id::SessionId,
-    record::{Record, Stored},
+    record::{Decoded, Record},
     session::Session,
     signing::Signature,
     state::Status,
@@ -82,7 +82,10 @@ impl LazySession {
                 };
                 // Boxed, so that a handler's future, which axum boxes, stays small.
                 let load = Box::pin(load(context, id));
-                let session = context.store.within(context.config.deadline, load).await?;
+                let session = context
+                    .store
+                    .with_deadline(context.config.deadline, load)
+                    .await?;
                 {
                     let mut state = session.inner().state();
                     state.re_sign_cookie = signature == Signature::Former;
@@ -151,7 +154,7 @@ async fn load(context: &Arc<Context>, id: SessionId) -> Result<Session, SessionE
         return Err(SessionError::too_large(size, limit));
     }
     Ok(match Record::decode(&bytes)? {
-        Stored::Live(record) => match context.lifetime(record.meta) {
+        Decoded::Session(record) => match context.lifetime(record.metadata) {
             Some(lifetime) => {
                 // The read cannot know in advance that a session has another lifetime than most.
                 if lifetime != idle {
@@ -170,7 +173,7 @@ async fn load(context: &Arc<Context>, id: SessionId) -> Result<Session, SessionE
                 unknown()
             }
         },
-        Stored::Retired { until } => match until.saturating_sub(unix_millis()) {
+        Decoded::Tombstone { until } => match until.saturating_sub(unix_millis()) {
             0 => unknown(),
             left => {
                 context.store.touch_later(
@@ -181,6 +184,6 @@ async fn load(context: &Arc<Context>, id: SessionId) -> Result<Session, SessionE
                 without(Status::Rotated)
             }
         },
-        Stored::Empty => unknown(),
+        Decoded::Empty => unknown(),
     })
 }

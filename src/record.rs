@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! {"_rev":"9f86d081884c7d65","_created":1764000000,"_permanent":1764000000,"visits":3,"cart":{"items":[1,2]}}
-//! └── the fingerprint ──────┘
+//! └── the revision ──────┘
 //! ```
 
 mod scan;
@@ -12,9 +12,9 @@ use std::{borrow::Cow, collections::HashSet, fmt, mem, sync::Arc};
 
 use bytes::Bytes;
 
-use self::scan::{Malformed, Part, scan};
+use self::scan::{Malformed, Span, scan};
 pub(crate) use self::write::{
-    Fate, Writer, Written, encode, fingerprint, is_reserved, same_version, tombstone,
+    Encoded, Encoder, KeyEdit, encode, is_reserved, revision, same_revision, tombstone,
 };
 use crate::error::SessionError;
 
@@ -27,20 +27,20 @@ const PERMANENT: &str = "_permanent";
 const IDLE_TIMEOUT: &str = "_idle";
 const ABSOLUTE_TIMEOUT: &str = "_absolute";
 const USER: &str = "_user";
-const LISTED: &str = "_listed";
+const INDEXED_AT: &str = "_listed";
 const ROTATED: &str = "_rotated";
 
 /// `{"_rev":"`, then 16 hexadecimal digits, then `"`.
 const REV_OPENING: &[u8] = b"{\"_rev\":\"";
 const REV_DIGITS: usize = 16;
-const FINGERPRINT: usize = REV_OPENING.len() + REV_DIGITS + 1;
+const REVISION_LEN: usize = REV_OPENING.len() + REV_DIGITS + 1;
 
 /// Up to this many keys are compared with each other; more go through a set.
-const FEW: usize = 16;
+const MAX_LINEAR_KEYS: usize = 16;
 
 /// What the crate keeps about a session beside the app's own keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Meta {
+pub(crate) struct Metadata {
     /// Unix seconds at which the session was first stored.
     pub(crate) created: Option<u64>,
     /// Unix seconds at which the lasting cookie was last sent; `None` for a session that ends with the browser.
@@ -50,38 +50,38 @@ pub(crate) struct Meta {
     /// Milliseconds, in place of the layer's.
     pub(crate) absolute_timeout: Option<u64>,
     /// Unix seconds at which the session was last entered among its user's; `None` if it belongs to nobody.
-    pub(crate) listed: Option<u64>,
+    pub(crate) indexed_at: Option<u64>,
 }
 
 /// A stored session: its bytes, and where in them each key and value is.
 #[derive(Clone, Default)]
 pub(crate) struct Record {
     bytes: Bytes,
-    entries: Vec<Entry>,
-    /// The names of those keys that are written with escapes, of which there are mostly none.
+    entries: Vec<Field>,
+    /// The names of those keys that are encoded with escapes, of which there are mostly none.
     unescaped: Vec<Box<str>>,
-    pub(crate) meta: Meta,
+    pub(crate) metadata: Metadata,
     /// To whom the session belongs.
     pub(crate) user: Option<Arc<str>>,
 }
 
 #[derive(Clone, Copy)]
-struct Entry {
+struct Field {
     /// With its quotes.
-    key: Part,
-    value: Part,
+    key: Span,
+    value: Span,
     /// Which of `unescaped` is the key's name.
     unescaped: Option<u32>,
 }
 
 /// What the bytes under a session's key mean.
-pub(crate) enum Stored {
-    Live(Record),
+pub(crate) enum Decoded {
+    Session(Record),
     /// Rotated away: a tombstone until this Unix time in milliseconds.
-    Retired {
+    Tombstone {
         until: u64,
     },
-    /// A session without a key or a user. Never written by this crate, and never taken for a session
+    /// A session without a key or a user. Never encoded by this crate, and never taken for a session
     /// (aiohttp-session, CVE-2018-1000519).
     Empty,
 }
@@ -90,7 +90,7 @@ impl Record {
     /// # Errors
     ///
     /// `Corrupt` for all that is not one JSON object with distinct keys.
-    pub(crate) fn decode(bytes: &Bytes) -> Result<Stored, SessionError> {
+    pub(crate) fn decode(bytes: &Bytes) -> Result<Decoded, SessionError> {
         let text =
             std::str::from_utf8(bytes).map_err(|_| SessionError::invalid_data("not UTF-8"))?;
         let mut parts = Parts::new(text);
@@ -99,28 +99,28 @@ impl Record {
         })
         .map_err(|Malformed| SessionError::invalid_data("not a JSON object with distinct keys"))?;
         if let Some(until) = parts.rotated {
-            return Ok(Stored::Retired { until });
+            return Ok(Decoded::Tombstone { until });
         }
         let record = Self {
             bytes: bytes.clone(),
             entries: parts.entries,
             unescaped: parts.unescaped,
-            meta: parts.meta,
+            metadata: parts.metadata,
             user: parts.user,
         };
-        if record.has_twins() {
+        if record.has_duplicate_keys() {
             return Err(SessionError::invalid_data("a key is there twice"));
         }
         Ok(if record.entries.is_empty() && record.user.is_none() {
-            Stored::Empty
+            Decoded::Empty
         } else {
-            Stored::Live(record)
+            Decoded::Session(record)
         })
     }
 
-    fn has_twins(&self) -> bool {
+    fn has_duplicate_keys(&self) -> bool {
         let names = || self.entries.iter().map(|entry| self.name(entry));
-        if self.entries.len() > FEW {
+        if self.entries.len() > MAX_LINEAR_KEYS {
             // Hashed with a key of this process, so that nobody can choose names that collide.
             let mut seen = HashSet::with_capacity(self.entries.len());
             return !names().all(|name| seen.insert(name));
@@ -164,11 +164,11 @@ impl Record {
             .filter(|key| !key.starts_with(RESERVED))
     }
 
-    fn part(&self, part: Part) -> &[u8] {
+    fn part(&self, part: Span) -> &[u8] {
         part.of(&self.bytes[..])
     }
 
-    fn name<'a>(&'a self, entry: &'a Entry) -> &'a [u8] {
+    fn name<'a>(&'a self, entry: &'a Field) -> &'a [u8] {
         match entry.unescaped {
             Some(index) => self.unescaped[index as usize].as_bytes(),
             None => self.part(entry.key.within_quotes()),
@@ -188,9 +188,9 @@ impl fmt::Debug for Record {
 /// What a pass over a stored object finds.
 struct Parts<'a> {
     text: &'a str,
-    entries: Vec<Entry>,
+    entries: Vec<Field>,
     unescaped: Vec<Box<str>>,
-    meta: Meta,
+    metadata: Metadata,
     user: Option<Arc<str>>,
     rotated: Option<u64>,
     /// Which of the crate's own keys were there, to notice a second one.
@@ -204,14 +204,14 @@ impl<'a> Parts<'a> {
             // A field is seldom longer than this, so large sessions do not outgrow it again and again.
             entries: Vec::with_capacity(8 + text.len() / 128),
             unescaped: Vec::new(),
-            meta: Meta::default(),
+            metadata: Metadata::default(),
             user: None,
             rotated: None,
             own: [false; 7],
         }
     }
 
-    fn add(&mut self, key: Part, is_escaped: bool, value: Part) -> Result<(), Malformed> {
+    fn add(&mut self, key: Span, is_escaped: bool, value: Span) -> Result<(), Malformed> {
         let unescaped: Option<String> = match is_escaped {
             true => Some(serde_json::from_str(key.of(self.text)).map_err(|_| Malformed)?),
             false => None,
@@ -227,7 +227,7 @@ impl<'a> Parts<'a> {
             self.unescaped.push(name.into());
             self.unescaped.len() as u32 - 1
         });
-        self.entries.push(Entry {
+        self.entries.push(Field {
             key,
             value,
             unescaped,
@@ -236,19 +236,19 @@ impl<'a> Parts<'a> {
     }
 
     /// Whether it is one of the crate's own keys.
-    fn add_own(&mut self, name: &str, value: Part) -> Result<bool, Malformed> {
+    fn add_own(&mut self, name: &str, value: Span) -> Result<bool, Malformed> {
         let value = value.of(self.text);
         let number = value.parse().ok();
         match name {
             REV => self.note(0)?,
             CREATED => {
                 self.note(1)?;
-                self.meta.created = Some(number.unwrap_or(0));
+                self.metadata.created = Some(number.unwrap_or(0));
             }
             PERMANENT => {
                 self.note(2)?;
                 // Other frameworks write `true`, which is as good as a cookie that was sent long ago.
-                self.meta.permanent = match value {
+                self.metadata.permanent = match value {
                     "false" | "null" => None,
                     _ => Some(number.unwrap_or(0)),
                 };
@@ -256,20 +256,20 @@ impl<'a> Parts<'a> {
             IDLE_TIMEOUT => {
                 self.note(3)?;
                 // Like a creation time, one that is no number ends the session.
-                self.meta.idle_timeout = Some(number.unwrap_or(0));
+                self.metadata.idle_timeout = Some(number.unwrap_or(0));
             }
             ABSOLUTE_TIMEOUT => {
                 self.note(4)?;
-                self.meta.absolute_timeout = Some(number.unwrap_or(0));
+                self.metadata.absolute_timeout = Some(number.unwrap_or(0));
             }
             USER => {
                 self.note(5)?;
                 let user: Cow<'_, str> = serde_json::from_str(value).map_err(|_| Malformed)?;
                 self.user = Some(user.into());
             }
-            LISTED => {
+            INDEXED_AT => {
                 self.note(6)?;
-                self.meta.listed = number;
+                self.metadata.indexed_at = number;
             }
             ROTATED => self.rotated = Some(number.unwrap_or(0)),
             _ => return Ok(false),

@@ -1,6 +1,6 @@
 use serde::{Serialize, de::DeserializeOwned};
 
-/// A struct of yours that lives under one key of the session, and is read and written as a whole.
+/// A struct of yours that lives under one key of the session, and is read and encoded as a whole.
 ///
 /// ```
 /// use axum_redis_sessions::{Section, Session, SessionError};

@@ -264,7 +264,7 @@ fn set_cookie(session: &Session, headers: &mut HeaderMap) {
         state.status,
     ) {
         (CookieAction::Issue, Status::Persisted(id)) => {
-            let max_age = inner.context.max_age(state.changes.meta(&state.base));
+            let max_age = inner.context.max_age(state.changes.metadata(&state.base));
             cookie::issue(&config.cookie, id, max_age)
         }
         (CookieAction::Remove, _) => cookie::remove(&config.cookie),

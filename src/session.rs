@@ -43,7 +43,7 @@ use crate::{
 /// | [`clear()`](Self::clear), then inserts | the whole map is what this request inserted |
 /// | removed the last key | deleted only if the other did not add one |
 /// | [`destroy()`](Self::destroy) | deleted, whatever the other saved |
-/// | nothing | nothing is written |
+/// | nothing | nothing is encoded |
 /// | anything, and the other one logged out or the session expired | dropped: logout wins. No cookie is sent, [`save`](Self::save) says [`Ended`](ErrorKind::Ended) |
 /// | anything, and the other one called [`cycle_id`](Self::cycle_id) | dropped likewise, since the session goes on under an id that this request cannot know |
 /// | [`cycle_id`](Self::cycle_id), and so did the other | each gets a session with an id of its own; the browser keeps the one whose response came last |
@@ -277,7 +277,7 @@ impl Session {
     #[must_use]
     pub fn is_permanent(&self) -> bool {
         let state = self.0.state();
-        state.changes.meta(&state.base).permanent.is_some()
+        state.changes.metadata(&state.base).permanent.is_some()
     }
 
     /// The id under which the session is stored; `None` before it is saved for the first time, and once it has ended.

@@ -9,7 +9,7 @@ use crate::{
     context::{Context, now},
     error::{ErrorKind, SessionError},
     id::SessionId,
-    record::{Record, Written},
+    record::{Encoded, Record},
 };
 
 pub(crate) struct State {
@@ -31,7 +31,7 @@ pub(crate) struct State {
     /// When the session's time last began anew.
     pub(crate) ttl_set_at: SystemTime,
     pub(crate) cookie: CookieAction,
-    /// The cookie has the signature of a former key. It is sent anew only once a save has shown that the session is still there under this
+    /// The cookie has the signature of a replaces key. It is sent anew only once a save has shown that the session is still there under this
     /// id: it may have been rotated meanwhile, and the browser have a newer cookie.
     pub(crate) re_sign_cookie: bool,
     pub(crate) headers_sent: bool,
@@ -219,8 +219,8 @@ impl State {
                     return Ok(Plan::Noop);
                 }
                 let adds_to_index = self.stamp_index_entry(context);
-                let written = self.encode(context)?;
-                if written.is_empty {
+                let encoded = self.encode(context)?;
+                if encoded.is_empty {
                     return Ok(Plan::Noop);
                 }
                 self.ensure_headers_not_sent("a session that was begun")?;
@@ -228,13 +228,13 @@ impl State {
                     WriteKind::Create {
                         id: context.generate_id()?,
                     },
-                    written,
+                    encoded,
                     adds_to_index,
                 )))
             }
             Status::Persisted(id) => {
                 if self.cookie_needs_refresh(context)
-                    || (self.cycle && self.changes.meta(&self.base).permanent.is_some())
+                    || (self.cycle && self.changes.metadata(&self.base).permanent.is_some())
                 {
                     self.changes.set_cookie_sent(now());
                 }
@@ -243,9 +243,9 @@ impl State {
                 if self.changes.is_empty() && !self.cycle && !re_sign_cookie {
                     return Ok(Plan::Noop);
                 }
-                let written = self.encode(context)?;
+                let encoded = self.encode(context)?;
                 let expected = self.base.bytes().clone();
-                let kind = if written.is_empty {
+                let kind = if encoded.is_empty {
                     WriteKind::Delete { id, expected }
                 } else if self.cycle {
                     self.ensure_headers_not_sent("a new id that was asked for")?;
@@ -256,13 +256,13 @@ impl State {
                         to,
                         tombstone,
                     }
-                } else if written.changed || re_sign_cookie {
+                } else if encoded.changed || re_sign_cookie {
                     WriteKind::Save { id, expected }
                 } else {
                     self.changes.reset();
                     return Ok(Plan::Noop);
                 };
-                Ok(Plan::Write(self.write(kind, written, adds_to_index)))
+                Ok(Plan::Write(self.write(kind, encoded, adds_to_index)))
             }
             Status::Rotated | Status::Gone if self.changes.is_empty() && !self.cycle => {
                 Ok(Plan::Noop)
@@ -275,7 +275,7 @@ impl State {
     pub(crate) fn apply_saved(&mut self, write: Arc<Write>) {
         self.in_doubt = None;
         self.ttl_set_at = SystemTime::now();
-        let was_permanent = self.base.meta.permanent;
+        let was_permanent = self.base.metadata.permanent;
         self.status = match &write.kind {
             WriteKind::Create { id } => {
                 self.cookie = CookieAction::Issue;
@@ -286,7 +286,9 @@ impl State {
                 Status::Persisted(*to)
             }
             WriteKind::Save { id, .. } => {
-                if write.record.meta.permanent != was_permanent || self.cookie_needs_re_signing() {
+                if write.record.metadata.permanent != was_permanent
+                    || self.cookie_needs_re_signing()
+                {
                     self.cookie = CookieAction::Issue;
                     self.re_sign_cookie = false;
                 }
@@ -320,19 +322,19 @@ impl State {
         self.in_doubt = None;
     }
 
-    fn encode(&self, context: &Context) -> Result<Written, SessionError> {
-        let written = self.changes.write(&self.base)?;
-        let (size, limit) = (written.record.bytes().len(), context.config.max_size);
+    fn encode(&self, context: &Context) -> Result<Encoded, SessionError> {
+        let encoded = self.changes.write(&self.base)?;
+        let (size, limit) = (encoded.record.bytes().len(), context.config.max_size);
         if size > limit {
             return Err(SessionError::too_large(size, limit));
         }
-        Ok(written)
+        Ok(encoded)
     }
 
-    fn write(&self, kind: WriteKind, written: Written, adds_to_index: bool) -> Arc<Write> {
+    fn write(&self, kind: WriteKind, encoded: Encoded, adds_to_index: bool) -> Arc<Write> {
         Arc::new(Write {
             kind,
-            record: written.record,
+            record: encoded.record,
             seq: self.changes.seq(),
             epoch: self.epoch,
             adds_to_index,
@@ -346,25 +348,25 @@ impl State {
         let is_another = self.changes.is_login() || self.cycle || self.status == Status::New;
         // The set was to outlive the session as it was, not one that is remembered from now on.
         let is_prolonged = || {
-            let before = context.lifetime(self.base.meta);
-            context.lifetime(self.changes.meta(&self.base)) > before
+            let before = context.lifetime(self.base.metadata);
+            context.lifetime(self.changes.metadata(&self.base)) > before
         };
         let adds_to_index = self.changes.user(&self.base).is_some()
             && (is_another || self.index_entry_needs_refresh(context) || is_prolonged());
         if adds_to_index {
-            self.changes.set_listed(now());
+            self.changes.set_indexed_at(now());
         }
         adds_to_index
     }
 
     fn index_entry_needs_refresh(&self, context: &Context) -> bool {
-        self.base.user.is_some() && context.index_entry_needs_refresh(self.base.meta)
+        self.base.user.is_some() && context.index_entry_needs_refresh(self.base.metadata)
     }
 
     fn cookie_needs_refresh(&self, context: &Context) -> bool {
         matches!(self.status, Status::Persisted(_))
             && !self.headers_sent
-            && context.cookie_needs_refresh(self.base.meta)
+            && context.cookie_needs_refresh(self.base.metadata)
     }
 
     fn cookie_needs_re_signing(&self) -> bool {

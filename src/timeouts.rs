@@ -96,7 +96,7 @@ impl Session {
         let state = inner.state();
         match state.status {
             Status::Persisted(_) => {
-                let left = inner.context.lifetime(state.base.meta)?;
+                let left = inner.context.lifetime(state.base.metadata)?;
                 state.ttl_set_at.checked_add(left)
             }
             Status::New | Status::Rotated | Status::Gone => None,

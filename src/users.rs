@@ -25,9 +25,9 @@ pub use self::{
 use crate::{
     context::{Context, unix_micros},
     error::SessionError,
-    record::{Record, Stored},
+    record::{Decoded, Record},
     session::Session,
-    store::{Cursor, Destroyed, Fault, Listed, retry_once},
+    store::{Cursor, Destroyed, Fault, IndexEntry, retry_once},
 };
 
 /// So many sessions are looked at at a time. No command is about more, so that one user's sessions, however many, hold up nobody.
@@ -163,8 +163,8 @@ impl UserSessions {
                 let mut gone = Vec::new();
                 for result in join_all(ends).await {
                     let (listed, end) = result?;
-                    ended += usize::from(end == End::Ended);
-                    was_any |= end != End::Absent;
+                    ended += usize::from(end == Revoked::Deleted);
+                    was_any |= end != Revoked::Absent;
                     if end.is_final(listed) {
                         gone.push(listed.name.clone());
                     }
@@ -178,27 +178,27 @@ impl UserSessions {
         }
     }
 
-    /// Ends the oldest sessions beyond `most`. Of logins that race, all agree on which those are, and one can be its own: if each spared itself,
+    /// Ends the oldest sessions beyond `max`. Of logins that race, all agree on which those are, and one can be its own: if each spared itself,
     /// two that race for one place would end each other.
     ///
     /// Of a user with very many, only those that were entered the longest ago are looked at, for a login waits for it. The next login
     /// goes on.
-    pub(crate) async fn revoke_oldest(&self, user: &str, most: usize) -> Result<(), SessionError> {
+    pub(crate) async fn revoke_oldest(&self, user: &str, max: usize) -> Result<(), SessionError> {
         let set = self.context.user_index_key(user);
         let entered = self
-            .within(async { self.context.store.entered(&set).await })
+            .with_deadline(async { self.context.store.entered(&set).await })
             .await?;
-        if entered <= most {
+        if entered <= max {
             return Ok(());
         }
-        let pages = most / PAGE_SIZE + 2;
+        let pages = max / PAGE_SIZE + 2;
         let sessions = self.list_pages(user, pages).await?;
-        let beyond = sessions.len().saturating_sub(most);
+        let beyond = sessions.len().saturating_sub(max);
         let oldest = sessions.into_iter().rev().take(beyond);
         let ends = oldest.map(|session| async move {
-            let listed = Listed {
+            let listed = IndexEntry {
                 name: session.name,
-                entered: session.entered,
+                added_at: session.added_at,
             };
             self.revoke_one(user, &listed).await
         });
@@ -208,31 +208,33 @@ impl UserSessions {
         Ok(())
     }
 
-    async fn revoke_one(&self, user: &str, listed: &Listed) -> Result<bool, SessionError> {
+    async fn revoke_one(&self, user: &str, listed: &IndexEntry) -> Result<bool, SessionError> {
         let end = self.delete_session(user, &listed.name).await?;
         if end.is_final(listed) {
             self.leave(user, std::slice::from_ref(&listed.name)).await?;
         }
-        Ok(end == End::Ended)
+        Ok(end == Revoked::Deleted)
     }
 
     /// Ends it without taking it out of the set. Somebody else's stays.
-    async fn delete_session(&self, user: &str, name: &str) -> Result<End, SessionError> {
+    async fn delete_session(&self, user: &str, name: &str) -> Result<Revoked, SessionError> {
         let key = self.context.session_key(name);
         let found = self
-            .within(async { self.context.store.value(&key).await })
+            .with_deadline(async { self.context.store.value(&key).await })
             .await?;
         match found.as_ref().map(Record::decode) {
-            Some(Ok(Stored::Live(record))) if record.user.as_deref() == Some(user) => {}
-            Some(Ok(Stored::Retired { .. })) => return Ok(End::Rotated),
-            Some(Ok(Stored::Live(_) | Stored::Empty) | Err(_)) | None => return Ok(End::Absent),
+            Some(Ok(Decoded::Session(record))) if record.user.as_deref() == Some(user) => {}
+            Some(Ok(Decoded::Tombstone { .. })) => return Ok(Revoked::Rotated),
+            Some(Ok(Decoded::Session(_) | Decoded::Empty) | Err(_)) | None => {
+                return Ok(Revoked::Absent);
+            }
         }
         let destroyed = self
-            .within(retry_once(|| self.context.store.destroy(&key)))
+            .with_deadline(retry_once(|| self.context.store.destroy(&key)))
             .await?;
         Ok(match destroyed {
-            Destroyed::Yes => End::Ended,
-            Destroyed::Retired => End::Rotated,
+            Destroyed::Deleted => Revoked::Deleted,
+            Destroyed::Tombstone => Revoked::Rotated,
         })
     }
 
@@ -263,9 +265,9 @@ impl UserSessions {
         Ok(sessions)
     }
 
-    async fn listed(&self, user: &str, cursor: Cursor) -> Result<Vec<Listed>, SessionError> {
+    async fn listed(&self, user: &str, cursor: Cursor) -> Result<Vec<IndexEntry>, SessionError> {
         let set = self.context.user_index_key(user);
-        self.within(async { self.context.store.listed(&set, cursor, PAGE_SIZE).await })
+        self.with_deadline(async { self.context.store.listed(&set, cursor, PAGE_SIZE).await })
             .await
     }
 
@@ -274,16 +276,16 @@ impl UserSessions {
             return Ok(());
         }
         let set = self.context.user_index_key(user);
-        self.within(async { self.context.store.leave(&set, names).await })
+        self.with_deadline(async { self.context.store.leave(&set, names).await })
             .await
     }
 
     /// What is behind each entry of a page.
-    async fn fetch(&self, user: &str, page: &[Listed]) -> Result<Vec<Found>, SessionError> {
+    async fn fetch(&self, user: &str, page: &[IndexEntry]) -> Result<Vec<Found>, SessionError> {
         let looks = page.iter().map(|listed| async {
             let key = self.context.session_key(&listed.name);
             let found = self
-                .within(async { self.context.store.peek(&key).await })
+                .with_deadline(async { self.context.store.peek(&key).await })
                 .await?;
             Ok(match found {
                 Some((bytes, left)) => self.classify(user, listed, &bytes, left),
@@ -293,16 +295,16 @@ impl UserSessions {
         join_all(looks).await.into_iter().collect()
     }
 
-    fn classify(&self, user: &str, listed: &Listed, bytes: &Bytes, left: Duration) -> Found {
+    fn classify(&self, user: &str, listed: &IndexEntry, bytes: &Bytes, left: Duration) -> Found {
         let record = match Record::decode(bytes) {
-            Ok(Stored::Live(record)) => record,
-            Ok(Stored::Retired { .. } | Stored::Empty) => return Found::Dead,
+            Ok(Decoded::Session(record)) => record,
+            Ok(Decoded::Tombstone { .. } | Decoded::Empty) => return Found::Dead,
             Err(_) => return Found::Unreadable,
         };
         if record.user.as_deref() != Some(user) {
             return Found::Dead;
         }
-        let Some(lifetime) = self.context.lifetime(record.meta) else {
+        let Some(lifetime) = self.context.lifetime(record.metadata) else {
             return Found::Dead;
         };
         let now = SystemTime::now();
@@ -311,7 +313,7 @@ impl UserSessions {
             handle: self.handle(&listed.name),
             name: listed.name.clone(),
             record,
-            entered: listed.entered,
+            added_at: listed.added_at,
             last_seen: now.checked_sub(unused).unwrap_or(UNIX_EPOCH),
             expires_at: now.checked_add(left.min(lifetime)).unwrap_or(now),
         }))
@@ -321,31 +323,31 @@ impl UserSessions {
         SessionHandle::of(&self.context.session_key(name))
     }
 
-    async fn within<T>(
+    async fn with_deadline<T>(
         &self,
         work: impl Future<Output = Result<T, Fault>>,
     ) -> Result<T, SessionError> {
         let work = pin!(async { work.await.map_err(Fault::into_error) });
         let deadline = self.context.config.deadline;
-        self.context.store.within(deadline, work).await
+        self.context.store.with_deadline(deadline, work).await
     }
 }
 
 /// What became of a session that was to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    Ended,
+enum Revoked {
+    Deleted,
     /// It has a new id.
     Rotated,
     /// Nothing is there, or another's session. That may be about to change, for a session is entered before it is stored.
     Absent,
 }
 
-impl End {
+impl Revoked {
     /// Whether nothing will come of the entry any more.
-    fn is_final(self, listed: &Listed) -> bool {
+    fn is_final(self, listed: &IndexEntry) -> bool {
         match self {
-            Self::Ended | Self::Rotated => true,
+            Self::Deleted | Self::Rotated => true,
             Self::Absent => grace_elapsed(listed),
         }
     }
@@ -360,8 +362,8 @@ enum Found {
     Unreadable,
 }
 
-fn grace_elapsed(listed: &Listed) -> bool {
-    let age = unix_micros().saturating_sub(listed.entered);
+fn grace_elapsed(listed: &IndexEntry) -> bool {
+    let age = unix_micros().saturating_sub(listed.added_at);
     Duration::from_micros(age) > GRACE
 }
 

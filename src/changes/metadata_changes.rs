@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     context::now,
-    record::{Meta, Record},
+    record::{Metadata, Record},
 };
 
 /// Each with the seq of its change.
@@ -18,7 +18,7 @@ pub(super) struct MetadataChanges {
     user: Option<(u64, Option<Arc<str>>)>,
     /// When the session began anew, with another user.
     created: Option<(u64, u64)>,
-    listed: Option<(u64, u64)>,
+    indexed_at: Option<(u64, u64)>,
 }
 
 impl MetadataChanges {
@@ -28,7 +28,7 @@ impl MetadataChanges {
             && self.idle_timeout.is_none()
             && self.absolute_timeout.is_none()
             && self.user.is_none()
-            && self.listed.is_none()
+            && self.indexed_at.is_none()
     }
 
     pub(super) fn set_permanent(&mut self, at: u64, permanent: Option<u64>) {
@@ -52,8 +52,8 @@ impl MetadataChanges {
         self.user = Some((at, user));
     }
 
-    pub(super) fn set_listed(&mut self, at: u64, listed: u64) {
-        self.listed = Some((at, listed));
+    pub(super) fn set_indexed_at(&mut self, at: u64, indexed_at: u64) {
+        self.indexed_at = Some((at, indexed_at));
     }
 
     pub(super) fn user<'a>(&'a self, base: &'a Record) -> Option<&'a Arc<str>> {
@@ -67,22 +67,24 @@ impl MetadataChanges {
         matches!(self.user, Some((_, Some(_))))
     }
 
-    pub(super) fn meta(&self, base: &Record) -> Meta {
-        let Meta {
+    pub(super) fn metadata(&self, base: &Record) -> Metadata {
+        let Metadata {
             created,
             permanent,
             idle_timeout,
             absolute_timeout,
-            listed,
-        } = base.meta;
+            indexed_at,
+        } = base.metadata;
         let own = |change: Option<(u64, u64)>| change.map(|(_, value)| value);
         let permanent = self.permanent.map_or(permanent, |(_, permanent)| permanent);
-        Meta {
+        Metadata {
             created: own(self.created).or(created),
             permanent: permanent.map(|sent| own(self.cookie_sent).unwrap_or(sent)),
             idle_timeout: own(self.idle_timeout).or(idle_timeout),
             absolute_timeout: own(self.absolute_timeout).or(absolute_timeout),
-            listed: self.user(base).and_then(|_| own(self.listed).or(listed)),
+            indexed_at: self
+                .user(base)
+                .and_then(|_| own(self.indexed_at).or(indexed_at)),
         }
     }
 
@@ -93,7 +95,7 @@ impl MetadataChanges {
         self.idle_timeout = self.idle_timeout.filter(|(at, _)| *at > seq);
         self.absolute_timeout = self.absolute_timeout.filter(|(at, _)| *at > seq);
         self.created = self.created.filter(|(at, _)| *at > seq);
-        self.listed = self.listed.filter(|(at, _)| *at > seq);
+        self.indexed_at = self.indexed_at.filter(|(at, _)| *at > seq);
         self.user.take_if(|(at, _)| *at <= seq);
     }
 }

@@ -10,7 +10,7 @@ use std::{
 use crate::{
     LazySession, Session, context,
     cookie::CookieHeaders,
-    record::{Record, Stored},
+    record::{Decoded, Record},
     store::{
         Store,
         stepped::{Grant, Protocol, SteppedStore},
@@ -45,7 +45,7 @@ fn live(store: &SteppedStore) -> usize {
         .iter()
         .map(|(_, bytes)| Record::decode(bytes).expect("a record"));
     records
-        .filter(|record| matches!(record, Stored::Live(_)))
+        .filter(|record| matches!(record, Decoded::Session(_)))
         .count()
 }
 
@@ -54,7 +54,7 @@ fn save_and_meanwhile(store: &SteppedStore, session: &Session, meanwhile: impl F
     save_meanwhile_and_then(store, session, meanwhile, |_| ());
 }
 
-/// The same, and `then` once the first write was carried out, before what was done meanwhile is written.
+/// The same, and `then` once the first write was carried out, before what was done meanwhile is encoded.
 fn save_meanwhile_and_then(
     store: &SteppedStore,
     session: &Session,

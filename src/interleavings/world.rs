@@ -15,7 +15,7 @@ use tower::{Layer, ServiceExt, service_fn};
 use super::{Event, Map, Mix, Op};
 use crate::{
     CommitStats, LazySession, RedisSessionLayer, SessionError,
-    record::{Record, Stored},
+    record::{Decoded, Record},
     store::{
         Store,
         stepped::{Grant, SteppedStore},
@@ -179,7 +179,7 @@ impl World {
         for (key, bytes) in self.store.memory().dump() {
             let id = key.strip_prefix(PREFIX).expect("our prefix").to_owned();
             match Record::decode(&bytes).expect("a record of ours") {
-                Stored::Live(record) => {
+                Decoded::Session(record) => {
                     let value = |key| {
                         serde_json::from_slice(&record.value(key).expect("there"))
                             .expect("a number")
@@ -192,8 +192,8 @@ impl World {
                             .collect(),
                     );
                 }
-                Stored::Retired { .. } => tombstones.push(id),
-                Stored::Empty => panic!("an empty session is never stored"),
+                Decoded::Tombstone { .. } => tombstones.push(id),
+                Decoded::Empty => panic!("an empty session is never stored"),
             }
         }
         (live, tombstones)

@@ -67,7 +67,7 @@ impl RedisSessionLayer {
         self.configured(|context| context.config.deadline = deadline)
     }
 
-    /// The largest session, in bytes of its stored JSON. A larger one is an error: when it is written, before it is sent; when
+    /// The largest session, in bytes of its stored JSON. A larger one is an error: when it is encoded, before it is sent; when
     /// it is read, before it is used. Default: 64 KiB. A large value holds up all others on the connection.
     pub fn with_max_size(self, bytes: usize) -> Self {
         self.configured(|context| context.config.max_size = bytes)

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 /// A part of the text, by its bytes. A session has less than 4 GiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Part {
+pub(super) struct Span {
     pub(super) start: u32,
     pub(super) end: u32,
 }
@@ -25,10 +25,10 @@ struct Scanner<'a> {
     at: usize,
 }
 
-/// Calls `found` with each key, which is a JSON string with its quotes, whether it is written with escapes, and its value.
+/// Calls `found` with each key, which is a JSON string with its quotes, whether it is encoded with escapes, and its value.
 pub(super) fn scan(
     text: &str,
-    mut found: impl FnMut(Part, bool, Part) -> Result<(), Malformed>,
+    mut found: impl FnMut(Span, bool, Span) -> Result<(), Malformed>,
 ) -> Result<(), Malformed> {
     u32::try_from(text.len()).map_err(|_| Malformed)?;
     let mut scanner = Scanner { text, at: 0 };
@@ -83,17 +83,17 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    /// Whether it is written with escapes.
+    /// Whether it is encoded with escapes.
     fn string(&mut self) -> Result<bool, Malformed> {
         let start = self.at;
         self.token(b'"')?;
-        self.at += plain(&self.text.as_bytes()[self.at..]);
+        self.at += unescaped_len(&self.text.as_bytes()[self.at..]);
         match self.peek() {
             Some(b'"') => {
                 self.at += 1;
                 Ok(false)
             }
-            Some(b'\\') => self.leave_to_serde(start).map(|()| true),
+            Some(b'\\') => self.skip_with_serde(start).map(|()| true),
             _ => Err(Malformed),
         }
     }
@@ -111,33 +111,33 @@ impl Scanner<'_> {
             Some(b't') if rest.starts_with(b"true") => self.at += 4,
             Some(b'f') if rest.starts_with(b"false") => self.at += 5,
             Some(b'n') if rest.starts_with(b"null") => self.at += 4,
-            _ => return self.leave_to_serde(start),
+            _ => return self.skip_with_serde(start),
         }
         match self.peek() {
-            Some(b'.' | b'e' | b'E') => self.leave_to_serde(start),
+            Some(b'.' | b'e' | b'E') => self.skip_with_serde(start),
             _ => Ok(()),
         }
     }
 
     /// Finds the end of the value that begins at `start`, whatever it is.
     #[cold]
-    fn leave_to_serde(&mut self, start: usize) -> Result<(), Malformed> {
+    fn skip_with_serde(&mut self, start: usize) -> Result<(), Malformed> {
         let mut deserializer = serde_json::Deserializer::from_str(&self.text[start..]);
         let value = <&RawValue>::deserialize(&mut deserializer).map_err(|_| Malformed)?;
         self.at = start + value.get().len();
         Ok(())
     }
 
-    fn since(&self, start: usize) -> Part {
+    fn since(&self, start: usize) -> Span {
         // Of a text with less than 4 GiB.
-        Part {
+        Span {
             start: start as u32,
             end: self.at as u32,
         }
     }
 }
 
-impl Part {
+impl Span {
     pub(super) fn new(start: usize, end: usize) -> Self {
         Self {
             start: Self::at(start),
@@ -174,7 +174,7 @@ impl Part {
 }
 
 /// How many bytes come before the first quote, backslash or control character. Eight at a time.
-fn plain(bytes: &[u8]) -> usize {
+fn unescaped_len(bytes: &[u8]) -> usize {
     const EACH: u64 = u64::from_ne_bytes([1; 8]);
     const HIGHEST_BIT: u64 = EACH << 7;
     // In the lowest byte for which it is set, the highest bit says that the byte is less than `limit`, which is at most 128.
@@ -206,10 +206,10 @@ mod tests {
                 for other in [b' ', b'!', b'#', b'[', b']', 0x7f, 0x80, 0xa2, 0xdc, 0xff] {
                     let mut bytes = [other; 48];
                     bytes[at] = special;
-                    assert_eq!(plain(&bytes), at, "{special:#x} among {other:#x}");
+                    assert_eq!(unescaped_len(&bytes), at, "{special:#x} among {other:#x}");
                     bytes[at + 3] = b'"';
-                    assert_eq!(plain(&bytes), at);
-                    assert_eq!(plain(&bytes[..at]), at);
+                    assert_eq!(unescaped_len(&bytes), at);
+                    assert_eq!(unescaped_len(&bytes[..at]), at);
                 }
             }
         }

@@ -2,14 +2,15 @@ use super::*;
 
 fn live(text: &str) -> Record {
     match Record::decode(&Bytes::copy_from_slice(text.as_bytes())) {
-        Ok(Stored::Live(record)) => record,
+        Ok(Decoded::Session(record)) => record,
         _ => panic!("not a live session: {text}"),
     }
 }
 
-fn keep_all(base: &Record) -> Written {
-    let mut writer = Writer::new(base, base.meta, base.user.clone(), 0).expect("random numbers");
-    writer.carry_over(|_| Fate::Keep);
+fn keep_all(base: &Record) -> Encoded {
+    let mut writer =
+        Encoder::new(base, base.metadata, base.user.clone(), 0).expect("random numbers");
+    writer.copy_from_base(|_| KeyEdit::Keep);
     writer.finish()
 }
 
@@ -26,19 +27,19 @@ fn what_nobody_touched_goes_back_byte_for_byte() {
         "{{\"_rev\":\"0123456789abcdef\",\"_created\":5,{}}}",
         values.join(",")
     ));
-    let written = keep_all(&base);
-    let text = std::str::from_utf8(&written.record.bytes).expect("text");
+    let encoded = keep_all(&base);
+    let text = std::str::from_utf8(&encoded.record.bytes).expect("text");
     assert_eq!(
-        &text[FINGERPRINT..],
+        &text[REVISION_LEN..],
         &format!(",\"_created\":5,{}}}", values.join(","))
     );
-    assert!(!written.changed);
+    assert!(!encoded.changed);
     assert_eq!(
-        written.record.value("es\"caped").as_deref(),
+        encoded.record.value("es\"caped").as_deref(),
         Some(&b"[1.0,1e5]"[..])
     );
     assert_eq!(
-        written.record.keys().collect::<Vec<_>>(),
+        encoded.record.keys().collect::<Vec<_>>(),
         ["big", "z", "surrogate", "es\"caped"]
     );
 }
@@ -46,29 +47,29 @@ fn what_nobody_touched_goes_back_byte_for_byte() {
 #[test]
 fn a_written_record_is_what_decoding_its_bytes_gives() {
     let base = live(r#"{"a":1,"c\n":[],"d":{"x":"y"}}"#);
-    let mut writer = Writer::new(
+    let mut writer = Encoder::new(
         &base,
-        Meta {
+        Metadata {
             created: Some(7),
             permanent: Some(9),
             idle_timeout: Some(900_000),
             absolute_timeout: Some(43_200_000),
-            listed: Some(11),
+            indexed_at: Some(11),
         },
         Some("Zoë \"42\"".into()),
         0,
     )
     .expect("random numbers");
-    writer.carry_over(|key| match key {
-        b"a" => Fate::Replace(b"2"),
-        b"d" => Fate::Drop,
-        _ => Fate::Keep,
+    writer.copy_from_base(|key| match key {
+        b"a" => KeyEdit::Replace(b"2"),
+        b"d" => KeyEdit::Drop,
+        _ => KeyEdit::Keep,
     });
     writer.append("n\"ew", b"true");
-    let written = writer.finish();
-    let again = live(std::str::from_utf8(&written.record.bytes).expect("text"));
-    assert_eq!(written.record.meta, again.meta);
-    for record in [&written.record, &again] {
+    let encoded = writer.finish();
+    let again = live(std::str::from_utf8(&encoded.record.bytes).expect("text"));
+    assert_eq!(encoded.record.metadata, again.metadata);
+    for record in [&encoded.record, &again] {
         assert_eq!(record.keys().collect::<Vec<_>>(), ["a", "c\n", "n\"ew"]);
         assert_eq!(record.value("a").as_deref(), Some(&b"2"[..]));
         assert_eq!(record.value("n\"ew").as_deref(), Some(&b"true"[..]));
@@ -79,12 +80,12 @@ fn a_written_record_is_what_decoding_its_bytes_gives() {
 #[test]
 fn each_version_has_a_fingerprint_of_its_own() {
     let base = live(r#"{"a":1}"#);
-    assert_eq!(fingerprint(&base.bytes), base.bytes);
+    assert_eq!(revision(&base.bytes), base.bytes);
     let (one, two) = (keep_all(&base).record, keep_all(&base).record);
-    assert_eq!(fingerprint(&one.bytes).len(), FINGERPRINT);
-    assert_ne!(fingerprint(&one.bytes), fingerprint(&two.bytes));
-    assert!(same_version(&one.bytes, &one.bytes));
-    assert!(!same_version(&one.bytes, &two.bytes));
+    assert_eq!(revision(&one.bytes).len(), REVISION_LEN);
+    assert_ne!(revision(&one.bytes), revision(&two.bytes));
+    assert!(same_revision(&one.bytes, &one.bytes));
+    assert!(!same_revision(&one.bytes, &two.bytes));
 }
 
 #[test]
@@ -117,18 +118,18 @@ fn a_session_without_a_key_counts_as_gone() {
         r#"{"_permanent":true}"#,
     ] {
         let stored = Record::decode(&Bytes::from_static(text.as_bytes()));
-        assert!(matches!(stored, Ok(Stored::Empty)), "{text}");
+        assert!(matches!(stored, Ok(Decoded::Empty)), "{text}");
     }
 }
 
 #[test]
 fn a_tombstone_tells_when_it_ends_and_nothing_else() {
     let bytes = tombstone(1_764_000_000_000).expect("random numbers");
-    assert_eq!(&bytes[FINGERPRINT..], b",\"_rotated\":1764000000000}");
+    assert_eq!(&bytes[REVISION_LEN..], b",\"_rotated\":1764000000000}");
     let stored = Record::decode(&bytes);
     assert!(matches!(
         stored,
-        Ok(Stored::Retired {
+        Ok(Decoded::Tombstone {
             until: 1_764_000_000_000
         })
     ));

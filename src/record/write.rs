@@ -9,32 +9,32 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::{
-    ABSOLUTE_TIMEOUT, CREATED, Entry, FINGERPRINT, IDLE_TIMEOUT, LISTED, Meta, PERMANENT, RESERVED,
-    REV_OPENING, ROTATED, Record, USER, scan::Part,
+    ABSOLUTE_TIMEOUT, CREATED, Field, IDLE_TIMEOUT, INDEXED_AT, Metadata, PERMANENT, RESERVED,
+    REV_OPENING, REVISION_LEN, ROTATED, Record, USER, scan::Span,
 };
 use crate::{context::unix_nanos, error::SessionError, id::random_bytes};
 
 /// Writes the next version of a session, and knows when it is the same as the last.
-pub(crate) struct Writer<'a> {
+pub(crate) struct Encoder<'a> {
     base: &'a Record,
     buffer: Vec<u8>,
-    entries: Vec<Entry>,
+    entries: Vec<Field>,
     unescaped: Vec<Box<str>>,
-    meta: Meta,
+    metadata: Metadata,
     user: Option<Arc<str>>,
     visible: usize,
     changed: bool,
 }
 
 /// What becomes of one key of the base.
-pub(crate) enum Fate<'a> {
+pub(crate) enum KeyEdit<'a> {
     Keep,
     Replace(&'a [u8]),
     Drop,
 }
 
 /// The next version of a session.
-pub(crate) struct Written {
+pub(crate) struct Encoded {
     pub(crate) record: Record,
     /// Nothing of the app's own is in it, and it is nobody's.
     pub(crate) is_empty: bool,
@@ -42,22 +42,22 @@ pub(crate) struct Written {
     pub(crate) changed: bool,
 }
 
-impl<'a> Writer<'a> {
+impl<'a> Encoder<'a> {
     pub(crate) fn new(
         base: &'a Record,
-        meta: Meta,
+        metadata: Metadata,
         user: Option<Arc<str>>,
         more: usize,
     ) -> Result<Self, SessionError> {
         let mut buffer = scratch();
-        buffer.reserve(base.bytes.len() + FINGERPRINT + 64 + more);
+        buffer.reserve(base.bytes.len() + REVISION_LEN + 64 + more);
         write_rev(&mut buffer)?;
         for (key, value) in [
-            (CREATED, meta.created),
-            (PERMANENT, meta.permanent),
-            (IDLE_TIMEOUT, meta.idle_timeout),
-            (ABSOLUTE_TIMEOUT, meta.absolute_timeout),
-            (LISTED, meta.listed),
+            (CREATED, metadata.created),
+            (PERMANENT, metadata.permanent),
+            (IDLE_TIMEOUT, metadata.idle_timeout),
+            (ABSOLUTE_TIMEOUT, metadata.absolute_timeout),
+            (INDEXED_AT, metadata.indexed_at),
         ] {
             if let Some(value) = value {
                 write_number(&mut buffer, key, value);
@@ -72,21 +72,21 @@ impl<'a> Writer<'a> {
             buffer,
             entries: Vec::with_capacity(base.entries.len() + 1),
             unescaped: base.unescaped.clone(),
-            changed: meta != base.meta || user != base.user,
-            meta,
+            changed: metadata != base.metadata || user != base.user,
+            metadata,
             user,
             visible: 0,
         })
     }
 
     /// Goes through the base's keys in their order; what `fate` keeps goes over byte for byte, neighbours in one piece.
-    pub(crate) fn carry_over(&mut self, mut fate: impl FnMut(&[u8]) -> Fate<'a>) {
+    pub(crate) fn copy_from_base(&mut self, mut fate: impl FnMut(&[u8]) -> KeyEdit<'a>) {
         let base = self.base;
         let mut kept = 0..0;
         for (index, entry) in base.entries.iter().enumerate() {
             let name = base.name(entry);
             match fate(name) {
-                Fate::Keep => {
+                KeyEdit::Keep => {
                     let last = base.entries[kept.clone()].last();
                     let follows = last.is_some_and(|last| last.value.end + 1 == entry.key.start);
                     if !follows {
@@ -95,7 +95,7 @@ impl<'a> Writer<'a> {
                     }
                     kept.end = index + 1;
                 }
-                Fate::Replace(value) => {
+                KeyEdit::Replace(value) => {
                     self.keep(&base.entries[kept]);
                     kept = 0..0;
                     self.changed |= value != base.part(entry.value);
@@ -104,7 +104,7 @@ impl<'a> Writer<'a> {
                     self.buffer.extend_from_slice(base.part(entry.key));
                     self.push(start, value, entry.unescaped);
                 }
-                Fate::Drop => {
+                KeyEdit::Drop => {
                     self.changed = true;
                     continue;
                 }
@@ -129,48 +129,48 @@ impl<'a> Writer<'a> {
         self.push(start, value, unescaped);
     }
 
-    pub(crate) fn finish(mut self) -> Written {
+    pub(crate) fn finish(mut self) -> Encoded {
         self.buffer.push(b'}');
-        Written {
+        Encoded {
             is_empty: self.visible == 0 && self.user.is_none(),
             changed: self.changed,
             record: Record {
                 bytes: give_back(self.buffer),
                 entries: self.entries,
                 unescaped: self.unescaped,
-                meta: self.meta,
+                metadata: self.metadata,
                 user: self.user,
             },
         }
     }
 
     /// Neighbours in the base, each with one comma behind it but for the last.
-    fn keep(&mut self, neighbours: &[Entry]) {
+    fn keep(&mut self, neighbours: &[Field]) {
         let (Some(first), Some(last)) = (neighbours.first(), neighbours.last()) else {
             return;
         };
-        let whole = Part {
+        let whole = Span {
             start: first.key.start,
             end: last.value.end,
         };
         self.buffer.push(b',');
-        let to = Part::at(self.buffer.len());
+        let to = Span::at(self.buffer.len());
         self.buffer.extend_from_slice(self.base.part(whole));
-        self.entries.extend(neighbours.iter().map(|entry| Entry {
+        self.entries.extend(neighbours.iter().map(|entry| Field {
             key: entry.key.moved(whole.start, to),
             value: entry.value.moved(whole.start, to),
             unescaped: entry.unescaped,
         }));
     }
 
-    /// The value of the key that was written from `start` on.
+    /// The value of the key that was encoded from `start` on.
     fn push(&mut self, start: usize, value: &[u8], unescaped: Option<u32>) {
         let middle = self.buffer.len();
         self.buffer.push(b':');
         self.buffer.extend_from_slice(value);
-        self.entries.push(Entry {
-            key: Part::new(start, middle),
-            value: Part::new(middle + 1, self.buffer.len()),
+        self.entries.push(Field {
+            key: Span::new(start, middle),
+            value: Span::new(middle + 1, self.buffer.len()),
             unescaped,
         });
     }
@@ -215,17 +215,17 @@ pub(crate) fn tombstone(until: u64) -> Result<Bytes, SessionError> {
 }
 
 /// Whether `stored` is this very version.
-pub(crate) fn same_version(stored: &[u8], version: &[u8]) -> bool {
-    stored.starts_with(fingerprint(version))
+pub(crate) fn same_revision(stored: &[u8], version: &[u8]) -> bool {
+    stored.starts_with(revision(version))
 }
 
 /// The beginning of a version that no other version of its session has.
 ///
 /// Somebody else's JSON has no `_rev` in front; then it is the whole value, which is no prefix of any other JSON object.
-pub(crate) fn fingerprint(version: &[u8]) -> &[u8] {
-    let has_rev = version.starts_with(REV_OPENING) && version.get(FINGERPRINT - 1) == Some(&b'"');
+pub(crate) fn revision(version: &[u8]) -> &[u8] {
+    let has_rev = version.starts_with(REV_OPENING) && version.get(REVISION_LEN - 1) == Some(&b'"');
     if has_rev {
-        &version[..FINGERPRINT]
+        &version[..REVISION_LEN]
     } else {
         version
     }

@@ -27,11 +27,11 @@ use tokio::sync::Notify;
 
 use self::topology::{Address, Topology, slot_of};
 use super::{
-    connect::{Password, Servers, Source},
-    exchange::{Command, command},
+    command_pool::{Command, command},
+    connect::{ConnectOptions, Endpoint, PasswordProvider},
     failure::{self, CommandError},
-    link::Server,
     redis::ReplicaAcks,
+    transport::Node,
 };
 use crate::error::SessionError;
 
@@ -45,18 +45,18 @@ const PATIENCE: Duration = Duration::from_millis(125);
 pub(crate) struct Cluster {
     /// Whom to ask first. The others are reached with the first one's settings.
     seeds: Vec<ConnectionInfo>,
-    password: Option<Password>,
-    map: Mutex<Map>,
+    password: Option<PasswordProvider>,
+    map: Mutex<ClusterState>,
     refreshed: Notify,
-    no_conditional_set: AtomicBool,
+    set_ifeq_unsupported: AtomicBool,
     /// In milliseconds.
-    patience: AtomicU64,
+    request_timeout: AtomicU64,
 }
 
 #[derive(Default)]
-struct Map {
+struct ClusterState {
     topology: Option<Topology>,
-    nodes: HashMap<Address, Server>,
+    nodes: HashMap<Address, Node>,
     refreshing: bool,
     refreshed: Option<Instant>,
     /// Why the last refresh failed, if it did.
@@ -65,7 +65,7 @@ struct Map {
 
 /// Which way a command goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+enum Redirect {
     Usual,
     /// To a node that does not have the slot yet.
     Asking,
@@ -76,35 +76,35 @@ impl Cluster {
         Self::with_seeds(topology::seeds(client), None)
     }
 
-    fn with_seeds(seeds: Vec<ConnectionInfo>, password: Option<Password>) -> Self {
+    fn with_seeds(seeds: Vec<ConnectionInfo>, password: Option<PasswordProvider>) -> Self {
         Self {
             seeds,
             password,
             map: Mutex::default(),
             refreshed: Notify::new(),
-            no_conditional_set: AtomicBool::new(false),
-            patience: AtomicU64::new(500),
+            set_ifeq_unsupported: AtomicBool::new(false),
+            request_timeout: AtomicU64::new(500),
         }
     }
 
-    pub(crate) fn with_password(&self, password: Password) -> Self {
+    pub(crate) fn with_password(&self, password: PasswordProvider) -> Self {
         Self::with_seeds(self.seeds.clone(), Some(password))
     }
 
-    pub(crate) fn set_patience(&self, patience: Duration) {
-        let millis = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
-        self.patience.store(millis, Relaxed);
+    pub(crate) fn set_request_timeout(&self, request_timeout: Duration) {
+        let millis = u64::try_from(request_timeout.as_millis()).unwrap_or(u64::MAX);
+        self.request_timeout.store(millis, Relaxed);
         for server in self.map().nodes.values() {
-            server.set_patience(patience);
+            server.set_request_timeout(request_timeout);
         }
     }
 
-    pub(crate) fn may_know_conditional_set(&self) -> bool {
-        !self.no_conditional_set.load(Relaxed)
+    pub(crate) fn supports_set_ifeq(&self) -> bool {
+        !self.set_ifeq_unsupported.load(Relaxed)
     }
 
-    pub(crate) fn note_no_conditional_set(&self) {
-        self.no_conditional_set.store(true, Relaxed);
+    pub(crate) fn mark_set_ifeq_unsupported(&self) {
+        self.set_ifeq_unsupported.store(true, Relaxed);
     }
 
     /// Asks the server that has the key, and the one that it names instead. With `acks`, also how many replicas have the write.
@@ -116,19 +116,19 @@ impl Cluster {
     ) -> Result<(Value, usize), CommandError> {
         let slot = slot_of(key.as_bytes());
         let mut address = self.master(slot).await.map_err(CommandError::NotSent)?;
-        let mut way = Way::Usual;
+        let mut way = Redirect::Usual;
         let mut redirections = 0;
         loop {
             // Dropped at the deadline, or failed: who knows whether this is still the one to ask.
-            let doubt = Doubt(self);
+            let doubt = RefreshOnDrop(self);
             let server = self.node(&address);
             let answer = match (acks, way) {
                 (Some(acks), _) => {
-                    let asking = way == Way::Asking;
+                    let asking = way == Redirect::Asking;
                     server.send_and_wait(command, acks, asking).await
                 }
-                (None, Way::Usual) => server.connection().send(command).await.map(unconfirmed),
-                (None, Way::Asking) => server.send_asking(command).await.map(unconfirmed),
+                (None, Redirect::Usual) => server.connection().send(command).await.map(unconfirmed),
+                (None, Redirect::Asking) => server.send_asking(command).await.map(unconfirmed),
             };
             let Err(CommandError::Server(error)) = &answer else {
                 if answer.is_ok() {
@@ -137,10 +137,10 @@ impl Cluster {
                 return answer;
             };
             match error.kind() {
-                redis::ErrorKind::Server(ServerErrorKind::Moved) => way = Way::Usual,
+                redis::ErrorKind::Server(ServerErrorKind::Moved) => way = Redirect::Usual,
                 redis::ErrorKind::Server(ServerErrorKind::Ask) => {
                     mem::forget(doubt);
-                    way = Way::Asking;
+                    way = Redirect::Asking;
                 }
                 redis::ErrorKind::Server(
                     ServerErrorKind::ClusterDown | ServerErrorKind::MasterDown,
@@ -156,10 +156,10 @@ impl Cluster {
             else {
                 return answer;
             };
-            if way == Way::Usual
+            if way == Redirect::Usual
                 && let Some(topology) = &mut self.map().topology
             {
-                topology.note(slot, next.clone());
+                topology.reassign_slot(slot, next.clone());
             }
             address = next;
         }
@@ -197,17 +197,17 @@ impl Cluster {
         }
     }
 
-    fn node(&self, address: &Address) -> Server {
+    fn node(&self, address: &Address) -> Node {
         let mut map = self.map();
         if let Some(server) = map.nodes.get(address) {
             return server.clone();
         }
-        let mut source = Source::new(Servers::one(self.info(address)));
+        let mut source = ConnectOptions::new(Endpoint::one(self.info(address)));
         if let Some(password) = &self.password {
             source = source.with_password(password.clone());
         }
-        let server = Server::new(source);
-        server.set_patience(self.patience());
+        let server = Node::new(source);
+        server.set_request_timeout(self.request_timeout());
         map.nodes.insert(address.clone(), server.clone());
         server
     }
@@ -255,25 +255,25 @@ impl Cluster {
         }
     }
 
-    fn patience(&self) -> Duration {
-        Duration::from_millis(self.patience.load(Relaxed))
+    fn request_timeout(&self) -> Duration {
+        Duration::from_millis(self.request_timeout.load(Relaxed))
     }
 
-    fn map(&self) -> MutexGuard<'_, Map> {
+    fn map(&self) -> MutexGuard<'_, ClusterState> {
         self.map.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Map {
+impl ClusterState {
     fn is_fresh(&self) -> bool {
         self.refreshed.is_some_and(|at| at.elapsed() < INTERVAL)
     }
 }
 
-/// Doubt about the topology, unless it is forgotten.
-struct Doubt<'a>(&'a Arc<Cluster>);
+/// RefreshOnDrop about the topology, unless it is forgotten.
+struct RefreshOnDrop<'a>(&'a Arc<Cluster>);
 
-impl Drop for Doubt<'_> {
+impl Drop for RefreshOnDrop<'_> {
     fn drop(&mut self) {
         self.0.refresh();
     }
@@ -295,7 +295,7 @@ impl Refresh {
             let answer = match tokio::time::timeout(PATIENCE, asked).await {
                 Ok(Ok(reply)) => Topology::parse(&reply, &address),
                 Ok(Err(failure)) => Err(failure.into_error()),
-                Err(_) => Err(failure::silent(PATIENCE)),
+                Err(_) => Err(failure::connect_timed_out(PATIENCE)),
             };
             match answer {
                 Ok(topology) => {

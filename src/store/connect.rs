@@ -12,7 +12,7 @@ use super::failure;
 use crate::error::SessionError;
 
 /// Makes the password anew at each connecting.
-pub(crate) type Password = Arc<dyn Fn() -> String + Send + Sync>;
+pub(crate) type PasswordProvider = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// An idle connection whose other end is gone is noticed after this, and then three probes that go unanswered.
 const KEEPALIVE: Duration = Duration::from_secs(10);
@@ -22,48 +22,48 @@ const KEEPALIVE_PROBES: u32 = 3;
 #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
 const USER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Commands that wait to be written. With redis-rs' 50, those of one turn of a busy event loop wait for each other.
+/// Commands that wait to be encoded. With redis-rs' 50, those of one turn of a busy event loop wait for each other.
 const QUEUE: usize = 1024;
-/// Bytes that are written at once. With redis-rs' 8 KiB, a turn's saves of 2 kB take several system calls, which is a twentieth of the CPU.
+/// Bytes that are encoded at once. With redis-rs' 8 KiB, a turn's saves of 2 kB take several system calls, which is a twentieth of the CPU.
 const MAX_WRITE: usize = 64 * 1024;
 
 /// Whom to connect to.
 #[derive(Clone)]
-pub(crate) struct Source {
-    pub(crate) servers: Servers,
-    pub(crate) password: Option<Password>,
+pub(crate) struct ConnectOptions {
+    pub(crate) servers: Endpoint,
+    pub(crate) password: Option<PasswordProvider>,
 }
 
 #[derive(Clone)]
-pub(crate) enum Servers {
+pub(crate) enum Endpoint {
     One(Box<ConnectionInfo>),
     /// The master that the sentinels name.
     #[cfg(feature = "sentinel")]
     Master(Arc<super::sentinel::Sentinels>),
 }
 
-pub(crate) struct Open {
+pub(crate) struct Connected {
     pub(crate) connection: MultiplexedConnection,
     /// To a master that Sentinel named, and may name no longer.
     #[cfg(feature = "sentinel")]
     pub(crate) master: Option<(Arc<super::sentinel::Sentinels>, redis::ConnectionAddr)>,
 }
 
-impl Servers {
+impl Endpoint {
     pub(crate) fn one(info: ConnectionInfo) -> Self {
         Self::One(Box::new(info))
     }
 }
 
-impl Source {
-    pub(crate) fn new(servers: Servers) -> Self {
+impl ConnectOptions {
+    pub(crate) fn new(servers: Endpoint) -> Self {
         Self {
             servers,
             password: None,
         }
     }
 
-    pub(crate) fn with_password(self, password: Password) -> Self {
+    pub(crate) fn with_password(self, password: PasswordProvider) -> Self {
         Self {
             password: Some(password),
             ..self
@@ -73,18 +73,18 @@ impl Source {
 
 /// A new connection. `closed` is called when its other end closes it.
 pub(crate) async fn open(
-    source: &Source,
+    source: &ConnectOptions,
     closed: impl Fn() + Clone + Send + Sync + 'static,
-) -> Result<Open, SessionError> {
+) -> Result<Connected, SessionError> {
     let info = match &source.servers {
-        Servers::One(info) => (**info).clone(),
+        Endpoint::One(info) => (**info).clone(),
         #[cfg(feature = "sentinel")]
-        Servers::Master(sentinels) => sentinels.master().await?,
+        Endpoint::Master(sentinels) => sentinels.master().await?,
     };
     #[cfg(feature = "sentinel")]
     let master = match &source.servers {
-        Servers::One(_) => None,
-        Servers::Master(sentinels) => Some((sentinels.clone(), info.addr().clone())),
+        Endpoint::One(_) => None,
+        Endpoint::Master(sentinels) => Some((sentinels.clone(), info.addr().clone())),
     };
     let info = settings(info, source.password.as_ref());
     let connection = with_newest_protocol(info, closed)
@@ -94,7 +94,7 @@ pub(crate) async fn open(
     if master.is_some() {
         super::sentinel::check_role(&connection).await?;
     }
-    Ok(Open {
+    Ok(Connected {
         connection,
         #[cfg(feature = "sentinel")]
         master,
@@ -126,7 +126,7 @@ async fn with_newest_protocol(
         .get_multiplexed_async_connection_with_config(&noticing)
         .await;
     match newest {
-        Err(error) if is_old(&error) => {
+        Err(error) if lacks_resp3(&error) => {
             speaking(ProtocolVersion::RESP2)?
                 .get_multiplexed_async_connection_with_config(&config)
                 .await
@@ -136,7 +136,7 @@ async fn with_newest_protocol(
 }
 
 /// Whether the server, or a proxy in front of it, does not know HELLO 3.
-fn is_old(error: &RedisError) -> bool {
+fn lacks_resp3(error: &RedisError) -> bool {
     if error.kind() == redis::ErrorKind::RESP3NotSupported || error.code() == Some("NOPROTO") {
         return true;
     }
@@ -146,7 +146,7 @@ fn is_old(error: &RedisError) -> bool {
         && (text.contains("unknown command") || text.contains("hello"))
 }
 
-fn settings(info: ConnectionInfo, password: Option<&Password>) -> ConnectionInfo {
+fn settings(info: ConnectionInfo, password: Option<&PasswordProvider>) -> ConnectionInfo {
     let tcp = tcp_settings(info.tcp_settings().clone());
     let mut redis = info.redis_settings().clone();
     if let Some(password) = password {

@@ -23,91 +23,91 @@ use redis::{Pipeline, RedisError, ServerErrorKind, Value, aio::MultiplexedConnec
 use tokio::sync::Notify;
 
 use super::{
-    connect::{self, Source},
-    exchange::{Command, Exchange},
+    command_pool::{Command, InFlight},
+    connect::{self, ConnectOptions},
     failure::{self, CommandError},
 };
 use crate::{error::SessionError, id::random_bytes};
 
 /// After an attempt to connect failed, nobody tries for between half of this and one and a half of it. Of random length, so that
 /// a fleet does not knock in step.
-const REST: Duration = Duration::from_millis(50);
+const BACKOFF: Duration = Duration::from_millis(50);
 
 /// When a connection broke, the next one is opened after up to this long, for the same reason.
-const SPREAD: Duration = Duration::from_millis(10);
+const RECONNECT_JITTER: Duration = Duration::from_millis(10);
 
 /// What was found out about a server this long ago says nothing about it now.
-const KNOWN: Duration = Duration::from_secs(1);
+const FAILURE_TTL: Duration = Duration::from_secs(1);
 
 /// A connection that missed this many deadlines in a row is taken for half-open, and replaced.
-const SILENCES: u32 = 3;
+const MAX_CONSECUTIVE_TIMEOUTS: u32 = 3;
 
 /// Of the attempts to reach a server that is known to be down, each fourth one has as long as a request; the others have this, so
 /// that one which hangs does not stand in the way when the server comes back.
-const SHORT_ATTEMPT: Duration = Duration::from_millis(125);
+const PROBE_TIMEOUT: Duration = Duration::from_millis(125);
 
 /// A connection that the server answers but refuses to work on is replaced at most this often.
-const MIN_LIFE: Duration = Duration::from_millis(250);
+const MIN_CONNECTION_AGE: Duration = Duration::from_millis(250);
 
 pub(crate) struct Connection {
-    source: Source,
-    slot: Mutex<Slot>,
+    source: ConnectOptions,
+    slot: Mutex<ConnectionState>,
     attempt_ended: Notify,
     /// Deadlines in a row that passed without an answer.
-    silences: AtomicU32,
+    consecutive_timeouts: AtomicU32,
     /// The server behind the present connection does not know `SET … IFEQ`.
-    no_conditional_set: AtomicBool,
+    set_ifeq_unsupported: AtomicBool,
     /// In milliseconds.
-    patience: AtomicU64,
+    request_timeout: AtomicU64,
 }
 
 #[derive(Default)]
-struct Slot {
+struct ConnectionState {
     open: Option<MultiplexedConnection>,
     opened: Option<Instant>,
     /// Counts the connections, so that an error of an old one does not close the new one.
     generation: u64,
     attempting: bool,
     /// Why the last attempt failed, if it did.
-    down: Option<Down>,
+    down: Option<LastFailure>,
 }
 
-struct Down {
+struct LastFailure {
     at: Instant,
-    rest: Duration,
+    backoff: Duration,
     attempts: u32,
     error: SessionError,
 }
 
 impl Connection {
-    pub(crate) fn new(source: Source) -> Arc<Self> {
+    pub(crate) fn new(source: ConnectOptions) -> Arc<Self> {
         Arc::new(Self {
             source,
             slot: Mutex::default(),
             attempt_ended: Notify::new(),
-            silences: AtomicU32::new(0),
-            no_conditional_set: AtomicBool::new(false),
-            patience: AtomicU64::new(500),
+            consecutive_timeouts: AtomicU32::new(0),
+            set_ifeq_unsupported: AtomicBool::new(false),
+            request_timeout: AtomicU64::new(500),
         })
     }
 
-    pub(crate) fn source(&self) -> Source {
+    pub(crate) fn source(&self) -> ConnectOptions {
         self.source.clone()
     }
 
     /// How long a request waits at most.
-    pub(crate) fn set_patience(&self, patience: Duration) {
-        let millis = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
-        self.patience.store(millis, Relaxed);
+    pub(crate) fn set_request_timeout(&self, request_timeout: Duration) {
+        let millis = u64::try_from(request_timeout.as_millis()).unwrap_or(u64::MAX);
+        self.request_timeout.store(millis, Relaxed);
     }
 
     /// Whether `SET … IFEQ` is worth a try. That the server does not know it is found out once for each connection.
-    pub(crate) fn may_know_conditional_set(&self) -> bool {
-        !self.no_conditional_set.load(Relaxed)
+    pub(crate) fn supports_set_ifeq(&self) -> bool {
+        !self.set_ifeq_unsupported.load(Relaxed)
     }
 
-    pub(crate) fn note_no_conditional_set(&self) {
-        self.no_conditional_set.store(true, Relaxed);
+    pub(crate) fn mark_set_ifeq_unsupported(&self) {
+        self.set_ifeq_unsupported.store(true, Relaxed);
     }
 
     pub(super) async fn send(
@@ -134,7 +134,7 @@ impl Connection {
         (connection, generation): (MultiplexedConnection, u64),
         command: &mut Command,
     ) -> impl Future<Output = Result<Value, CommandError>> {
-        let mut exchange = Exchange::new(connection, command);
+        let mut exchange = InFlight::new(connection, command);
         async move {
             let unanswered = self.unanswered(generation);
             let reply = (&mut exchange).await;
@@ -162,8 +162,8 @@ impl Connection {
             .map_err(|error| self.failed(error, generation))
     }
 
-    fn unanswered(&self, generation: u64) -> Unanswered<'_> {
-        Unanswered {
+    fn unanswered(&self, generation: u64) -> InFlightGuard<'_> {
+        InFlightGuard {
             connection: self,
             generation,
             since: Instant::now(),
@@ -187,7 +187,7 @@ impl Connection {
             }
         };
         if is_elsewhere && self.close_unless_new(generation) {
-            return CommandError::NotExecuted(failure::refused(&error, ""));
+            return CommandError::NotExecuted(failure::from_server_error(&error, ""));
         }
         CommandError::Server(error)
     }
@@ -232,9 +232,9 @@ impl Connection {
     }
 
     /// A deadline passed without an answer.
-    fn note_silence(&self, generation: u64) {
-        if self.silences.fetch_add(1, Relaxed) + 1 >= SILENCES {
-            self.silences.store(0, Relaxed);
+    fn count_timeout(&self, generation: u64) {
+        if self.consecutive_timeouts.fetch_add(1, Relaxed) + 1 >= MAX_CONSECUTIVE_TIMEOUTS {
+            self.consecutive_timeouts.store(0, Relaxed);
             self.close(generation);
         }
     }
@@ -254,7 +254,7 @@ impl Connection {
         }
         let is_new = slot
             .opened
-            .is_some_and(|opened| opened.elapsed() < MIN_LIFE);
+            .is_some_and(|opened| opened.elapsed() < MIN_CONNECTION_AGE);
         if !is_new {
             slot.open = None;
         }
@@ -264,7 +264,7 @@ impl Connection {
     /// Whether it is open, and nobody waits in vain.
     #[cfg(feature = "cluster")]
     pub(crate) fn answers(&self) -> bool {
-        self.silences.load(Relaxed) == 0 && self.slot().open.is_some()
+        self.consecutive_timeouts.load(Relaxed) == 0 && self.slot().open.is_some()
     }
 
     /// Whether this is the connection that is in use.
@@ -274,19 +274,23 @@ impl Connection {
         slot.generation == generation && slot.open.is_some()
     }
 
-    fn patience(&self) -> Duration {
-        Duration::from_millis(self.patience.load(Relaxed))
+    fn request_timeout(&self) -> Duration {
+        Duration::from_millis(self.request_timeout.load(Relaxed))
     }
 
-    fn slot(&self) -> MutexGuard<'_, Slot> {
+    fn slot(&self) -> MutexGuard<'_, ConnectionState> {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Down {
+impl LastFailure {
     fn fails_fast(&self, attempting: bool) -> bool {
         let age = self.at.elapsed();
-        age < if attempting { KNOWN } else { self.rest }
+        age < if attempting {
+            FAILURE_TTL
+        } else {
+            self.backoff
+        }
     }
 }
 
@@ -301,13 +305,13 @@ impl Attempt {
             let attempts = slot
                 .down
                 .as_ref()
-                .filter(|down| down.at.elapsed() < KNOWN)
+                .filter(|down| down.at.elapsed() < FAILURE_TTL)
                 .map_or(0, |down| down.attempts);
             (attempts, slot.generation + 1)
         };
-        let patience = match attempts % 4 {
-            0 => connection.patience(),
-            _ => connection.patience().min(SHORT_ATTEMPT),
+        let request_timeout = match attempts % 4 {
+            0 => connection.request_timeout(),
+            _ => connection.request_timeout().min(PROBE_TIMEOUT),
         };
         // When the server closes the connection, nobody need fail to find that out.
         let closed = {
@@ -319,14 +323,14 @@ impl Attempt {
             }
         };
         if attempts == 0 && generation > 1 {
-            tokio::time::sleep(SPREAD.mul_f64(share())).await;
+            tokio::time::sleep(RECONNECT_JITTER.mul_f64(random_unit())).await;
         }
         let opened =
-            tokio::time::timeout(patience, connect::open(&connection.source, closed)).await;
+            tokio::time::timeout(request_timeout, connect::open(&connection.source, closed)).await;
         let error = match opened {
             Ok(Ok(open)) => {
-                connection.no_conditional_set.store(false, Relaxed);
-                connection.silences.store(0, Relaxed);
+                connection.set_ifeq_unsupported.store(false, Relaxed);
+                connection.consecutive_timeouts.store(0, Relaxed);
                 let mut slot = connection.slot();
                 slot.generation = generation;
                 slot.down = None;
@@ -340,11 +344,11 @@ impl Attempt {
                 return;
             }
             Ok(Err(error)) => error,
-            Err(_) => failure::silent(patience),
+            Err(_) => failure::connect_timed_out(request_timeout),
         };
-        connection.slot().down = Some(Down {
+        connection.slot().down = Some(LastFailure {
             at: Instant::now(),
-            rest: REST.mul_f64(0.5 + share()),
+            backoff: BACKOFF.mul_f64(0.5 + random_unit()),
             attempts: attempts + 1,
             error,
         });
@@ -360,32 +364,32 @@ impl Drop for Attempt {
 
 /// A command that is on its way. Dropped without an answer after most of a request's time, it counts as a silence; a client that
 /// leaves early says nothing about the server.
-struct Unanswered<'a> {
+struct InFlightGuard<'a> {
     connection: &'a Connection,
     generation: u64,
     since: Instant,
 }
 
-impl Unanswered<'_> {
-    /// The row of silences ends.
+impl InFlightGuard<'_> {
+    /// The row of consecutive_timeouts ends.
     fn answered(self) {
-        if self.connection.silences.load(Relaxed) != 0 {
-            self.connection.silences.store(0, Relaxed);
+        if self.connection.consecutive_timeouts.load(Relaxed) != 0 {
+            self.connection.consecutive_timeouts.store(0, Relaxed);
         }
         mem::forget(self);
     }
 }
 
-impl Drop for Unanswered<'_> {
+impl Drop for InFlightGuard<'_> {
     fn drop(&mut self) {
-        if self.since.elapsed() >= self.connection.patience().mul_f64(0.75) {
-            self.connection.note_silence(self.generation);
+        if self.since.elapsed() >= self.connection.request_timeout().mul_f64(0.75) {
+            self.connection.count_timeout(self.generation);
         }
     }
 }
 
 /// A random number between 0 and 1. Without randomness from the system nothing else works either, so then it is the middle.
-fn share() -> f64 {
+fn random_unit() -> f64 {
     random_bytes().map_or(0.5, |bytes| {
         f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
     })

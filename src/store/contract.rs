@@ -12,12 +12,12 @@ use bytes::Bytes;
 use self::support::server::Server;
 use super::{
     Created, Destroyed, Fault, MemoryStore, Outcome, RedisStore, ReplicaAcks, Rotation, Store,
-    connect::{Servers, Source},
-    link::Link,
+    connect::{ConnectOptions, Endpoint},
+    transport::Transport,
 };
 use crate::{
     error::ErrorKind,
-    record::{Record, Stored, tombstone},
+    record::{Decoded, Record, tombstone},
 };
 
 const LONG: Duration = Duration::from_secs(60);
@@ -29,8 +29,8 @@ fn version(number: u64) -> Bytes {
 }
 
 fn store_at(server: &Server) -> RedisStore {
-    let servers = Servers::one(server.client().get_connection_info().clone());
-    RedisStore::new(Link::server(Source::new(servers)))
+    let servers = Endpoint::one(server.client().get_connection_info().clone());
+    RedisStore::new(Transport::server(ConnectOptions::new(servers)))
 }
 
 async fn stores() -> (Vec<(&'static str, Store)>, Server) {
@@ -72,11 +72,14 @@ async fn what_replicas_do_not_confirm_is_an_error_that_says_so_though_it_is_done
     let store = new_store();
     let unconfirmed = |answer: Result<(), Fault>| match answer {
         Err(Fault::Failed(error)) => error.kind() == ErrorKind::NotReplicated,
-        Err(Fault::Dropped(_)) | Ok(()) => false,
+        Err(Fault::ConnectionLost(_)) | Ok(()) => false,
     };
     let create = async || store.create("k", &version(1), LONG).await.expect("created");
     create().await;
-    assert_eq!(store.destroy("k").await.expect("confirmed"), Destroyed::Yes);
+    assert_eq!(
+        store.destroy("k").await.expect("confirmed"),
+        Destroyed::Deleted
+    );
     assert_eq!(replica.command::<i64>(&["EXISTS", "k"]).await, 0);
 
     create().await;
@@ -99,7 +102,10 @@ async fn what_replicas_do_not_confirm_is_an_error_that_says_so_though_it_is_done
     assert_eq!(master.command::<i64>(&["EXISTS", "k", "l"]).await, 1);
 
     replica.resume();
-    assert_eq!(store.destroy("l").await.expect("confirmed"), Destroyed::Yes);
+    assert_eq!(
+        store.destroy("l").await.expect("confirmed"),
+        Destroyed::Deleted
+    );
 }
 
 #[tokio::test]
@@ -145,7 +151,7 @@ async fn a_session_is_created_once_and_recognises_itself() {
         assert_eq!(store.load("k", LONG).await.expect(name), None);
         assert_eq!(create(1).await, Created::Yes);
         assert_eq!(create(1).await, Created::Yes, "{name}: our own first try");
-        assert_eq!(create(2).await, Created::Taken, "{name}");
+        assert_eq!(create(2).await, Created::AlreadyExists, "{name}");
         assert_eq!(store.load("k", LONG).await.expect(name), Some(version(1)));
     }
 }
@@ -201,17 +207,17 @@ async fn destroy_takes_every_version_and_spares_a_tombstone() {
     let (stores, _server) = stores().await;
     for (name, store) in stores {
         let destroy = async || store.destroy("k").await.expect(name);
-        assert_eq!(destroy().await, Destroyed::Yes, "{name}: nothing there");
+        assert_eq!(destroy().await, Destroyed::Deleted, "{name}: nothing there");
         // A value that only mentions the mark is no tombstone.
         let decoy = Bytes::from_static(br#"{"_rev":"0000000000000009","a":",\"_rotated\":"}"#);
         for value in [version(7), decoy] {
             store.create("k", &value, LONG).await.expect(name);
-            assert_eq!(destroy().await, Destroyed::Yes);
+            assert_eq!(destroy().await, Destroyed::Deleted);
             assert_eq!(store.load("k", LONG).await.expect(name), None);
         }
         let stone = tombstone(u64::MAX).expect("random numbers");
         store.create("k", &stone, LONG).await.expect(name);
-        assert_eq!(destroy().await, Destroyed::Retired, "{name}");
+        assert_eq!(destroy().await, Destroyed::Tombstone, "{name}");
         assert_eq!(store.load("k", LONG).await.expect(name), Some(stone));
     }
 }
@@ -266,7 +272,10 @@ async fn a_rotation_moves_the_session_and_leaves_a_tombstone() {
             );
             assert_eq!(load("newer").await, None, "{name}");
         }
-        assert!(matches!(Record::decode(&stone), Ok(Stored::Retired { .. })));
+        assert!(matches!(
+            Record::decode(&stone),
+            Ok(Decoded::Tombstone { .. })
+        ));
     }
 }
 

@@ -1,4 +1,4 @@
-//! What an error of the client or the server means for a session, in words that name the mend.
+//! What an error of the client or the server means for a session, in words that name the hint.
 //!
 //! Never the server's own text: Redis echoes arguments, and with them ids, values and passwords.
 
@@ -38,20 +38,20 @@ impl CommandError {
     /// `prefix` is that of the key that the command was about.
     pub(crate) fn into_fault(self, prefix: &str) -> Fault {
         match self {
-            Self::ConnectionLost(error) | Self::NotExecuted(error) => Fault::Dropped(error),
+            Self::ConnectionLost(error) | Self::NotExecuted(error) => Fault::ConnectionLost(error),
             Self::NotSent(error) | Self::NotReplicated(error) => Fault::Failed(error),
-            Self::Server(error) => Fault::Failed(refused(&error, prefix)),
+            Self::Server(error) => Fault::Failed(from_server_error(&error, prefix)),
         }
     }
 }
 
 /// Why no connection came about.
 pub(crate) fn unreachable(error: &RedisError) -> SessionError {
-    let mend = if is_tls(error) {
+    let hint = if is_tls(error) {
         "check the certificate, the CA that the client trusts, the host name in its address, and that this port speaks TLS"
     } else if let Some("WRONGPASS" | "NOAUTH") = error.code() {
         "check the client's user and password"
-    } else if says(error, "max number of clients") {
+    } else if contains(error, "max number of clients") {
         "the server has as many connections as its maxclients allows"
     } else {
         "check the client's address and credentials, and that the server is up"
@@ -59,7 +59,7 @@ pub(crate) fn unreachable(error: &RedisError) -> SessionError {
     SessionError::new(
         ErrorKind::Unavailable,
         format!(
-            "Redis cannot be reached ({}); the session was left alone: {mend}",
+            "Redis cannot be reached ({}); the session was left alone: {hint}",
             cause(error)
         ),
     )
@@ -74,7 +74,7 @@ pub(crate) fn replaced() -> SessionError {
 }
 
 /// Why a request no longer waits.
-pub(crate) fn overdue(deadline: std::time::Duration) -> SessionError {
+pub(crate) fn deadline_exceeded(deadline: std::time::Duration) -> SessionError {
     SessionError::new(
         ErrorKind::Unavailable,
         format!(
@@ -85,11 +85,11 @@ pub(crate) fn overdue(deadline: std::time::Duration) -> SessionError {
 }
 
 /// Why nobody tries at the moment, or tries in vain.
-pub(crate) fn silent(patience: std::time::Duration) -> SessionError {
+pub(crate) fn connect_timed_out(request_timeout: std::time::Duration) -> SessionError {
     SessionError::new(
         ErrorKind::Unavailable,
         format!(
-            "Redis cannot be reached (no answer to connecting within {patience:?}); the session was left alone: check the \
+            "Redis cannot be reached (no answer to connecting within {request_timeout:?}); the session was left alone: check the \
              client's address, that the server is up, and for a rediss:// address that this port speaks TLS"
         ),
     )
@@ -98,7 +98,7 @@ pub(crate) fn silent(patience: std::time::Duration) -> SessionError {
 /// Why Sentinel was of no help.
 #[cfg(feature = "sentinel")]
 pub(crate) fn no_master(error: &RedisError) -> SessionError {
-    let mend = match error.kind() {
+    let hint = match error.kind() {
         redis::ErrorKind::MasterNameNotFoundBySentinel => {
             "no sentinel knows a master of this name that is up: check the name, and whether a failover is under way"
         }
@@ -109,7 +109,7 @@ pub(crate) fn no_master(error: &RedisError) -> SessionError {
     SessionError::new(
         ErrorKind::Unavailable,
         format!(
-            "Sentinel gave no master ({}); the session was left alone: {mend}",
+            "Sentinel gave no master ({}); the session was left alone: {hint}",
             cause(error)
         ),
     )
@@ -126,13 +126,13 @@ pub(crate) fn no_slot() -> SessionError {
 }
 
 /// What the server's own error says. `prefix` is that of the key that the command was about.
-pub(crate) fn refused(error: &RedisError, prefix: &str) -> SessionError {
+pub(crate) fn from_server_error(error: &RedisError, prefix: &str) -> SessionError {
     let code = error.code().unwrap_or_default();
-    let mend = match code {
-        "NOPERM" => return forbidden(error, prefix),
+    let hint = match code {
+        "NOPERM" => return permission_denied(error, prefix),
         // How scripts were told before Redis 7.
-        _ if says(error, "can't run this command") || says(error, "no permission") => {
-            return forbidden(error, prefix);
+        _ if contains(error, "can't run this command") || contains(error, "no permission") => {
+            return permission_denied(error, prefix);
         }
         "WRONGTYPE" => {
             "the session's key holds a list, a hash or the like: give the layer a prefix of its own"
@@ -161,7 +161,10 @@ pub(crate) fn refused(error: &RedisError, prefix: &str) -> SessionError {
     };
     SessionError::new(
         kind,
-        format!("Redis answered with an error ({}): {mend}", what(error)),
+        format!(
+            "Redis answered with an error ({}): {hint}",
+            code_or_kind(error)
+        ),
     )
 }
 
@@ -186,7 +189,7 @@ pub(crate) fn unconfirmed(confirmed: usize, acks: ReplicaAcks) -> SessionError {
 }
 
 /// Names the permission: the command, or the keys.
-fn forbidden(error: &RedisError, prefix: &str) -> SessionError {
+fn permission_denied(error: &RedisError, prefix: &str) -> SessionError {
     let text = text_of(error);
     // `… no permissions to run the 'getex' command`; from a script it may read `… can't run this command`.
     let command = text
@@ -217,11 +220,11 @@ fn cause(error: &RedisError) -> String {
     {
         return source.to_string();
     }
-    what(error)
+    code_or_kind(error)
 }
 
 /// The error's code or kind.
-fn what(error: &RedisError) -> String {
+fn code_or_kind(error: &RedisError) -> String {
     match error.kind() {
         redis::ErrorKind::Server(ServerErrorKind::ResponseError) => "ERR".to_owned(),
         _ => match error.code() {
@@ -246,7 +249,7 @@ fn io_error(error: &RedisError) -> Option<&std::io::Error> {
     }
 }
 
-fn says(error: &RedisError, words: &str) -> bool {
+fn contains(error: &RedisError, words: &str) -> bool {
     text_of(error).contains(words)
 }
 

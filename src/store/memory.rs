@@ -8,8 +8,8 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Created, Destroyed, Fault, Outcome, Rotation, users::Members};
-use crate::record::{Record, Stored, same_version};
+use super::{Created, Destroyed, Fault, Outcome, Rotation, users::UserIndex};
+use crate::record::{Decoded, Record, same_revision};
 
 #[derive(Clone, Default)]
 pub(crate) struct MemoryStore {
@@ -18,7 +18,7 @@ pub(crate) struct MemoryStore {
 
 #[derive(Default)]
 pub(super) struct Keys {
-    pub(super) users: HashMap<Box<str>, Members>,
+    pub(super) users: HashMap<Box<str>, UserIndex>,
     values: HashMap<Box<str>, Value>,
     /// Expired values are swept when this many are held, which then doubles with what is left.
     sweep_at: usize,
@@ -53,8 +53,12 @@ impl MemoryStore {
     ) -> Result<Created, Fault> {
         let mut keys = self.keys();
         if let Some(other) = keys.live(key) {
-            let own = same_version(&other.bytes, value);
-            return Ok(if own { Created::Yes } else { Created::Taken });
+            let own = same_revision(&other.bytes, value);
+            return Ok(if own {
+                Created::Yes
+            } else {
+                Created::AlreadyExists
+            });
         }
         keys.put(key, value, lifetime);
         Ok(Created::Yes)
@@ -87,13 +91,13 @@ impl MemoryStore {
     pub(crate) async fn destroy(&self, key: &str) -> Result<Destroyed, Fault> {
         let mut keys = self.keys();
         let retired = keys.live(key).is_some_and(|value| {
-            matches!(Record::decode(&value.bytes), Ok(Stored::Retired { .. }))
+            matches!(Record::decode(&value.bytes), Ok(Decoded::Tombstone { .. }))
         });
         if retired {
-            return Ok(Destroyed::Retired);
+            return Ok(Destroyed::Tombstone);
         }
         keys.values.remove(key);
-        Ok(Destroyed::Yes)
+        Ok(Destroyed::Deleted)
     }
 
     pub(crate) fn rotate(&self, rotation: &Rotation<'_>) -> Result<Outcome, Fault> {
@@ -148,7 +152,7 @@ impl Keys {
         match self.live(key) {
             None => Outcome::Gone,
             Some(stored)
-                if same_version(&stored.bytes, expected) || same_version(&stored.bytes, own) =>
+                if same_revision(&stored.bytes, expected) || same_revision(&stored.bytes, own) =>
             {
                 Outcome::Saved
             }

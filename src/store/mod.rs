@@ -4,20 +4,20 @@
 
 #[cfg(feature = "cluster")]
 mod cluster;
-mod confirming;
+mod command_pool;
 mod connect;
 mod connection;
 #[cfg(test)]
 mod contract;
-mod exchange;
 mod failure;
-mod link;
 mod memory;
 mod redis;
+mod replica_wait;
 #[cfg(feature = "sentinel")]
 mod sentinel;
 #[cfg(test)]
 pub(crate) mod stepped;
+mod transport;
 mod users;
 
 use std::{future::Future, time::Duration};
@@ -30,11 +30,11 @@ pub(crate) use self::cluster::Cluster;
 #[cfg(feature = "sentinel")]
 pub(crate) use self::sentinel::Sentinels;
 pub(crate) use self::{
-    connect::{Servers, Source},
-    link::Link,
+    connect::{ConnectOptions, Endpoint},
     memory::MemoryStore,
     redis::{RedisStore, ReplicaAcks},
-    users::{Cursor, Entry, Listed, UserSet},
+    transport::Transport,
+    users::{AddOptions, Cursor, IndexEntry, UserIndexKey},
 };
 use crate::error::SessionError;
 
@@ -50,14 +50,14 @@ pub(crate) enum Store {
 #[derive(Debug)]
 pub(crate) enum Fault {
     /// The connection broke underneath: the step may have been carried out, or not. Worth one more try.
-    Dropped(SessionError),
+    ConnectionLost(SessionError),
     Failed(SessionError),
 }
 
 impl Fault {
     pub(crate) fn into_error(self) -> SessionError {
         match self {
-            Self::Dropped(error) | Self::Failed(error) => error,
+            Self::ConnectionLost(error) | Self::Failed(error) => error,
         }
     }
 }
@@ -68,7 +68,7 @@ where
     F: Future<Output = Result<T, Fault>>,
 {
     match step().await {
-        Err(Fault::Dropped(_)) => step().await,
+        Err(Fault::ConnectionLost(_)) => step().await,
         answer => answer,
     }
 }
@@ -87,14 +87,14 @@ pub(crate) enum Outcome {
 pub(crate) enum Created {
     Yes,
     /// Somebody else's session has this key.
-    Taken,
+    AlreadyExists,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Destroyed {
-    Yes,
+    Deleted,
     /// The key holds a tombstone, which stays: the session lives on under an id that nobody can find from here.
-    Retired,
+    Tombstone,
 }
 
 /// A session moves from one key to another.
@@ -122,9 +122,9 @@ macro_rules! each_store {
 
 impl Store {
     /// How long a request waits at most.
-    pub(crate) fn set_patience(&self, patience: Duration) {
+    pub(crate) fn set_request_timeout(&self, request_timeout: Duration) {
         match self {
-            Self::Redis(store) => store.set_patience(patience),
+            Self::Redis(store) => store.set_request_timeout(request_timeout),
             Self::Memory(_) => {}
             #[cfg(test)]
             Self::Stepped(_) => {}
@@ -155,7 +155,7 @@ impl Store {
                 let store = store.clone();
                 tokio::spawn(async move {
                     let touch = store.touch(&key, lifetime).map_err(Fault::into_error);
-                    if let Err(error) = timely(deadline, touch).await {
+                    if let Err(error) = with_timeout(deadline, touch).await {
                         tracing::debug!(%error, "a session's lifetime was not set");
                     }
                 });
@@ -208,13 +208,13 @@ impl Store {
     }
 
     /// `work`, but no longer than `deadline`. Pinned by the caller, for an argument of an asynchronous function is stored twice.
-    pub(crate) fn within<T>(
+    pub(crate) fn with_deadline<T>(
         &self,
         deadline: Duration,
         work: impl Future<Output = Result<T, SessionError>> + Unpin,
     ) -> impl Future<Output = Result<T, SessionError>> {
         if let Self::Redis(_) = self {
-            timely(deadline, work).left_future()
+            with_timeout(deadline, work).left_future()
         } else {
             // The others answer at once.
             work.right_future()
@@ -233,12 +233,12 @@ impl Store {
     }
 }
 
-fn timely<T>(
+fn with_timeout<T>(
     deadline: Duration,
     work: impl Future<Output = Result<T, SessionError>>,
 ) -> impl Future<Output = Result<T, SessionError>> {
     tokio::time::timeout(deadline, work)
-        .map(move |result| result.unwrap_or_else(|_| Err(failure::overdue(deadline))))
+        .map(move |result| result.unwrap_or_else(|_| Err(failure::deadline_exceeded(deadline))))
 }
 
 /// A rotation in steps on one key each: the new one first, so that a crash in between leaves the old one.
@@ -255,7 +255,7 @@ where
 {
     match create(rotation.to, rotation.value, rotation.lifetime).await? {
         Created::Yes => {}
-        Created::Taken => return Err(Fault::Failed(SessionError::id_taken())),
+        Created::AlreadyExists => return Err(Fault::Failed(SessionError::id_taken())),
     }
     let outcome = save(
         rotation.from,

@@ -8,22 +8,22 @@ use ::redis::{ServerErrorKind, Value};
 use bytes::Bytes;
 use futures_util::{FutureExt, TryFutureExt};
 
-use self::script::{Program, Scripts};
+use self::script::{CachedScript, Scripts};
 use super::{
     Created, Destroyed, Fault, Outcome, Rotation,
-    connect::Password,
-    exchange::{Command, command},
+    command_pool::{Command, command},
+    connect::PasswordProvider,
     failure::{self, CommandError},
-    link::Link,
+    transport::Transport,
 };
 use crate::{
     id::prefix_of,
-    record::{fingerprint, same_version},
+    record::{revision, same_revision},
 };
 
 #[derive(Clone)]
 pub(crate) struct RedisStore {
-    link: Link,
+    transport: Transport,
     /// `None`: last write wins.
     scripts: Option<Arc<Scripts>>,
     acks: Option<ReplicaAcks>,
@@ -39,21 +39,21 @@ pub(crate) struct ReplicaAcks {
 
 /// Whether a failover may undo a write that was acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Weight {
+pub(super) enum Durability {
     /// A change: at worst its user makes it again.
-    Usual,
+    Normal,
     /// A logout or a rotation, without which somebody keeps an access that was taken away.
-    Grave,
+    Critical,
 }
 
 /// Up to this size, in bytes, a version is compared as a whole where the server can do so by itself (Valkey 8.1, Redis 8.4): it
 /// costs the server a fifth less than the script, whatever the size, but the old version travels along.
-const SMALL: usize = 4096;
+const MAX_IFEQ_LEN: usize = 4096;
 
 impl RedisStore {
-    pub(crate) fn new(link: Link) -> Self {
+    pub(crate) fn new(transport: Transport) -> Self {
         Self {
-            link,
+            transport,
             scripts: Some(Arc::new(Scripts::new())),
             acks: None,
         }
@@ -70,16 +70,16 @@ impl RedisStore {
         Self { acks, ..self }
     }
 
-    pub(crate) fn with_password(self, password: Password) -> Self {
+    pub(crate) fn with_password(self, password: PasswordProvider) -> Self {
         Self {
-            link: self.link.with_password(password),
+            transport: self.transport.with_password(password),
             ..self
         }
     }
 
     /// How long a request waits at most, which tells a slow server from a silent one.
-    pub(crate) fn set_patience(&self, patience: Duration) {
-        self.link.set_patience(patience);
+    pub(crate) fn set_request_timeout(&self, request_timeout: Duration) {
+        self.transport.set_request_timeout(request_timeout);
     }
 
     pub(crate) async fn load(&self, key: &str, lifetime: Duration) -> Result<Option<Bytes>, Fault> {
@@ -104,27 +104,27 @@ impl RedisStore {
         value: &Bytes,
         lifetime: Duration,
     ) -> impl Future<Output = Result<Created, Fault>> {
-        self.create_as(Weight::Usual, key, value, lifetime)
+        self.create_as(Durability::Normal, key, value, lifetime)
     }
 
     async fn create_as(
         &self,
-        weight: Weight,
+        durability: Durability,
         key: &str,
         value: &Bytes,
         lifetime: Duration,
     ) -> Result<Created, Fault> {
         let mut set = command("SET", &[key.as_bytes(), value]);
         set.arg("PX").arg(millis(lifetime)).arg("NX");
-        match self.write(weight, key, &mut set).await? {
+        match self.write(durability, key, &mut set).await? {
             Value::Okay => Ok(Created::Yes),
             // An id is random, so this is our own first try, whose answer a broken connection swallowed; but look.
             Value::Nil => match self
                 .send(key, &mut command("GET", &[key.as_bytes()]))
                 .await?
             {
-                Value::BulkString(stored) if same_version(&stored, value) => Ok(Created::Yes),
-                _ => Ok(Created::Taken),
+                Value::BulkString(stored) if same_revision(&stored, value) => Ok(Created::Yes),
+                _ => Ok(Created::AlreadyExists),
             },
             _ => Err(unexpected()),
         }
@@ -137,28 +137,28 @@ impl RedisStore {
         value: &'a Bytes,
         lifetime: Duration,
     ) -> impl Future<Output = Result<Outcome, Fault>> + use<'a> {
-        self.save_as(Weight::Usual, key, expected, value, lifetime)
+        self.save_as(Durability::Normal, key, expected, value, lifetime)
     }
 
     fn save_as<'a>(
         &'a self,
-        weight: Weight,
+        durability: Durability,
         key: &'a str,
         expected: &'a [u8],
         value: &'a Bytes,
         lifetime: Duration,
     ) -> impl Future<Output = Result<Outcome, Fault>> + use<'a> {
-        let by_condition = expected.len() <= SMALL && self.link.may_know_conditional_set();
+        let if_eq = expected.len() <= MAX_IFEQ_LEN && self.transport.supports_set_ifeq();
         match &self.scripts {
-            Some(scripts) if !by_condition => self
-                .save_by_script(scripts, weight, key, expected, value, lifetime)
+            Some(scripts) if !if_eq => self
+                .save_by_script(scripts, durability, key, expected, value, lifetime)
                 .left_future(),
             Some(scripts) => self
-                .save_by_condition(scripts, weight, key, expected, value, lifetime)
+                .save_if_eq(scripts, durability, key, expected, value, lifetime)
                 .left_future()
                 .right_future(),
             None => self
-                .overwrite(weight, key, value, lifetime)
+                .overwrite(durability, key, value, lifetime)
                 .right_future()
                 .right_future(),
         }
@@ -167,7 +167,7 @@ impl RedisStore {
     fn save_by_script<'a>(
         &'a self,
         scripts: &'a Scripts,
-        weight: Weight,
+        durability: Durability,
         key: &'a str,
         expected: &[u8],
         value: &Bytes,
@@ -175,15 +175,15 @@ impl RedisStore {
     ) -> impl Future<Output = Result<Outcome, Fault>> + use<'a> {
         let mut digits = itoa::Buffer::new();
         let lifetime = digits.format(millis(lifetime)).as_bytes();
-        let arguments = [fingerprint(expected), value, lifetime];
-        self.run(weight, &scripts.save, &[key], &arguments)
+        let arguments = [revision(expected), value, lifetime];
+        self.run(durability, &scripts.save, &[key], &arguments)
             .map(|reply| outcome(reply?))
     }
 
-    async fn save_by_condition(
+    async fn save_if_eq(
         &self,
         scripts: &Scripts,
-        weight: Weight,
+        durability: Durability,
         key: &str,
         expected: &[u8],
         value: &Bytes,
@@ -194,30 +194,30 @@ impl RedisStore {
             .arg(expected)
             .arg("PX")
             .arg(millis(lifetime));
-        match self.exchange(weight, key, &mut set).await {
+        match self.send_durable(durability, key, &mut set).await {
             Ok(Value::Okay) => return Ok(Outcome::Saved),
             // Anything but success is for the script to look into.
             Ok(_) => {}
             Err(failure) if failure.is(ServerErrorKind::ResponseError) => {
                 // `ERR syntax error`.
-                self.link.note_no_conditional_set();
+                self.transport.mark_set_ifeq_unsupported();
             }
             Err(failure) => return Err(failure.into_fault(prefix_of(key))),
         }
-        Box::pin(self.save_by_script(scripts, weight, key, expected, value, lifetime)).await
+        Box::pin(self.save_by_script(scripts, durability, key, expected, value, lifetime)).await
     }
 
     /// The last write wins. But not over a logout: hence XX.
     async fn overwrite(
         &self,
-        weight: Weight,
+        durability: Durability,
         key: &str,
         value: &Bytes,
         lifetime: Duration,
     ) -> Result<Outcome, Fault> {
         let mut command = command("SET", &[key.as_bytes(), value]);
         command.arg("PX").arg(millis(lifetime)).arg("XX");
-        match self.write(weight, key, &mut command).await? {
+        match self.write(durability, key, &mut command).await? {
             Value::Okay => Ok(Outcome::Saved),
             Value::Nil => Ok(Outcome::Gone),
             _ => Err(unexpected()),
@@ -225,47 +225,54 @@ impl RedisStore {
     }
 
     pub(crate) async fn delete(&self, key: &str, expected: &[u8]) -> Result<Outcome, Fault> {
-        let weight = Weight::Usual;
+        let durability = Durability::Normal;
         outcome(match &self.scripts {
             Some(scripts) => {
-                let arguments = [fingerprint(expected)];
-                self.run(weight, &scripts.delete, &[key], &arguments)
+                let arguments = [revision(expected)];
+                self.run(durability, &scripts.delete, &[key], &arguments)
                     .await?
             }
             None => {
-                self.write(weight, key, &mut command("DEL", &[key.as_bytes()]))
+                self.write(durability, key, &mut command("DEL", &[key.as_bytes()]))
                     .await?
             }
         })
     }
 
     pub(crate) async fn destroy(&self, key: &str) -> Result<Destroyed, Fault> {
-        let weight = Weight::Grave;
+        let durability = Durability::Critical;
         let Some(scripts) = &self.scripts else {
-            self.write(weight, key, &mut command("DEL", &[key.as_bytes()]))
+            self.write(durability, key, &mut command("DEL", &[key.as_bytes()]))
                 .await?;
-            return Ok(Destroyed::Yes);
+            return Ok(Destroyed::Deleted);
         };
         let confirm: &[&[u8]] = match self.acks {
             Some(_) => &[b"confirm"],
             None => &[],
         };
-        match self.run(weight, &scripts.destroy, &[key], confirm).await? {
-            Value::Int(1) => Ok(Destroyed::Yes),
+        match self
+            .run(durability, &scripts.destroy, &[key], confirm)
+            .await?
+        {
+            Value::Int(1) => Ok(Destroyed::Deleted),
             // With and without having touched it.
-            Value::Int(2 | 0) => Ok(Destroyed::Retired),
+            Value::Int(2 | 0) => Ok(Destroyed::Tombstone),
             _ => Err(unexpected()),
         }
     }
 
     pub(crate) async fn rotate(&self, rotation: &Rotation<'_>) -> Result<Outcome, Fault> {
         // Without scripts, or with keys in two slots, each key is a step.
-        let Some(scripts) = self.scripts.as_ref().filter(|_| !self.link.is_in_slots()) else {
+        let Some(scripts) = self
+            .scripts
+            .as_ref()
+            .filter(|_| !self.transport.is_cluster())
+        else {
             return super::rotate_in_two_steps(
                 rotation,
-                |key, value, lifetime| self.create_as(Weight::Grave, key, value, lifetime),
+                |key, value, lifetime| self.create_as(Durability::Critical, key, value, lifetime),
                 |key, expected, value, lifetime| {
-                    self.save_as(Weight::Grave, key, expected, value, lifetime)
+                    self.save_as(Durability::Critical, key, expected, value, lifetime)
                 },
                 |key| self.destroy(key),
             )
@@ -274,7 +281,7 @@ impl RedisStore {
         let mut digits = [itoa::Buffer::new(); 2];
         let [lifetime, tombstone_lifetime] = &mut digits;
         let arguments = [
-            fingerprint(rotation.expected),
+            revision(rotation.expected),
             rotation.value,
             lifetime.format(millis(rotation.lifetime)).as_bytes(),
             rotation.tombstone,
@@ -284,7 +291,7 @@ impl RedisStore {
         ];
         let keys = [rotation.from, rotation.to];
         let reply = self
-            .run(Weight::Grave, &scripts.rotate, &keys, &arguments)
+            .run(Durability::Critical, &scripts.rotate, &keys, &arguments)
             .await?;
         outcome(reply)
     }
@@ -298,18 +305,18 @@ impl RedisStore {
     /// Here and in `run` the command is made at once, so that the future need not keep what it is made of.
     pub(super) fn invoke<'a>(
         &'a self,
-        weight: Weight,
-        program: &'a Program,
+        durability: Durability,
+        program: &'a CachedScript,
         keys: &[&'a str],
         arguments: &[&[u8]],
     ) -> impl Future<Output = Result<Value, CommandError>> + use<'a> {
         let key = keys[0];
-        let mut short = program.short(keys, arguments);
+        let mut short = program.evalsha(keys, arguments);
         async move {
-            match self.exchange(weight, key, &mut short).await {
+            match self.send_durable(durability, key, &mut short).await {
                 Err(failure) if failure.is(ServerErrorKind::NoScript) => {
-                    let mut whole = program.whole(&short);
-                    Box::pin(self.exchange(weight, key, &mut whole)).await
+                    let mut whole = program.eval(&short);
+                    Box::pin(self.send_durable(durability, key, &mut whole)).await
                 }
                 reply => reply,
             }
@@ -318,19 +325,19 @@ impl RedisStore {
 
     fn run<'a>(
         &'a self,
-        weight: Weight,
-        program: &'a Program,
+        durability: Durability,
+        program: &'a CachedScript,
         keys: &[&'a str],
         arguments: &[&[u8]],
     ) -> impl Future<Output = Result<Value, Fault>> + use<'a> {
         let key = keys[0];
-        self.invoke(weight, program, keys, arguments)
+        self.invoke(durability, program, keys, arguments)
             .map_err(move |failure| failure.into_fault(prefix_of(key)))
     }
 
     /// `key` is the one that an error is about.
     pub(super) async fn send(&self, key: &str, command: &mut Command) -> Result<Value, Fault> {
-        self.link
+        self.transport
             .send(key, command)
             .await
             .map_err(|failure| failure.into_fault(prefix_of(key)))
@@ -338,30 +345,30 @@ impl RedisStore {
 
     async fn write(
         &self,
-        weight: Weight,
+        durability: Durability,
         key: &str,
         command: &mut Command,
     ) -> Result<Value, Fault> {
-        self.exchange(weight, key, command)
+        self.send_durable(durability, key, command)
             .await
             .map_err(|failure| failure.into_fault(prefix_of(key)))
     }
 
-    pub(super) async fn exchange(
+    pub(super) async fn send_durable(
         &self,
-        weight: Weight,
+        durability: Durability,
         key: &str,
         command: &mut Command,
     ) -> Result<Value, CommandError> {
         let Some(acks) = self
             .acks
-            .filter(|acks| acks.every_write || weight == Weight::Grave)
+            .filter(|acks| acks.every_write || durability == Durability::Critical)
         else {
-            return self.link.send(key, command).await;
+            return self.transport.send(key, command).await;
         };
         // What is rare is boxed, so that it does not enlarge every request's future.
-        let (reply, confirmed) = Box::pin(self.link.send_and_wait(key, command, acks)).await?;
-        // Where nothing was written there is nothing to confirm.
+        let (reply, confirmed) = Box::pin(self.transport.send_and_wait(key, command, acks)).await?;
+        // Where nothing was encoded there is nothing to confirm.
         let was_written = matches!(reply, Value::Okay | Value::Int(1 | 2));
         if was_written && confirmed < acks.replicas {
             return Err(CommandError::NotReplicated(failure::unconfirmed(

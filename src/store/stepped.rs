@@ -91,7 +91,7 @@ impl SteppedStore {
     }
 
     pub(crate) async fn load(&self, key: &str, lifetime: Duration) -> Result<Option<Bytes>, Fault> {
-        self.step(self.memory.load(key, lifetime)).await
+        self.scheduled(self.memory.load(key, lifetime)).await
     }
 
     pub(crate) fn touch(&self, key: &str, lifetime: Duration) {
@@ -104,7 +104,8 @@ impl SteppedStore {
         value: &Bytes,
         lifetime: Duration,
     ) -> Result<Created, Fault> {
-        self.step(self.memory.create(key, value, lifetime)).await
+        self.scheduled(self.memory.create(key, value, lifetime))
+            .await
     }
 
     pub(crate) async fn save(
@@ -121,22 +122,22 @@ impl SteppedStore {
             }
             self.memory.save(key, expected, value, lifetime).await
         };
-        self.step(save).await
+        self.scheduled(save).await
     }
 
     pub(crate) async fn delete(&self, key: &str, expected: &[u8]) -> Result<Outcome, Fault> {
-        self.step(self.memory.delete(key, expected)).await
+        self.scheduled(self.memory.delete(key, expected)).await
     }
 
     pub(crate) async fn destroy(&self, key: &str) -> Result<Destroyed, Fault> {
         let destroy = async {
             if self.protocol == Protocol::DestroyDeletesTombstones {
                 self.memory.erase(key);
-                return Ok(Destroyed::Yes);
+                return Ok(Destroyed::Deleted);
             }
             self.memory.destroy(key).await
         };
-        self.step(destroy).await
+        self.scheduled(destroy).await
     }
 
     pub(crate) async fn rotate(&self, rotation: &Rotation<'_>) -> Result<Outcome, Fault> {
@@ -158,13 +159,13 @@ impl SteppedStore {
                 ..
             } = rotation;
             let retired = self
-                .step(
+                .scheduled(
                     self.memory
                         .save(from, expected, tombstone, *tombstone_lifetime),
                 )
                 .await?;
             if retired == Outcome::Saved {
-                self.step(
+                self.scheduled(
                     self.memory
                         .create(rotation.to, rotation.value, rotation.lifetime),
                 )
@@ -172,11 +173,11 @@ impl SteppedStore {
             }
             return Ok(retired);
         }
-        self.step(async { self.memory.rotate(rotation) }).await
+        self.scheduled(async { self.memory.rotate(rotation) }).await
     }
 
     /// Carries `work` out once the scheduler says so, and as it says.
-    async fn step<T>(&self, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    async fn scheduled<T>(&self, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
         let grant = poll_fn(|_| {
             let mut gate = self.gate();
             if gate.open {
@@ -198,7 +199,7 @@ impl SteppedStore {
         })
         .await;
         let dropped = || {
-            Fault::Dropped(SessionError::new(
+            Fault::ConnectionLost(SessionError::new(
                 ErrorKind::Unavailable,
                 "the connection broke",
             ))

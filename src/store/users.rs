@@ -10,21 +10,21 @@ use bytes::Bytes;
 
 use super::{
     Fault, MemoryStore, RedisStore, Store,
-    exchange::{Command, command, size_of},
-    redis::{Weight, millis, unexpected},
+    command_pool::{Command, command, size_of},
+    redis::{Durability, millis, unexpected},
 };
 
 /// A session among those of its user.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Listed {
+pub(crate) struct IndexEntry {
     /// What follows the prefix in the session's key.
     pub(crate) name: String,
     /// Unix microseconds at which it was last entered.
-    pub(crate) entered: u64,
+    pub(crate) added_at: u64,
 }
 
 /// The key of the set of a user's sessions.
-pub(crate) struct UserSet {
+pub(crate) struct UserIndexKey {
     key: String,
     prefix: usize,
 }
@@ -33,21 +33,21 @@ pub(crate) struct UserSet {
 /// the end, hide no other.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Cursor {
-    pub(super) entered: u64,
+    pub(super) added_at: u64,
     /// How many that were entered at that very microsecond were seen and are still there.
     pub(super) seen: usize,
 }
 
 /// How a session is entered.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Entry<'a> {
+pub(crate) struct AddOptions<'a> {
     /// The name of the same session so far, whose place it takes.
-    pub(crate) former: Option<&'a str>,
+    pub(crate) replaces: Option<&'a str>,
     /// Only if fewer than this many others are there.
-    pub(crate) most: Option<usize>,
+    pub(crate) max: Option<usize>,
 }
 
-/// Where the limit is reached nothing is entered, unless the session is there already, under this name or its former one. The set then
+/// Where the limit is reached nothing is entered, unless the session is there already, under this name or its replaces one. The set then
 /// lives for ARGV[3] milliseconds at least.
 pub(super) const ENTER: &str = "\
 if ARGV[5] and not redis.call('ZSCORE', KEYS[1], ARGV[1]) and not redis.call('ZSCORE', KEYS[1], ARGV[4]) \
@@ -56,7 +56,7 @@ redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
 if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[3]) then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
 return 1";
 
-impl UserSet {
+impl UserIndexKey {
     /// No session's key is one of these: what follows the prefix there are hexadecimal digits.
     pub(crate) fn new(prefix: &str, user: &str) -> Self {
         Self {
@@ -73,20 +73,20 @@ impl UserSet {
 
 impl Cursor {
     /// Behind `page`, of which `gone` have left.
-    pub(crate) fn after(self, page: &[Listed], gone: &[String]) -> Self {
-        let Some(Listed { entered, .. }) = page.last() else {
+    pub(crate) fn after(self, page: &[IndexEntry], gone: &[String]) -> Self {
+        let Some(IndexEntry { added_at, .. }) = page.last() else {
             return self;
         };
         let stay = page
             .iter()
-            .filter(|other| other.entered == *entered && !gone.contains(&other.name));
-        let before = if self.entered == *entered {
+            .filter(|other| other.added_at == *added_at && !gone.contains(&other.name));
+        let before = if self.added_at == *added_at {
             self.seen
         } else {
             0
         };
         Self {
-            entered: *entered,
+            added_at: *added_at,
             seen: before + stay.count(),
         }
     }
@@ -96,10 +96,10 @@ impl Store {
     /// Enters a session; `false`: there are too many.
     pub(crate) async fn enter(
         &self,
-        set: &UserSet,
-        session: &Listed,
+        set: &UserIndexKey,
+        session: &IndexEntry,
         lifetime: Duration,
-        entry: Entry<'_>,
+        entry: AddOptions<'_>,
     ) -> Result<bool, Fault> {
         match self {
             Self::Redis(store) => store.enter(set, session, lifetime, entry).await,
@@ -110,7 +110,7 @@ impl Store {
     }
 
     /// Takes sessions out.
-    pub(crate) async fn leave(&self, set: &UserSet, names: &[String]) -> Result<(), Fault> {
+    pub(crate) async fn leave(&self, set: &UserIndexKey, names: &[String]) -> Result<(), Fault> {
         match self {
             Self::Redis(store) => store.leave(set, names).await?,
             Self::Memory(store) => store.leave(set, names),
@@ -121,7 +121,7 @@ impl Store {
     }
 
     /// How many were entered and not taken out, dead or alive.
-    pub(crate) async fn entered(&self, set: &UserSet) -> Result<usize, Fault> {
+    pub(crate) async fn entered(&self, set: &UserIndexKey) -> Result<usize, Fault> {
         match self {
             Self::Redis(store) => store.entered(set).await,
             Self::Memory(store) => Ok(store.entered(set)),
@@ -130,13 +130,13 @@ impl Store {
         }
     }
 
-    /// At most `count` of them, from the cursor on, the one first that was entered the longest ago.
+    /// At max `count` of them, from the cursor on, the one first that was entered the longest ago.
     pub(crate) async fn listed(
         &self,
-        set: &UserSet,
+        set: &UserIndexKey,
         cursor: Cursor,
         count: usize,
-    ) -> Result<Vec<Listed>, Fault> {
+    ) -> Result<Vec<IndexEntry>, Fault> {
         match self {
             Self::Redis(store) => store.listed(set, cursor, count).await,
             Self::Memory(store) => Ok(store.listed(set, cursor, count)),
@@ -169,27 +169,27 @@ impl Store {
 impl RedisStore {
     async fn enter(
         &self,
-        set: &UserSet,
-        session: &Listed,
+        set: &UserIndexKey,
+        session: &IndexEntry,
         lifetime: Duration,
-        entry: Entry<'_>,
+        entry: AddOptions<'_>,
     ) -> Result<bool, Fault> {
-        let entered = session.entered.to_string();
+        let entered = session.added_at.to_string();
         let lifetime = millis(lifetime).to_string();
         let Some(scripts) = self.scripts() else {
             return self.enter_in_steps(set, session, &lifetime, entry).await;
         };
-        let former = entry.former.unwrap_or_default();
-        let most = entry.most.map(|most| most.to_string());
+        let replaces = entry.replaces.unwrap_or_default();
+        let max = entry.max.map(|max| max.to_string());
         let mut arguments = vec![
             session.name.as_bytes(),
             entered.as_bytes(),
             lifetime.as_bytes(),
-            former.as_bytes(),
+            replaces.as_bytes(),
         ];
-        arguments.extend(most.as_ref().map(String::as_bytes));
+        arguments.extend(max.as_ref().map(String::as_bytes));
         let reply = self
-            .invoke(Weight::Usual, &scripts.enter, &[&set.key], &arguments)
+            .invoke(Durability::Normal, &scripts.enter, &[&set.key], &arguments)
             .await;
         match reply.map_err(|failure| failure.into_fault(set.prefix()))? {
             Value::Int(entered) => Ok(entered == 1),
@@ -200,25 +200,25 @@ impl RedisStore {
     /// Without scripts, two logins at the same moment can both find room.
     async fn enter_in_steps(
         &self,
-        set: &UserSet,
-        session: &Listed,
+        set: &UserIndexKey,
+        session: &IndexEntry,
         lifetime: &str,
-        entry: Entry<'_>,
+        entry: AddOptions<'_>,
     ) -> Result<bool, Fault> {
-        if let Some(most) = entry.most {
+        if let Some(max) = entry.max {
             let mut is_known = false;
-            for name in [Some(session.name.as_str()), entry.former]
+            for name in [Some(session.name.as_str()), entry.replaces]
                 .into_iter()
                 .flatten()
             {
                 let mut score = command("ZSCORE", &[set.key.as_bytes(), name.as_bytes()]);
                 is_known |= self.ask(set, &mut score).await? != Value::Nil;
             }
-            if !is_known && self.entered(set).await? >= most {
+            if !is_known && self.entered(set).await? >= max {
                 return Ok(false);
             }
         }
-        let entered = session.entered.to_string();
+        let entered = session.added_at.to_string();
         let add = [&set.key, &entered, &session.name].map(String::as_bytes);
         self.ask(set, &mut command("ZADD", &add)).await?;
         let left = self
@@ -232,7 +232,7 @@ impl RedisStore {
         Ok(true)
     }
 
-    async fn leave(&self, set: &UserSet, names: &[String]) -> Result<(), Fault> {
+    async fn leave(&self, set: &UserIndexKey, names: &[String]) -> Result<(), Fault> {
         if names.is_empty() {
             return Ok(());
         }
@@ -242,7 +242,7 @@ impl RedisStore {
         self.ask(set, &mut command).await.map(drop)
     }
 
-    async fn entered(&self, set: &UserSet) -> Result<usize, Fault> {
+    async fn entered(&self, set: &UserIndexKey) -> Result<usize, Fault> {
         match self
             .ask(set, &mut command("ZCARD", &[set.key.as_bytes()]))
             .await?
@@ -254,28 +254,28 @@ impl RedisStore {
 
     async fn listed(
         &self,
-        set: &UserSet,
+        set: &UserIndexKey,
         cursor: Cursor,
         count: usize,
-    ) -> Result<Vec<Listed>, Fault> {
+    ) -> Result<Vec<IndexEntry>, Fault> {
         let mut command = command("ZRANGE", &[set.key.as_bytes()]);
-        command.arg(cursor.entered).arg("+inf").arg("BYSCORE");
+        command.arg(cursor.added_at).arg("+inf").arg("BYSCORE");
         command.arg("LIMIT").arg(cursor.seen).arg(count);
         command.arg("WITHSCORES");
         let reply = self.ask(set, &mut command).await?;
         let pairs: Vec<(String, f64)> =
             ::redis::from_redis_value(reply).map_err(|_| unexpected())?;
-        let listed = pairs.into_iter().map(|(name, entered)| Listed {
+        let listed = pairs.into_iter().map(|(name, entered)| IndexEntry {
             name,
             // Whole microseconds, below 2⁵³.
-            entered: entered as u64,
+            added_at: entered as u64,
         });
         Ok(listed.collect())
     }
 
     /// A write to a set waits for replicas where every write does.
-    async fn ask(&self, set: &UserSet, command: &mut Command) -> Result<Value, Fault> {
-        self.exchange(Weight::Usual, &set.key, command)
+    async fn ask(&self, set: &UserIndexKey, command: &mut Command) -> Result<Value, Fault> {
+        self.send_durable(Durability::Normal, &set.key, command)
             .await
             .map_err(|failure| failure.into_fault(set.prefix()))
     }
@@ -307,37 +307,43 @@ impl RedisStore {
 }
 
 /// A set of the embedded store.
-pub(super) struct Members {
+pub(super) struct UserIndex {
     /// The one first that was entered the longest ago.
-    listed: Vec<Listed>,
+    listed: Vec<IndexEntry>,
     pub(super) expires: Instant,
 }
 
 impl MemoryStore {
-    fn enter(&self, set: &UserSet, session: &Listed, lifetime: Duration, entry: Entry<'_>) -> bool {
+    fn enter(
+        &self,
+        set: &UserIndexKey,
+        session: &IndexEntry,
+        lifetime: Duration,
+        entry: AddOptions<'_>,
+    ) -> bool {
         let mut keys = self.keys();
         let expires = Instant::now() + lifetime;
         let members = keys.users.entry(set.key.as_str().into());
-        let members = members.or_insert_with(|| Members {
+        let members = members.or_insert_with(|| UserIndex {
             listed: Vec::new(),
             expires,
         });
         let listed = &mut members.listed;
         let is_known = |name: &str| listed.iter().any(|other| other.name == name);
-        if entry.most.is_some_and(|most| listed.len() >= most)
+        if entry.max.is_some_and(|max| listed.len() >= max)
             && !is_known(&session.name)
-            && !entry.former.is_some_and(is_known)
+            && !entry.replaces.is_some_and(is_known)
         {
             return false;
         }
         listed.retain(|other| other.name != session.name);
-        let place = listed.partition_point(|other| other.entered <= session.entered);
+        let place = listed.partition_point(|other| other.added_at <= session.added_at);
         listed.insert(place, session.clone());
         members.expires = members.expires.max(expires);
         true
     }
 
-    fn leave(&self, set: &UserSet, names: &[String]) {
+    fn leave(&self, set: &UserIndexKey, names: &[String]) {
         let mut keys = self.keys();
         if let Some(members) = keys.users.get_mut(&*set.key) {
             members
@@ -349,20 +355,20 @@ impl MemoryStore {
         }
     }
 
-    fn entered(&self, set: &UserSet) -> usize {
+    fn entered(&self, set: &UserIndexKey) -> usize {
         let keys = self.keys();
         keys.users
             .get(&*set.key)
             .map_or(0, |members| members.listed.len())
     }
 
-    fn listed(&self, set: &UserSet, cursor: Cursor, count: usize) -> Vec<Listed> {
+    fn listed(&self, set: &UserIndexKey, cursor: Cursor, count: usize) -> Vec<IndexEntry> {
         let keys = self.keys();
         let Some(members) = keys.users.get(&*set.key) else {
             return Vec::new();
         };
         let listed = &members.listed;
-        let first = listed.partition_point(|other| other.entered < cursor.entered);
+        let first = listed.partition_point(|other| other.added_at < cursor.added_at);
         let from_there = listed[first..].iter().skip(cursor.seen);
         from_there.take(count).cloned().collect()
     }

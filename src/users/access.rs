@@ -16,7 +16,7 @@ impl RedisSessionLayer {
     pub fn sessions(&self) -> UserSessions {
         self.context()
             .store
-            .set_patience(self.context().config.deadline);
+            .set_request_timeout(self.context().config.deadline);
         UserSessions {
             context: self.context().clone(),
         }
@@ -24,8 +24,8 @@ impl RedisSessionLayer {
 
     /// How many sessions a user may have at once, and what becomes of a login that is one too many. Default: any number (ASVS 5.0, 7.1.2,
     /// asks an app to decide).
-    pub fn with_sessions_per_user(self, most: usize, at_limit: SessionLimit) -> Self {
-        self.configured(|context| context.config.sessions_per_user = Some((most, at_limit)))
+    pub fn with_sessions_per_user(self, max: usize, at_limit: SessionLimit) -> Self {
+        self.configured(|context| context.config.sessions_per_user = Some((max, at_limit)))
     }
 }
 

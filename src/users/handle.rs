@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 /// Names a session on a page, as in a form's hidden field, and opens it to nobody.
 ///
-/// 128 bits of a hash of the session's key, written as 22 characters: A-Z, a-z, 0-9, `-` and `_`. It changes with the id.
+/// 128 bits of a hash of the session's key, encoded as 22 characters: A-Z, a-z, 0-9, `-` and `_`. It changes with the id.
 ///
 /// ```
 /// use axum_redis_sessions::SessionHandle;

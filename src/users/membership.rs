@@ -12,7 +12,7 @@ use crate::{
     id::SessionId,
     session::Inner,
     state::{Write, WriteKind},
-    store::{Entry, Fault, Listed, Outcome, retry_once},
+    store::{AddOptions, Fault, IndexEntry, Outcome, retry_once},
 };
 
 /// A set outlives each session in it by at least this.
@@ -28,28 +28,28 @@ pub(crate) async fn leave(session: &Inner, user: &str, id: SessionId) {
     }
 }
 
-/// Enters the session that is about to be written.
+/// Enters the session that is about to be encoded.
 pub(crate) async fn enter(session: &Inner, write: &Write) -> Result<(), SessionError> {
     let context = &session.context;
     let (Some(user), Some(id)) = (&write.record.user, write.kind.next_id()) else {
         return Ok(());
     };
-    let former = write.kind.id().map(|id| context.key_suffix(id));
+    let replaces = write.kind.id().map(|id| context.key_suffix(id));
     let refuse_at = match context.config.sessions_per_user {
-        Some((most, SessionLimit::Reject)) if write.is_login => Some(most),
+        Some((max, SessionLimit::Reject)) if write.is_login => Some(max),
         Some((_, SessionLimit::Reject | SessionLimit::RevokeOldest)) | None => None,
     };
     let set = context.user_index_key(user);
-    let listed = Listed {
+    let listed = IndexEntry {
         name: context.key_suffix(id),
-        entered: unix_micros(),
+        added_at: unix_micros(),
     };
     // From one refresh to the next a load can prolong the session by itself.
-    let lifetime = context.lifetime(write.record.meta).unwrap_or_default();
+    let lifetime = context.lifetime(write.record.metadata).unwrap_or_default();
     let lifetime = lifetime * 2 + MARGIN;
-    let enter = async |most| {
-        let former = former.as_deref();
-        let entry = Entry { former, most };
+    let enter = async |max| {
+        let replaces = replaces.as_deref();
+        let entry = AddOptions { replaces, max };
         let store = &context.store;
         let entered = retry_once(|| store.enter(&set, &listed, lifetime, entry)).await;
         entered.map_err(Fault::into_error)
@@ -61,14 +61,14 @@ pub(crate) async fn enter(session: &Inner, write: &Write) -> Result<(), SessionE
     let sessions = UserSessions {
         context: context.clone(),
     };
-    let most = refuse_at.unwrap_or(usize::MAX);
-    if sessions.list(user).await?.len() < most && enter(refuse_at).await? {
+    let max = refuse_at.unwrap_or(usize::MAX);
+    if sessions.list(user).await?.len() < max && enter(refuse_at).await? {
         return Ok(());
     }
     Err(SessionError::new(
         ErrorKind::TooManySessions,
         format!(
-            "this user has {most} sessions, which is as many as with_sessions_per_user allows, so the login was refused: log out \
+            "this user has {max} sessions, which is as many as with_sessions_per_user allows, so the login was refused: log out \
              elsewhere first, or use SessionLimit::RevokeOldest"
         ),
     ))
@@ -105,7 +105,7 @@ pub(crate) async fn settle(session: &Inner, write: &Write) {
 /// Ends the oldest sessions of somebody who has logged in once too often.
 async fn revoke_oldest(session: &Inner, write: &Write) {
     let context = &session.context;
-    let (Some((most, SessionLimit::RevokeOldest)), Some(user), true) = (
+    let (Some((max, SessionLimit::RevokeOldest)), Some(user), true) = (
         context.config.sessions_per_user,
         &write.record.user,
         write.is_login,
@@ -115,7 +115,7 @@ async fn revoke_oldest(session: &Inner, write: &Write) {
     let sessions = UserSessions {
         context: context.clone(),
     };
-    if let Err(error) = sessions.revoke_oldest(user, most).await {
+    if let Err(error) = sessions.revoke_oldest(user, max).await {
         tracing::debug!(%error, "a user has more sessions than the limit, until the next login");
     }
 }

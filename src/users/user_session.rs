@@ -18,7 +18,7 @@ pub struct UserSession {
     pub(super) name: String,
     pub(super) record: Record,
     /// Unix microseconds at which it was last entered, for those begun in the same second.
-    pub(super) entered: u64,
+    pub(super) added_at: u64,
     pub(super) last_seen: SystemTime,
     pub(super) expires_at: SystemTime,
 }
@@ -57,7 +57,7 @@ impl UserSession {
     /// Whether it outlives the browser.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
-        self.record.meta.permanent.is_some()
+        self.record.metadata.permanent.is_some()
     }
 
     /// What the app keeps in it under `key`, such as the device or the address; `None` if there is nothing.
@@ -72,7 +72,7 @@ impl UserSession {
 
     /// Older ones have less.
     pub(super) fn age(&self) -> (u64, u64) {
-        (self.record.meta.created.unwrap_or(0), self.entered)
+        (self.record.metadata.created.unwrap_or(0), self.added_at)
     }
 }
 

@@ -30,11 +30,11 @@ impl Address {
 
 /// The slots, each run of them with its master, and all the servers that there are.
 pub(super) struct Topology {
-    runs: Vec<Run>,
+    ranges: Vec<SlotRange>,
     addresses: Vec<Address>,
 }
 
-struct Run {
+struct SlotRange {
     first: u16,
     last: u16,
     master: Address,
@@ -44,13 +44,13 @@ impl Topology {
     /// Reads the reply to CLUSTER SLOTS of the server at `asked`.
     pub(super) fn parse(reply: &Value, asked: &Address) -> Result<Self, SessionError> {
         let mut topology = Self {
-            runs: Vec::new(),
+            ranges: Vec::new(),
             addresses: Vec::new(),
         };
-        let Value::Array(runs) = reply else {
+        let Value::Array(ranges) = reply else {
             return Err(failure::unexpected());
         };
-        for run in runs {
+        for run in ranges {
             let Value::Array(parts) = run else {
                 return Err(failure::unexpected());
             };
@@ -66,7 +66,7 @@ impl Topology {
             else {
                 return Err(failure::unexpected());
             };
-            topology.runs.push(Run {
+            topology.ranges.push(SlotRange {
                 first,
                 last,
                 master: master.clone(),
@@ -77,38 +77,38 @@ impl Topology {
                 }
             }
         }
-        if topology.runs.is_empty() {
+        if topology.ranges.is_empty() {
             return Err(failure::no_slot());
         }
-        topology.runs.sort_by_key(|run| run.first);
+        topology.ranges.sort_by_key(|run| run.first);
         Ok(topology)
     }
 
     pub(super) fn master(&self, slot: u16) -> Option<&Address> {
-        let run = &self.runs[self.position(slot)?];
+        let run = &self.ranges[self.position(slot)?];
         Some(&run.master)
     }
 
     /// A server said that another one has the slot.
-    pub(super) fn note(&mut self, slot: u16, master: Address) {
+    pub(super) fn reassign_slot(&mut self, slot: u16, master: Address) {
         if !self.has(&master) {
             self.addresses.push(master.clone());
         }
-        let run = Run {
+        let run = SlotRange {
             first: slot,
             last: slot,
             master,
         };
         let Some(position) = self.position(slot) else {
-            self.runs.push(run);
-            self.runs.sort_by_key(|run| run.first);
+            self.ranges.push(run);
+            self.ranges.sort_by_key(|run| run.first);
             return;
         };
-        let old = &self.runs[position];
+        let old = &self.ranges[position];
         if old.master == run.master {
             return;
         }
-        let part = |first: u16, last: u16| Run {
+        let part = |first: u16, last: u16| SlotRange {
             first,
             last,
             master: old.master.clone(),
@@ -120,7 +120,7 @@ impl Topology {
         let after = (slot < old.last).then(|| part(slot + 1, old.last));
         parts.push(run);
         parts.extend(after);
-        self.runs.splice(position..=position, parts);
+        self.ranges.splice(position..=position, parts);
     }
 
     pub(super) fn has(&self, address: &Address) -> bool {
@@ -132,9 +132,9 @@ impl Topology {
     }
 
     fn position(&self, slot: u16) -> Option<usize> {
-        let after = self.runs.partition_point(|run| run.first <= slot);
+        let after = self.ranges.partition_point(|run| run.first <= slot);
         let position = after.checked_sub(1)?;
-        (slot <= self.runs[position].last).then_some(position)
+        (slot <= self.ranges[position].last).then_some(position)
     }
 }
 
@@ -251,7 +251,7 @@ mod tests {
         }
     }
 
-    fn reply(runs: &[(i64, i64, &[i64])]) -> Value {
+    fn reply(ranges: &[(i64, i64, &[i64])]) -> Value {
         let node = |port: &i64| {
             Value::Array(vec![
                 Value::BulkString(b"h".to_vec()),
@@ -260,7 +260,8 @@ mod tests {
             ])
         };
         Value::Array(
-            runs.iter()
+            ranges
+                .iter()
                 .map(|(first, last, ports)| {
                     let mut parts = vec![Value::Int(*first), Value::Int(*last)];
                     parts.extend(ports.iter().map(node));
@@ -292,7 +293,7 @@ mod tests {
         let reply = reply(&[(0, 10, &[1]), (12, 20, &[2])]);
         for slot in [0, 5, 10, 11, 12, 20] {
             let mut topology = Topology::parse(&reply, &at(9)).expect("a topology");
-            topology.note(slot, at(7));
+            topology.reassign_slot(slot, at(7));
             for other in 0..=20 {
                 let before = match other {
                     0..=10 => Some(at(1)),

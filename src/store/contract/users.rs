@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{LONG, SHORT, store_at, stores, version};
-use crate::store::{Cursor, Entry, Listed, Store, UserSet};
+use crate::store::{AddOptions, Cursor, IndexEntry, Store, UserIndexKey};
 
 #[tokio::test]
 async fn a_set_names_who_was_entered_in_that_order_and_in_parts() {
@@ -13,17 +13,17 @@ async fn a_set_names_who_was_entered_in_that_order_and_in_parts() {
         .into_iter()
         .chain([("redis, no scripts", without_scripts)])
     {
-        let set = UserSet::new("", "set");
+        let set = UserIndexKey::new("", "set");
         let names = async |seen, count| {
-            let cursor = Cursor { entered: 0, seen };
+            let cursor = Cursor { added_at: 0, seen };
             let listed = store.listed(&set, cursor, count).await.expect(name);
             let names = listed.into_iter().map(|listed| listed.name);
             names.collect::<Vec<_>>().join(" ")
         };
         let enter = async |session: &str, entered, entry| {
-            let listed = Listed {
+            let listed = IndexEntry {
                 name: session.to_owned(),
-                entered,
+                added_at: entered,
             };
             store.enter(&set, &listed, LONG, entry).await.expect(name)
         };
@@ -35,22 +35,25 @@ async fn a_set_names_who_was_entered_in_that_order_and_in_parts() {
         // Now in microseconds, which must not be rounded.
         let now = 1_795_528_884_000_000;
         for (session, entered) in [("b", now + 1), ("c", now + 2), ("a", now)] {
-            assert!(enter(session, entered, Entry::default()).await, "{name}");
+            assert!(
+                enter(session, entered, AddOptions::default()).await,
+                "{name}"
+            );
         }
         assert_eq!(names(0, 9).await, "a b c", "{name}");
         assert_eq!(names(1, 1).await, "b", "{name}");
         assert_eq!(names(2, 9).await, "c", "{name}");
         let cursor = Cursor {
-            entered: now + 1,
+            added_at: now + 1,
             seen: 0,
         };
         let listed = store.listed(&set, cursor, 1).await.expect(name);
-        assert_eq!(listed[0].entered, now + 1, "{name}");
+        assert_eq!(listed[0].added_at, now + 1, "{name}");
         assert_eq!(store.entered(&set).await.expect(name), 3, "{name}");
 
-        let at_most = |most, former| Entry {
-            former,
-            most: Some(most),
+        let at_most = |max, replaces| AddOptions {
+            replaces,
+            max: Some(max),
         };
         assert!(!enter("d", now + 3, at_most(3, None)).await, "{name}: full");
         assert!(!enter("d", now + 3, at_most(3, Some("x"))).await, "{name}");
@@ -95,13 +98,13 @@ async fn a_look_at_a_session_prolongs_nothing() {
 async fn who_looks_through_a_set_misses_none_though_others_leave_and_move() {
     let (stores, _server) = stores().await;
     for (name, store) in stores {
-        let set = UserSet::new("", "moving");
+        let set = UserIndexKey::new("", "moving");
         let enter = async |session: &str, entered| {
-            let listed = Listed {
+            let listed = IndexEntry {
                 name: session.to_owned(),
-                entered,
+                added_at: entered,
             };
-            let entered = store.enter(&set, &listed, LONG, Entry::default());
+            let entered = store.enter(&set, &listed, LONG, AddOptions::default());
             assert!(entered.await.expect(name), "{name}");
         };
         let next = async |cursor, count| {

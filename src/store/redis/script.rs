@@ -2,23 +2,23 @@
 
 use redis::{Arg, Script};
 
-use crate::store::exchange::{Command, size_of};
+use crate::store::command_pool::{Command, size_of};
 
 pub(in crate::store) struct Scripts {
-    pub(in crate::store) save: Program,
-    pub(in crate::store) delete: Program,
-    pub(in crate::store) destroy: Program,
-    pub(in crate::store) rotate: Program,
-    pub(in crate::store) enter: Program,
+    pub(in crate::store) save: CachedScript,
+    pub(in crate::store) delete: CachedScript,
+    pub(in crate::store) destroy: CachedScript,
+    pub(in crate::store) rotate: CachedScript,
+    pub(in crate::store) enter: CachedScript,
 }
 
 /// A script with its size on the wire, so that a command is allocated once.
-pub(in crate::store) struct Program {
+pub(in crate::store) struct CachedScript {
     source: &'static str,
     hash: String,
 }
 
-/// 26 is the length of the fingerprint that every version of ours begins with. Its last index is text already, since Lua would make
+/// 26 is the length of the revision that every version of ours begins with. Its last index is text already, since Lua would make
 /// text of a number by `sprintf`, an eighth of what this costs the server.
 ///
 /// Compares by GETRANGE, so that a large session does not pass through Lua only to have its first 26 bytes looked at.
@@ -45,10 +45,10 @@ end
 if head == '' then return 0 end
 return redis.call('GET', KEYS[1])";
 
-/// `,\"_rotated\":` follows the fingerprint of a tombstone, and of nothing else.
+/// `,\"_rotated\":` follows the revision of a tombstone, and of nothing else.
 ///
 /// With an argument, replicas will be asked to confirm it. Where there is nothing to delete, our own first try may have done so over a
-/// connection that broke since, and WAIT would know nothing of it. So something is written that nobody gets to see. Nor does it know whether a
+/// connection that broke since, and WAIT would know nothing of it. So something is encoded that nobody gets to see. Nor does it know whether a
 /// tombstone is with the replicas, so that is touched.
 const DESTROY: &str = "\
 if redis.call('GETRANGE', KEYS[1], '26', '37') == ',\"_rotated\":' then
@@ -79,16 +79,16 @@ return 1";
 impl Scripts {
     pub(in crate::store) fn new() -> Self {
         Self {
-            save: Program::new(SAVE),
-            delete: Program::new(DELETE),
-            destroy: Program::new(DESTROY),
-            rotate: Program::new(ROTATE),
-            enter: Program::new(crate::store::users::ENTER),
+            save: CachedScript::new(SAVE),
+            delete: CachedScript::new(DELETE),
+            destroy: CachedScript::new(DESTROY),
+            rotate: CachedScript::new(ROTATE),
+            enter: CachedScript::new(crate::store::users::ENTER),
         }
     }
 }
 
-impl Program {
+impl CachedScript {
     fn new(source: &'static str) -> Self {
         Self {
             source,
@@ -97,7 +97,7 @@ impl Program {
     }
 
     /// By its hash.
-    pub(in crate::store) fn short(&self, keys: &[&str], arguments: &[&[u8]]) -> Command {
+    pub(in crate::store) fn evalsha(&self, keys: &[&str], arguments: &[&[u8]]) -> Command {
         let parts = 3 + keys.len() + arguments.len();
         let size = 8 + self.hash.len() + size_of(keys) + size_of(arguments);
         let mut command = Command::new("EVALSHA", parts, size);
@@ -107,7 +107,7 @@ impl Program {
     }
 
     /// The same with its text.
-    pub(in crate::store) fn whole(&self, short: &Command) -> Command {
+    pub(in crate::store) fn eval(&self, short: &Command) -> Command {
         let mut command = Command::new("EVAL", 8, self.source.len() + short.size());
         command.arg(self.source);
         for part in short.args_iter().skip(2) {

@@ -15,16 +15,16 @@ use redis::{Pipeline, Value};
 use tokio::sync::Notify;
 
 use super::{
-    connect::Source,
+    connect::ConnectOptions,
     connection::Connection,
     failure::{self, CommandError},
     redis::ReplicaAcks,
 };
 
 /// While replicas are known to be away, nobody waits for the whole time, but for this part of it: long enough to notice their return.
-const PART: u32 = 8;
+const DEGRADED_DIVISOR: u32 = 8;
 
-pub(super) struct Confirming {
+pub(super) struct ReplicaWait {
     /// Opened when it is first used.
     pub(super) connection: Arc<Connection>,
     /// Counts the writes whose replies are here.
@@ -50,8 +50,8 @@ struct Confirmed {
     replicas: Option<usize>,
 }
 
-impl Confirming {
-    pub(super) fn new(source: Source) -> Self {
+impl ReplicaWait {
+    pub(super) fn new(source: ConnectOptions) -> Self {
         Self {
             connection: Connection::new(source),
             written: AtomicU64::new(0),
@@ -85,10 +85,10 @@ impl Confirming {
                         .last
                         .is_some_and(|last| last.replicas.is_none_or(|n| n < acks.replicas));
                     let timeout = match are_away {
-                        true => acks.timeout / PART,
+                        true => acks.timeout / DEGRADED_DIVISOR,
                         false => acks.timeout,
                     };
-                    tokio::spawn(Wait(self.clone()).run(acks.replicas, timeout));
+                    tokio::spawn(WaitTask(self.clone()).run(acks.replicas, timeout));
                 }
             }
             ended.await;
@@ -101,9 +101,9 @@ impl Confirming {
 }
 
 /// A WAIT that is on its way. However it ends, the next one may begin.
-struct Wait(Arc<Confirming>);
+struct WaitTask(Arc<ReplicaWait>);
 
-impl Wait {
+impl WaitTask {
     async fn run(self, replicas: usize, timeout: Duration) {
         let written = self.0.written.load(Relaxed);
         let timeout = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
@@ -123,7 +123,7 @@ impl Wait {
     }
 }
 
-impl Drop for Wait {
+impl Drop for WaitTask {
     fn drop(&mut self) {
         self.0.waits().running = false;
         self.0.wait_ended.notify_waiters();

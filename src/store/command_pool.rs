@@ -22,14 +22,14 @@ const MAX_SPARE: usize = 64;
 const MAX_SPARE_SIZE: usize = 4096;
 
 /// The future of one command, with all that it needs.
-type Way = ReusableBoxFuture<'static, (RedisResult<Value>, Cmd)>;
+type PooledFuture = ReusableBoxFuture<'static, (RedisResult<Value>, Cmd)>;
 
 thread_local! {
-    static SPARE_COMMANDS: RefCell<Vec<Cmd>> = const { RefCell::new(Vec::new()) };
-    static SPARE_WAYS: RefCell<Vec<Way>> = const { RefCell::new(Vec::new()) };
+    static COMMAND_POOL: RefCell<Vec<Cmd>> = const { RefCell::new(Vec::new()) };
+    static FUTURE_POOL: RefCell<Vec<PooledFuture>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A command that is written into what an earlier one left.
+/// A command that is encoded into what an earlier one left.
 pub(super) struct Command {
     command: Cmd,
     size: usize,
@@ -39,7 +39,7 @@ impl Command {
     /// For so many parts, `verb` included, of altogether so many bytes.
     pub(super) fn new(verb: &str, parts: usize, size: usize) -> Self {
         let spare = (size <= MAX_SPARE_SIZE)
-            .then(|| take(&SPARE_COMMANDS))
+            .then(|| take(&COMMAND_POOL))
             .flatten();
         let mut command = spare.unwrap_or_else(|| Cmd::with_capacity(parts, size));
         command.arg(verb);
@@ -85,24 +85,24 @@ impl Drop for Command {
         }
         let mut command = mem::take(&mut self.command);
         command.clear();
-        give_back(&SPARE_COMMANDS, command);
+        give_back(&COMMAND_POOL, command);
     }
 }
 
 /// A command on its way; the reply. Dropped before it is there, this leaves nothing to the next one.
-pub(super) struct Exchange<'a> {
-    way: Option<Way>,
+pub(super) struct InFlight<'a> {
+    way: Option<PooledFuture>,
     command: &'a mut Command,
 }
 
-impl<'a> Exchange<'a> {
+impl<'a> InFlight<'a> {
     pub(super) fn new(mut connection: MultiplexedConnection, command: &'a mut Command) -> Self {
         let sent = mem::take(&mut command.command);
         let work = async move {
             let reply = connection.send_packed_command(&sent).await;
             (reply, sent)
         };
-        let way = match take(&SPARE_WAYS) {
+        let way = match take(&FUTURE_POOL) {
             Some(mut spare) => {
                 spare.set(work);
                 spare
@@ -114,7 +114,7 @@ impl<'a> Exchange<'a> {
     }
 }
 
-impl Future for Exchange<'_> {
+impl Future for InFlight<'_> {
     type Output = RedisResult<Value>;
 
     fn poll(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Self::Output> {
@@ -122,7 +122,7 @@ impl Future for Exchange<'_> {
         let (reply, sent) = ready!(way.poll(task));
         self.command.command = sent;
         if let Some(way) = self.way.take() {
-            give_back(&SPARE_WAYS, way);
+            give_back(&FUTURE_POOL, way);
         }
         Poll::Ready(reply)
     }

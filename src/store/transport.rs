@@ -5,34 +5,34 @@ use std::{sync::Arc, time::Duration};
 use redis::{Cmd, Pipeline, Value};
 
 use super::{
-    confirming::Confirming,
-    connect::{Password, Source},
+    command_pool::Command,
+    connect::{ConnectOptions, PasswordProvider},
     connection::Connection,
-    exchange::Command,
     failure::CommandError,
     redis::ReplicaAcks,
+    replica_wait::ReplicaWait,
 };
 
 #[derive(Clone)]
-pub(crate) enum Link {
-    Server(Server),
+pub(crate) enum Transport {
+    Server(Node),
     #[cfg(feature = "cluster")]
     Cluster(Arc<super::cluster::Cluster>),
 }
 
 /// One server, or the master of the moment.
 #[derive(Clone)]
-pub(crate) struct Server {
+pub(crate) struct Node {
     connection: Arc<Connection>,
-    confirming: Arc<Confirming>,
+    replica_wait: Arc<ReplicaWait>,
 }
 
-impl Link {
-    pub(crate) fn server(source: Source) -> Self {
-        Self::Server(Server::new(source))
+impl Transport {
+    pub(crate) fn server(source: ConnectOptions) -> Self {
+        Self::Server(Node::new(source))
     }
 
-    pub(crate) fn with_password(self, password: Password) -> Self {
+    pub(crate) fn with_password(self, password: PasswordProvider) -> Self {
         match self {
             Self::Server(server) => {
                 Self::server(server.connection.source().with_password(password))
@@ -42,16 +42,16 @@ impl Link {
         }
     }
 
-    pub(crate) fn set_patience(&self, patience: Duration) {
+    pub(crate) fn set_request_timeout(&self, request_timeout: Duration) {
         match self {
-            Self::Server(server) => server.set_patience(patience),
+            Self::Server(server) => server.set_request_timeout(request_timeout),
             #[cfg(feature = "cluster")]
-            Self::Cluster(cluster) => cluster.set_patience(patience),
+            Self::Cluster(cluster) => cluster.set_request_timeout(request_timeout),
         }
     }
 
     /// Whether two keys are mostly in two slots, so that no script may touch both.
-    pub(crate) fn is_in_slots(&self) -> bool {
+    pub(crate) fn is_cluster(&self) -> bool {
         match self {
             Self::Server(_) => false,
             #[cfg(feature = "cluster")]
@@ -60,19 +60,19 @@ impl Link {
     }
 
     /// Whether `SET … IFEQ` is worth a try. That the server does not know it is found out once for each connection.
-    pub(crate) fn may_know_conditional_set(&self) -> bool {
+    pub(crate) fn supports_set_ifeq(&self) -> bool {
         match self {
-            Self::Server(server) => server.connection.may_know_conditional_set(),
+            Self::Server(server) => server.connection.supports_set_ifeq(),
             #[cfg(feature = "cluster")]
-            Self::Cluster(cluster) => cluster.may_know_conditional_set(),
+            Self::Cluster(cluster) => cluster.supports_set_ifeq(),
         }
     }
 
-    pub(crate) fn note_no_conditional_set(&self) {
+    pub(crate) fn mark_set_ifeq_unsupported(&self) {
         match self {
-            Self::Server(server) => server.connection.note_no_conditional_set(),
+            Self::Server(server) => server.connection.mark_set_ifeq_unsupported(),
             #[cfg(feature = "cluster")]
-            Self::Cluster(cluster) => cluster.note_no_conditional_set(),
+            Self::Cluster(cluster) => cluster.mark_set_ifeq_unsupported(),
         }
     }
 
@@ -116,11 +116,11 @@ impl Link {
     }
 }
 
-impl Server {
-    pub(crate) fn new(source: Source) -> Self {
+impl Node {
+    pub(crate) fn new(source: ConnectOptions) -> Self {
         Self {
             connection: Connection::new(source.clone()),
-            confirming: Arc::new(Confirming::new(source)),
+            replica_wait: Arc::new(ReplicaWait::new(source)),
         }
     }
 
@@ -129,15 +129,17 @@ impl Server {
         &self.connection
     }
 
-    pub(crate) fn set_patience(&self, patience: Duration) {
-        self.connection.set_patience(patience);
-        self.confirming.connection.set_patience(patience);
+    pub(crate) fn set_request_timeout(&self, request_timeout: Duration) {
+        self.connection.set_request_timeout(request_timeout);
+        self.replica_wait
+            .connection
+            .set_request_timeout(request_timeout);
     }
 
     /// `command` right behind ASKING, which a server that the slot is moving to wants to hear first.
     #[cfg(feature = "cluster")]
     pub(crate) async fn send_asking(&self, command: &Cmd) -> Result<Value, CommandError> {
-        let commands = together(command, true);
+        let commands = pipeline(command, true);
         let (reply, _) = self.connection.send_together(&commands).await?;
         Ok(reply)
     }
@@ -149,11 +151,13 @@ impl Server {
         acks: ReplicaAcks,
         asking: bool,
     ) -> Result<(Value, usize), CommandError> {
-        self.confirming.send(&together(command, asking), acks).await
+        self.replica_wait
+            .send(&pipeline(command, asking), acks)
+            .await
     }
 }
 
-fn together(command: &Cmd, asking: bool) -> Pipeline {
+fn pipeline(command: &Cmd, asking: bool) -> Pipeline {
     let mut commands = Pipeline::with_capacity(2);
     if asking {
         commands.cmd("ASKING");
