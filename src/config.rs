@@ -6,8 +6,6 @@ use crate::{
     error::{ConfigError, SessionError},
     id::SessionId,
     signing::{self, MIN_KEY, Signer},
-    store::ReplicaAcks,
-    users::SessionLimit,
 };
 
 /// One day, as in the Flask snippet that this crate grew out of.
@@ -35,6 +33,27 @@ pub enum SameSite {
     Lax,
     /// Always: your site inside another one's frame. Needs Secure, and a defence against CSRF.
     None,
+}
+
+/// What becomes of a login that is one too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SessionLimit {
+    /// It succeeds, and the user's oldest session ends. Where ending it fails the login succeeds all the same, and the next one makes up
+    /// for it.
+    RevokeOldest,
+    /// It fails with [`ErrorKind::TooManySessions`](crate::ErrorKind::TooManySessions), and nothing is stored. Of logins that race for the last
+    /// place one has it; with [`with_last_write_wins`](crate::RedisSessionLayer::with_last_write_wins) it may be several. A login that an outage
+    /// interrupted can hold a place for a minute.
+    Reject,
+}
+
+/// Replicas that are asked whether they have a write.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReplicaAcks {
+    pub(crate) replicas: usize,
+    pub(crate) timeout: Duration,
+    pub(crate) every_write: bool,
 }
 
 pub(crate) type IdGenerator = Arc<dyn Fn() -> SessionId + Send + Sync>;

@@ -144,6 +144,17 @@ impl SessionError {
         )
     }
 
+    /// Why a request no longer waits.
+    pub(crate) fn deadline_exceeded(deadline: std::time::Duration) -> Self {
+        Self::new(
+            ErrorKind::Unavailable,
+            format!(
+                "Redis did not answer within {deadline:?}; the session was left alone: check that the server is up, and how slow it \
+                 is, before raising the deadline"
+            ),
+        )
+    }
+
     /// What kind of error this is.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {

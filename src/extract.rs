@@ -7,7 +7,10 @@ use axum_core::{
 };
 use http::request::Parts;
 
-use crate::{error::SessionError, lazy::LazySession, session::Session};
+use crate::{
+    error::SessionError,
+    session::{Session, lazy::LazySession},
+};
 
 /// Loads the session, unless something in this request has.
 ///

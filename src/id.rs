@@ -3,7 +3,7 @@ use std::fmt::{self, Write};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::error::{ErrorKind, SessionError};
+use crate::{error::SessionError, random::random_bytes};
 
 /// The secret that a browser holds and that names its session: 128 random bits.
 ///
@@ -108,44 +108,13 @@ impl fmt::Debug for SessionId {
     }
 }
 
-/// `N` bytes from the operating system.
-pub(crate) fn random_bytes<const N: usize>() -> Result<[u8; N], SessionError> {
-    let mut bytes = [0; N];
-    fill(&mut bytes).map_err(|error| {
-        SessionError::new(
-            ErrorKind::IdGeneration,
-            "the operating system gave no random numbers, so no session can be encoded; see the source for its reason",
-        )
-        .with_source(error)
-    })?;
-    Ok(bytes)
-}
-
-#[cfg(not(test))]
-use getrandom::fill;
-
-/// The operating system, unless a test has it fail.
-#[cfg(test)]
-fn fill(bytes: &mut [u8]) -> Result<(), getrandom::Error> {
-    if tests::NO_RANDOM_NUMBERS.get() {
-        return Err(getrandom::Error::UNSUPPORTED);
-    }
-    getrandom::fill(bytes)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-
     use http::{Request, Response, StatusCode, header};
     use tower::{Layer, ServiceExt, service_fn};
 
     use super::*;
-    use crate::{LazySession, RedisSessionLayer};
-
-    thread_local! {
-        pub(super) static NO_RANDOM_NUMBERS: Cell<bool> = const { Cell::new(false) };
-    }
+    use crate::{ErrorKind, LazySession, RedisSessionLayer, random::NO_RANDOM_NUMBERS};
 
     #[test]
     fn only_the_canonical_form_names_a_session() {

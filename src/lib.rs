@@ -3,44 +3,40 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod changes;
+mod clock;
 mod commit;
 mod config;
 mod context;
 mod cookie;
 mod error;
+mod expiry;
 #[cfg(feature = "axum")]
 mod extract;
-#[cfg(any(test, fuzzing))]
-#[doc(hidden)]
-pub mod fuzzing;
 mod id;
-#[cfg(test)]
-mod interleavings;
 mod layer;
-mod lazy;
+mod random;
 mod record;
 mod section;
 mod service;
 mod session;
 mod signing;
-mod state;
+mod stats;
 mod store;
-mod timeouts;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod testing;
 mod users;
 
 pub use crate::{
-    config::SameSite,
-    context::CommitStats,
+    config::{SameSite, SessionLimit},
     error::{ConfigError, ErrorKind, SessionError},
     id::SessionId,
-    layer::RedisSessionLayer,
-    lazy::LazySession,
+    layer::{RedisSessionLayer, Timeouts},
     section::Section,
     service::{ResponseFuture, SessionService},
-    session::Session,
-    timeouts::Timeouts,
-    users::{ParseSessionHandleError, SessionHandle, SessionLimit, UserSession, UserSessions},
+    session::{Session, lazy::LazySession},
+    stats::CommitStats,
+    users::{ParseSessionHandleError, SessionHandle, UserSession, UserSessions},
 };
 
 /// Longer texts: how it works, and what changed. Their code is compiled with the crate.

@@ -18,13 +18,15 @@ use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
 use crate::{
-    commit::{CommitOutcome, commit},
+    commit::{
+        CommitOutcome, commit,
+        state::{CookieAction, Status},
+    },
     context::Context,
     cookie::{self, CookieHeaders},
     error::SessionError,
-    lazy::LazySession,
-    session::Session,
-    state::{CookieAction, Status},
+    expiry,
+    session::{Session, lazy::LazySession},
 };
 
 /// The service that [`RedisSessionLayer`](crate::RedisSessionLayer) makes of another one.
@@ -264,7 +266,8 @@ fn set_cookie(session: &Session, headers: &mut HeaderMap) {
         state.status,
     ) {
         (CookieAction::Issue, Status::Persisted(id)) => {
-            let max_age = inner.context.max_age(state.changes.metadata(&state.base));
+            let max_age =
+                expiry::max_age(&inner.context.config, state.changes.metadata(&state.base));
             cookie::issue(&config.cookie, id, max_age)
         }
         (CookieAction::Remove, _) => cookie::remove(&config.cookie),

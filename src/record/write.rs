@@ -12,7 +12,7 @@ use super::{
     ABSOLUTE_TIMEOUT, CREATED, Field, IDLE_TIMEOUT, INDEXED_AT, Metadata, PERMANENT, RESERVED,
     REV_OPENING, REVISION_LEN, ROTATED, Record, USER, scan::Span,
 };
-use crate::{context::unix_nanos, error::SessionError, id::random_bytes};
+use crate::{clock::unix_nanos, error::SessionError, random::random_bytes};
 
 /// Writes the next version of a session, and knows when it is the same as the last.
 pub(crate) struct Encoder<'a> {

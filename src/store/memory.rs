@@ -8,7 +8,10 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Created, Destroyed, Fault, Outcome, Rotation, users::UserIndex};
+use super::{
+    outcome::{Created, Destroyed, Fault, Outcome, Rotation},
+    user_index::{AddOptions, Cursor, IndexEntry, UserIndexKey},
+};
 use crate::record::{Decoded, Record, same_revision};
 
 #[derive(Clone, Default)]
@@ -17,16 +20,16 @@ pub(crate) struct MemoryStore {
 }
 
 #[derive(Default)]
-pub(super) struct Keys {
-    pub(super) users: HashMap<Box<str>, UserIndex>,
+struct Keys {
+    users: HashMap<Box<str>, UserIndex>,
     values: HashMap<Box<str>, Value>,
     /// Expired values are swept when this many are held, which then doubles with what is left.
     sweep_at: usize,
 }
 
-pub(super) struct Value {
-    pub(super) bytes: Bytes,
-    pub(super) expires: Instant,
+struct Value {
+    bytes: Bytes,
+    expires: Instant,
 }
 
 // Asynchronous like the store that it stands in for, so that both are called alike.
@@ -136,13 +139,13 @@ impl MemoryStore {
         self.keys().put(key, value, lifetime);
     }
 
-    pub(super) fn keys(&self) -> MutexGuard<'_, Keys> {
+    fn keys(&self) -> MutexGuard<'_, Keys> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Keys {
-    pub(super) fn live(&mut self, key: &str) -> Option<&mut Value> {
+    fn live(&mut self, key: &str) -> Option<&mut Value> {
         self.values
             .get_mut(key)
             .filter(|value| value.expires > Instant::now())
@@ -172,5 +175,85 @@ impl Keys {
             expires: now + lifetime,
         };
         self.values.insert(key.into(), value);
+    }
+}
+
+/// A set of the embedded store.
+struct UserIndex {
+    /// The one first that was entered the longest ago.
+    listed: Vec<IndexEntry>,
+    expires: Instant,
+}
+
+impl MemoryStore {
+    pub(super) fn enter(
+        &self,
+        set: &UserIndexKey,
+        session: &IndexEntry,
+        lifetime: Duration,
+        entry: AddOptions<'_>,
+    ) -> bool {
+        let mut keys = self.keys();
+        let expires = Instant::now() + lifetime;
+        let members = keys.users.entry(set.key.as_str().into());
+        let members = members.or_insert_with(|| UserIndex {
+            listed: Vec::new(),
+            expires,
+        });
+        let listed = &mut members.listed;
+        let is_known = |name: &str| listed.iter().any(|other| other.name == name);
+        if entry.max.is_some_and(|max| listed.len() >= max)
+            && !is_known(&session.name)
+            && !entry.replaces.is_some_and(is_known)
+        {
+            return false;
+        }
+        listed.retain(|other| other.name != session.name);
+        let place = listed.partition_point(|other| other.added_at <= session.added_at);
+        listed.insert(place, session.clone());
+        members.expires = members.expires.max(expires);
+        true
+    }
+
+    pub(super) fn leave(&self, set: &UserIndexKey, names: &[String]) {
+        let mut keys = self.keys();
+        if let Some(members) = keys.users.get_mut(&*set.key) {
+            members
+                .listed
+                .retain(|session| !names.contains(&session.name));
+            if members.listed.is_empty() {
+                keys.users.remove(&*set.key);
+            }
+        }
+    }
+
+    pub(super) fn entered(&self, set: &UserIndexKey) -> usize {
+        let keys = self.keys();
+        keys.users
+            .get(&*set.key)
+            .map_or(0, |members| members.listed.len())
+    }
+
+    pub(super) fn listed(
+        &self,
+        set: &UserIndexKey,
+        cursor: Cursor,
+        count: usize,
+    ) -> Vec<IndexEntry> {
+        let keys = self.keys();
+        let Some(members) = keys.users.get(&*set.key) else {
+            return Vec::new();
+        };
+        let listed = &members.listed;
+        let first = listed.partition_point(|other| other.added_at < cursor.added_at);
+        let from_there = listed[first..].iter().skip(cursor.seen);
+        from_there.take(count).cloned().collect()
+    }
+
+    pub(super) fn peek(&self, key: &str) -> Option<(Bytes, Duration)> {
+        let mut keys = self.keys();
+        let value = keys.live(key)?;
+        let left = value.expires.saturating_duration_since(Instant::now());
+        Some((value.bytes.clone(), left))
     }
 }

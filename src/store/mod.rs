@@ -2,111 +2,38 @@
 //!
 //! All steps may be repeated after a broken connection: a step that was carried out recognises itself.
 
-#[cfg(feature = "cluster")]
-mod cluster;
-mod command_pool;
-mod connect;
-mod connection;
-#[cfg(test)]
-mod contract;
-mod failure;
 mod memory;
+pub(crate) mod outcome;
 mod redis;
-mod replica_wait;
-#[cfg(feature = "sentinel")]
-mod sentinel;
-#[cfg(test)]
-pub(crate) mod stepped;
-mod transport;
-mod users;
+mod user_index;
 
 use std::{future::Future, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, TryFutureExt};
 
+#[cfg(test)]
+pub(crate) use self::outcome::rotate_in_two_steps;
 #[cfg(feature = "cluster")]
-pub(crate) use self::cluster::Cluster;
+pub(crate) use self::redis::Cluster;
 #[cfg(feature = "sentinel")]
-pub(crate) use self::sentinel::Sentinels;
+pub(crate) use self::redis::Sentinels;
 pub(crate) use self::{
-    connect::{ConnectOptions, Endpoint},
     memory::MemoryStore,
-    redis::{RedisStore, ReplicaAcks},
-    transport::Transport,
-    users::{AddOptions, Cursor, IndexEntry, UserIndexKey},
+    outcome::{Created, Destroyed, Fault, Outcome, Rotation, retry_once},
+    redis::{ConnectOptions, Endpoint, RedisStore, Transport},
+    user_index::{AddOptions, Cursor, IndexEntry, UserIndexKey},
 };
 use crate::error::SessionError;
+#[cfg(test)]
+use crate::testing::stepped::SteppedStore;
 
 #[derive(Clone)]
 pub(crate) enum Store {
     Redis(RedisStore),
     Memory(MemoryStore),
     #[cfg(test)]
-    Stepped(stepped::SteppedStore),
-}
-
-/// Why a step gave no answer.
-#[derive(Debug)]
-pub(crate) enum Fault {
-    /// The connection broke underneath: the step may have been carried out, or not. Worth one more try.
-    ConnectionLost(SessionError),
-    Failed(SessionError),
-}
-
-impl Fault {
-    pub(crate) fn into_error(self) -> SessionError {
-        match self {
-            Self::ConnectionLost(error) | Self::Failed(error) => error,
-        }
-    }
-}
-
-/// A step, and once more if the connection broke underneath.
-pub(crate) async fn retry_once<T, F>(step: impl Fn() -> F) -> Result<T, Fault>
-where
-    F: Future<Output = Result<T, Fault>>,
-{
-    match step().await {
-        Err(Fault::ConnectionLost(_)) => step().await,
-        answer => answer,
-    }
-}
-
-/// What became of a step that depends on the version that was loaded.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    Saved,
-    /// Another version is there: these bytes.
-    Conflict(Bytes),
-    /// Nothing is there any more.
-    Gone,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Created {
-    Yes,
-    /// Somebody else's session has this key.
-    AlreadyExists,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Destroyed {
-    Deleted,
-    /// The key holds a tombstone, which stays: the session lives on under an id that nobody can find from here.
-    Tombstone,
-}
-
-/// A session moves from one key to another.
-pub(crate) struct Rotation<'a> {
-    pub(crate) from: &'a str,
-    /// The version that must still be at `from`.
-    pub(crate) expected: &'a [u8],
-    pub(crate) to: &'a str,
-    pub(crate) value: &'a Bytes,
-    pub(crate) lifetime: Duration,
-    pub(crate) tombstone: &'a Bytes,
-    pub(crate) tombstone_lifetime: Duration,
+    Stepped(SteppedStore),
 }
 
 macro_rules! each_store {
@@ -237,39 +164,81 @@ fn with_timeout<T>(
     deadline: Duration,
     work: impl Future<Output = Result<T, SessionError>>,
 ) -> impl Future<Output = Result<T, SessionError>> {
-    tokio::time::timeout(deadline, work)
-        .map(move |result| result.unwrap_or_else(|_| Err(failure::deadline_exceeded(deadline))))
+    tokio::time::timeout(deadline, work).map(move |result| {
+        result.unwrap_or_else(|_| Err(SessionError::deadline_exceeded(deadline)))
+    })
 }
 
-/// A rotation in steps on one key each: the new one first, so that a crash in between leaves the old one.
-async fn rotate_in_two_steps<'a, C, S, D>(
-    rotation: &Rotation<'a>,
-    create: impl FnOnce(&'a str, &'a Bytes, Duration) -> C,
-    save: impl FnOnce(&'a str, &'a [u8], &'a Bytes, Duration) -> S,
-    destroy: impl FnOnce(&'a str) -> D,
-) -> Result<Outcome, Fault>
-where
-    C: Future<Output = Result<Created, Fault>>,
-    S: Future<Output = Result<Outcome, Fault>>,
-    D: Future<Output = Result<Destroyed, Fault>>,
-{
-    match create(rotation.to, rotation.value, rotation.lifetime).await? {
-        Created::Yes => {}
-        Created::AlreadyExists => return Err(Fault::Failed(SessionError::id_taken())),
-    }
-    let outcome = save(
-        rotation.from,
-        rotation.expected,
-        rotation.tombstone,
-        rotation.tombstone_lifetime,
-    )
-    .await?;
-    match outcome {
-        Outcome::Saved => {}
-        // Nobody knows the new id yet, so nobody misses it.
-        Outcome::Conflict(_) | Outcome::Gone => {
-            destroy(rotation.to).await?;
+impl Store {
+    /// Enters a session; `false`: there are too many.
+    pub(crate) async fn enter(
+        &self,
+        set: &UserIndexKey,
+        session: &IndexEntry,
+        lifetime: Duration,
+        entry: AddOptions<'_>,
+    ) -> Result<bool, Fault> {
+        match self {
+            Self::Redis(store) => store.enter(set, session, lifetime, entry).await,
+            Self::Memory(store) => Ok(store.enter(set, session, lifetime, entry)),
+            #[cfg(test)]
+            Self::Stepped(store) => Ok(store.memory().enter(set, session, lifetime, entry)),
         }
     }
-    Ok(outcome)
+
+    /// Takes sessions out.
+    pub(crate) async fn leave(&self, set: &UserIndexKey, names: &[String]) -> Result<(), Fault> {
+        match self {
+            Self::Redis(store) => store.leave(set, names).await?,
+            Self::Memory(store) => store.leave(set, names),
+            #[cfg(test)]
+            Self::Stepped(store) => store.memory().leave(set, names),
+        }
+        Ok(())
+    }
+
+    /// How many were entered and not taken out, dead or alive.
+    pub(crate) async fn entered(&self, set: &UserIndexKey) -> Result<usize, Fault> {
+        match self {
+            Self::Redis(store) => store.entered(set).await,
+            Self::Memory(store) => Ok(store.entered(set)),
+            #[cfg(test)]
+            Self::Stepped(store) => Ok(store.memory().entered(set)),
+        }
+    }
+
+    /// At max `count` of them, from the cursor on, the one first that was entered the longest ago.
+    pub(crate) async fn listed(
+        &self,
+        set: &UserIndexKey,
+        cursor: Cursor,
+        count: usize,
+    ) -> Result<Vec<IndexEntry>, Fault> {
+        match self {
+            Self::Redis(store) => store.listed(set, cursor, count).await,
+            Self::Memory(store) => Ok(store.listed(set, cursor, count)),
+            #[cfg(test)]
+            Self::Stepped(store) => Ok(store.memory().listed(set, cursor, count)),
+        }
+    }
+
+    /// The value under `key`, without letting it live longer.
+    pub(crate) async fn value(&self, key: &str) -> Result<Option<Bytes>, Fault> {
+        match self {
+            Self::Redis(store) => store.value(key).await,
+            Self::Memory(store) => Ok(store.peek(key).map(|(value, _)| value)),
+            #[cfg(test)]
+            Self::Stepped(store) => Ok(store.memory().peek(key).map(|(value, _)| value)),
+        }
+    }
+
+    /// The value under `key` and how long it is still to live, without letting it live longer.
+    pub(crate) async fn peek(&self, key: &str) -> Result<Option<(Bytes, Duration)>, Fault> {
+        match self {
+            Self::Redis(store) => store.peek(key).await,
+            Self::Memory(store) => Ok(store.peek(key)),
+            #[cfg(test)]
+            Self::Stepped(store) => Ok(store.memory().peek(key)),
+        }
+    }
 }

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| axum_redis_sessions::fuzzing::cookie_header(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| axum_redis_sessions::testing::fuzzing::cookie_header(input));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| axum_redis_sessions::fuzzing::stored_value(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| axum_redis_sessions::testing::fuzzing::stored_value(input));

@@ -1,0 +1,67 @@
+//! When a session ends, and when its cookie and its index entry are refreshed: rules over [`Config`] and [`Metadata`] alone.
+
+use std::time::Duration;
+
+use crate::{
+    clock::unix_secs,
+    config::{Config, MAX_MAX_AGE, MAX_TIMEOUT},
+    record::Metadata,
+};
+
+/// One hour, in seconds. A creation time further in the future means that a clock is wrong.
+const MAX_CLOCK_SKEW: u64 = 3600;
+
+/// The TTL that the session's key gets now; `None` once its absolute timeout has passed.
+pub(crate) fn ttl(config: &Config, metadata: Metadata) -> Option<Duration> {
+    // A stored timeout may be larger than Redis can add to the present.
+    let idle = idle_timeout(config, metadata).min(MAX_TIMEOUT);
+    if idle.is_zero() {
+        return None;
+    }
+    let absolute = match metadata.absolute_timeout {
+        Some(millis) => Some(Duration::from_millis(millis)),
+        None => config.absolute_timeout,
+    };
+    let (Some(absolute), Some(created)) = (absolute, metadata.created) else {
+        return Some(idle);
+    };
+    let now = unix_secs();
+    let age = Duration::from_secs(match now.checked_sub(created) {
+        Some(age) => age,
+        None if created - now <= MAX_CLOCK_SKEW => 0,
+        None => return None,
+    });
+    let left = absolute.checked_sub(age).filter(|left| !left.is_zero())?;
+    Some(idle.min(left))
+}
+
+/// The cookie's Max-Age; `None` for a cookie that ends with the browser.
+pub(crate) fn max_age(config: &Config, metadata: Metadata) -> Option<Duration> {
+    metadata.permanent?;
+    Some(ttl(config, metadata)?.min(MAX_MAX_AGE))
+}
+
+/// Whether a permanent session's cookie is due to be sent again: once a tenth of its time has passed.
+pub(crate) fn cookie_needs_refresh(config: &Config, metadata: Metadata) -> bool {
+    metadata
+        .permanent
+        .is_some_and(|sent| is_due(config, metadata, sent))
+}
+
+/// Whether the session's entry in its user's index is due to be refreshed: once a tenth of its time has passed.
+pub(crate) fn index_entry_needs_refresh(config: &Config, metadata: Metadata) -> bool {
+    is_due(config, metadata, metadata.indexed_at.unwrap_or(0))
+}
+
+fn is_due(config: &Config, metadata: Metadata, last: u64) -> bool {
+    let interval = (idle_timeout(config, metadata).as_secs() / 10).max(1);
+    unix_secs().saturating_sub(last) >= interval
+}
+
+fn idle_timeout(config: &Config, metadata: Metadata) -> Duration {
+    match (metadata.idle_timeout, metadata.permanent) {
+        (Some(millis), _) => Duration::from_millis(millis),
+        (None, Some(_)) => config.permanent_lifetime,
+        (None, None) => config.idle_timeout,
+    }
+}

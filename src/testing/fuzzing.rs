@@ -1,0 +1,313 @@
+//! What holds for every input, whoever wrote it. The fuzz targets in `tests/fuzz/` call these, and a test here replays their corpus,
+//! what they found included.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, header};
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::{Value, value::RawValue};
+
+use crate::{
+    commit::changes::Changes,
+    config::{Config, CookieConfig},
+    context::Context,
+    cookie::{self, CookieHeaders},
+    expiry,
+    id::SessionId,
+    record::{Decoded, RESERVED, Record, revision, same_revision},
+    signing::{Signature, Signer},
+    store::{MemoryStore, Store},
+};
+
+/// The id of a session is found in Cookie headers, one a line of `input`, exactly where a plain reading of the rules finds it; and in
+/// none that is not signed, where cookies are.
+pub fn cookie_header(input: &[u8]) {
+    let mut headers = HeaderMap::new();
+    for line in input.split(|byte| *byte == b'\n') {
+        if let Ok(value) = HeaderValue::from_bytes(line) {
+            headers.append(header::COOKIE, value);
+        }
+    }
+    let unsigned = Config::default().cookie;
+    let signed = CookieConfig {
+        signer: Some(Signer::new([[2; 32], [1; 32]])),
+        ..unsigned.clone()
+    };
+    for config in [unsigned, signed] {
+        let found = CookieHeaders::from_headers(&headers).id(&config);
+        let found = found.map(|(id, _)| id.expose_secret());
+        let expected = headers
+            .get_all(header::COOKIE)
+            .iter()
+            .flat_map(|header| header.as_bytes().split(|byte| *byte == b';'))
+            .find_map(|pair| plainly_read(pair, &config));
+        assert_eq!(found, expected);
+
+        // What was found is found again under the cookie that it is given.
+        let Some(found) = found else { continue };
+        let id = SessionId::parse(found.as_bytes()).expect("found");
+        let line = cookie::issue(&config, id, None);
+        let pair = line.as_bytes().split(|byte| *byte == b';').next();
+        let pair = HeaderValue::from_bytes(pair.expect("a pair")).expect("a header value");
+        let again = CookieHeaders::from_headers(&HeaderMap::from_iter([(header::COOKIE, pair)]));
+        assert_eq!(again.id(&config), Some((id, Signature::Current)));
+    }
+}
+
+/// The id in one pair of a Cookie header, by the rules as they are encoded: this name, one form of id, and one of two signatures.
+fn plainly_read(pair: &[u8], config: &CookieConfig) -> Option<String> {
+    let pair = std::str::from_utf8(pair.trim_ascii_start()).ok()?;
+    let (name, value) = pair.split_once('=')?;
+    let (id, signature) = value.split_once('.').unwrap_or((value, ""));
+    let is_id = id.len() == 36
+        && id.bytes().enumerate().all(|(at, byte)| match at {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte),
+        })
+        && id.bytes().any(|byte| byte != b'0' && byte != b'-');
+    let is_signed = match config.signer {
+        None => value == id,
+        Some(_) => [[2; 32], [1; 32]]
+            .iter()
+            .any(|key| Signer::new([*key]).sign(name, id) == format!("{id}.{signature}")),
+    };
+    (name == "__Host-session" && is_id && is_signed).then(|| id.to_owned())
+}
+
+/// A stored value is taken for a session exactly when serde_json finds an object with distinct keys in it; then it has these keys and
+/// values, and what is encoded after some changes has what they make of them.
+///
+/// `input` is the value and, behind a zero byte, the changes.
+pub fn stored_value(input: &[u8]) {
+    let end = input.iter().position(|byte| *byte == 0);
+    let (stored, changes) = input.split_at(end.unwrap_or(input.len()));
+    let stored = Bytes::copy_from_slice(stored);
+    assert!(same_revision(&stored, &stored));
+
+    let read = std::str::from_utf8(&stored)
+        .ok()
+        .and_then(|text| serde_json::from_str::<Pairs>(text).ok())
+        .filter(Pairs::are_distinct);
+    let record = match (Record::decode(&stored), &read) {
+        (Err(error), _) => {
+            assert_eq!(error.kind(), crate::ErrorKind::InvalidData);
+            assert!(read.is_none() || has(&read, "_rotated") || has_odd_user(&read));
+            return;
+        }
+        (Ok(Decoded::Tombstone { .. }), _) => {
+            assert!(read.is_none() || has(&read, "_rotated"));
+            return;
+        }
+        (Ok(Decoded::Empty), Some(pairs)) => {
+            assert!(pairs.0.iter().all(|(key, _)| key.starts_with(RESERVED)));
+            return;
+        }
+        (Ok(Decoded::Session(record)), Some(_)) => record,
+        (Ok(Decoded::Empty | Decoded::Session(_)), None) => panic!("taken for a session"),
+    };
+    let mut model = read.expect("read").0;
+    check(&record, &model);
+    if let Ok(whole) = serde_json::from_slice::<Value>(&stored) {
+        for key in record.keys() {
+            let value = record.value(key).expect("there");
+            let value: Value = serde_json::from_slice(&value).expect("a part of JSON");
+            assert_eq!(value, whole[key]);
+        }
+    }
+    let context = Context::new(Store::Memory(MemoryStore::default()));
+    if let Some(lifetime) = expiry::ttl(&context.config, record.metadata) {
+        assert!(!lifetime.is_zero());
+        // What Redis takes: it adds the present time, in milliseconds, and counts in 64 bits with a sign.
+        assert!(lifetime.as_millis() < 1 << 62);
+    }
+
+    let changes = changes_of(changes, &record, &mut model);
+    for changes in [
+        &changes,
+        &changes
+            .replayed_on(&record)
+            .expect("steps that do not fail"),
+    ] {
+        let encoded = changes.write(&record).expect("random numbers");
+        let visible = model.iter().filter(|(key, _)| !key.starts_with(RESERVED));
+        // Somebody's session is kept without a key.
+        let is_empty = visible.count() == 0 && record.user.is_none();
+        assert_eq!(encoded.is_empty, is_empty);
+        check(&encoded.record, &model);
+        match Record::decode(encoded.record.bytes()) {
+            Ok(Decoded::Session(again)) => {
+                assert_eq!(again.metadata, encoded.record.metadata);
+                check(&again, &model);
+            }
+            Ok(Decoded::Empty) => assert!(encoded.is_empty),
+            Ok(Decoded::Tombstone { .. }) => panic!("a tombstone"),
+            Err(error) => panic!("{error}"),
+        }
+        let version = encoded.record.bytes();
+        assert!(!same_revision(&stored, version) && !same_revision(version, &stored));
+        assert!(revision(version).len() < version.len());
+    }
+}
+
+/// Makes the same changes to a session and to a plain list of pairs.
+fn changes_of(script: &[u8], base: &Record, model: &mut Vec<(String, Box<RawValue>)>) -> Changes {
+    const VALUES: [&str; 4] = ["1", "[{}]", "\"\\ud800\"", "{\"a\" : 1e400}"];
+    let mut names: Vec<String> = base.keys().map(str::to_owned).collect();
+    names.extend(["", "a", "é\"\\\u{1}\u{2028}"].map(str::to_owned));
+    let mut changes = Changes::default();
+    for step in script.get(1..).unwrap_or_default().chunks(2) {
+        let name = &names[usize::from(step.get(1).copied().unwrap_or(0)) % names.len()];
+        let text = VALUES[usize::from(step[0] >> 4) % VALUES.len()];
+        let value = RawValue::from_string(text.to_owned()).expect("JSON");
+        let mut put = |value: Option<Box<RawValue>>| {
+            let place = model.iter().position(|(key, _)| key == name);
+            match (place, value) {
+                (Some(at), Some(value)) => model[at].1 = value,
+                (Some(at), None) => drop(model.remove(at)),
+                (None, Some(value)) => model.push((name.clone(), value)),
+                (None, None) => {}
+            }
+        };
+        match step[0] % 5 {
+            0 => {
+                changes.set(name, Bytes::from_static(text.as_bytes()));
+                put(Some(value));
+            }
+            1 => {
+                changes.remove(name);
+                put(None);
+            }
+            2 => {
+                let bytes = Bytes::from_static(text.as_bytes());
+                let step = bytes.clone();
+                changes.update(name, Arc::new(move |_, _| Ok(step.clone())), bytes);
+                put(Some(value));
+            }
+            3 => changes.set_idle_timeout(1 + u64::from(step[0])),
+            _ => {
+                changes.clear();
+                model.retain(|(key, _)| key.starts_with(RESERVED));
+            }
+        }
+    }
+    changes
+}
+
+/// The record has these pairs, each value as it was encoded, in whatever order.
+fn check(record: &Record, pairs: &[(String, Box<RawValue>)]) {
+    let mut keys: Vec<&str> = record.keys().collect();
+    let visible = pairs.iter().map(|(key, _)| key.as_str());
+    let mut expected: Vec<&str> = visible.filter(|key| !key.starts_with(RESERVED)).collect();
+    keys.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(keys, expected);
+    for (key, value) in pairs {
+        // The crate's own are no part of the map; others' are kept as they are.
+        if !key.starts_with(RESERVED) || record.contains(key) {
+            assert!(record.contains(key));
+            assert_eq!(
+                record.value(key).expect("there"),
+                value.get().as_bytes(),
+                "{key}"
+            );
+        }
+    }
+}
+
+/// An object as serde_json reads it, twins and all.
+struct Pairs(Vec<(String, Box<RawValue>)>);
+
+impl Pairs {
+    fn are_distinct(&self) -> bool {
+        let mut keys: Vec<&String> = self.0.iter().map(|(key, _)| key).collect();
+        keys.sort_unstable();
+        keys.windows(2).all(|pair| pair[0] != pair[1])
+    }
+}
+
+fn has(pairs: &Option<Pairs>, key: &str) -> bool {
+    let mut all = pairs.iter().flat_map(|pairs| &pairs.0);
+    all.any(|(other, _)| other == key)
+}
+
+/// A user is text, and a session of anybody else is nobody's to guess at.
+fn has_odd_user(pairs: &Option<Pairs>) -> bool {
+    let mut all = pairs.iter().flat_map(|pairs| &pairs.0);
+    all.any(|(key, value)| key == "_user" && serde_json::from_str::<String>(value.get()).is_err())
+}
+
+impl<'de> serde::Deserialize<'de> for Pairs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Pairs;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(Pairs(pairs))
+            }
+        }
+        deserializer.deserialize_map(Reader)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::*;
+
+    /// Whatever three of these make, as the whole of a stored value, as a key and as a value.
+    #[test]
+    fn every_short_text_is_taken_for_what_serde_json_takes_it_for() {
+        const PIECES: [&str; 25] = [
+            "{", "}", "[", "]", "\"", ":", ",", "\\", "\\\"", "\\u00e9", "\\ud800", "\u{1}", "é",
+            "_rev", "x", " ", "\n", "-", "0", "12", ".", "e", "true", "null", "\"k\"",
+        ];
+        for first in PIECES {
+            for second in PIECES {
+                for third in PIECES {
+                    let text = [first, second, third].concat();
+                    stored_value(text.as_bytes());
+                    stored_value(format!("{{{text}:1}}").as_bytes());
+                    stored_value(format!("{{\"a\":{text}}}").as_bytes());
+                    stored_value(format!("{{\"a\":{text},\"b\":0}}").as_bytes());
+                }
+            }
+        }
+    }
+
+    /// `tests/fuzz/corpus/` has what the fuzzers began with, what they found worth keeping, and what they found wrong.
+    fn replay(target: &str, check: fn(&[u8])) {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus");
+        let files = fs::read_dir(corpus.join(target)).expect("a corpus");
+        let mut replayed = 0;
+        for file in files {
+            let path = file.expect("a file").path();
+            let input = fs::read(&path).expect("bytes");
+            // Shown when the test fails.
+            println!("{}", path.display());
+            check(&input);
+            replayed += 1;
+        }
+        assert!(replayed > 10, "{replayed}");
+    }
+
+    #[test]
+    fn what_the_fuzzers_know_of_cookie_headers_holds() {
+        replay("cookie_header", cookie_header);
+    }
+
+    #[test]
+    fn what_the_fuzzers_know_of_stored_values_holds() {
+        replay("stored_value", stored_value);
+    }
+}

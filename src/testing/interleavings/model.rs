@@ -1,0 +1,334 @@
+//! What should be, by the documented rules alone.
+
+use std::collections::BTreeMap;
+
+use super::{
+    Event, Map, Mix, Op,
+    world::{Finished, Seen, SetCookie, World},
+};
+use crate::testing::stepped::{Grant, Protocol};
+
+/// What a request found as it loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    Session,
+    Tombstone,
+    Nothing,
+}
+
+pub(super) struct Model {
+    mix: Mix,
+    first: String,
+    live: BTreeMap<String, Map>,
+    tombstones: Vec<String>,
+    /// By request, once it loaded.
+    found: BTreeMap<usize, (String, Found)>,
+    sent_with: BTreeMap<usize, Option<String>>,
+    expired: bool,
+    crashed: bool,
+    faulted: bool,
+    logins: usize,
+    /// Sessions that began because a request found nothing under its id.
+    begun: usize,
+    updates: u64,
+    unsure_updates: u64,
+}
+
+impl Model {
+    pub(super) fn new(mix: Mix, first: &str) -> Self {
+        let base = Map::from([("base".to_owned(), 1)]);
+        Self {
+            mix,
+            first: first.to_owned(),
+            live: BTreeMap::from([(first.to_owned(), base)]),
+            tombstones: Vec::new(),
+            found: BTreeMap::new(),
+            sent_with: (0..3)
+                .map(|request| (request, Some(first.to_owned())))
+                .collect(),
+            expired: false,
+            crashed: false,
+            faulted: false,
+            logins: 0,
+            begun: 0,
+            updates: 0,
+            unsure_updates: 0,
+        }
+    }
+
+    /// Takes note of one event, and checks what came of it.
+    pub(super) fn follow(
+        &mut self,
+        event: Event,
+        seen: &Seen,
+        world: &World,
+    ) -> Result<(), String> {
+        match event {
+            Event::Step(request, grant) => {
+                self.faulted |= grant != Grant::Pass;
+                // A request's first step is its load.
+                let loads = grant != Grant::DropBefore && !self.found.contains_key(&request);
+                if let Some(id) = self.sent_with[&request].clone().filter(|_| loads) {
+                    let found = self.find(&id);
+                    self.found.insert(request, (id, found));
+                }
+            }
+            Event::Send(request) => {
+                self.sent_with.insert(request, world.jar.clone());
+            }
+            Event::Deliver(_) => {}
+            Event::Expire => {
+                self.expired = true;
+                self.live.remove(&self.first);
+                self.tombstones.retain(|id| *id != self.first);
+            }
+            Event::Crash(_) => self.crashed = true,
+        }
+        for finished in &seen.finished {
+            self.finish(finished, world)?;
+        }
+        // Halfway through a rotation in two steps both keys are there.
+        let whole_steps = !matches!(
+            self.mix.protocol,
+            Protocol::TwoStepRotation | Protocol::RetireBeforeCreate
+        );
+        let exact = whole_steps && !self.crashed && !self.faulted;
+        if exact { self.compare(world) } else { Ok(()) }
+    }
+
+    pub(super) fn check_end(&self, world: &World) -> Result<(), String> {
+        let (live, tombstones) = world.stored();
+        if self.crashed {
+            // Under the old id or the new one, never neither.
+            let kept = live.values().any(|map| map.contains_key("base"));
+            let gone = self.mix.ops.contains(&Op::Destroy);
+            return if kept || gone {
+                Ok(())
+            } else {
+                Err("a crash lost the session".into())
+            };
+        }
+        if self.faulted {
+            return self.check_after_fault(world, &live);
+        }
+        self.compare(world)?;
+        if let Some(id) = &world.jar {
+            let expected = live.contains_key(id) || (self.expired && *id == self.first);
+            if !expected {
+                let what = if tombstones.contains(id) {
+                    "a tombstone's id"
+                } else {
+                    "a dead id"
+                };
+                return Err(format!("the browser ends with {what}"));
+            }
+        }
+        let unheld = live
+            .keys()
+            .filter(|id| Some(*id) != world.jar.as_ref())
+            .count();
+        let allowed = self.logins.saturating_sub(1)
+            + self.begun
+            + usize::from(world.jar.is_none() && self.logins > 0);
+        if unheld > allowed {
+            return Err(format!(
+                "{unheld} live sessions that the browser does not hold, {allowed} allowed"
+            ));
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, finished: &Finished, world: &World) -> Result<(), String> {
+        let Finished {
+            request,
+            status,
+            cookie,
+            stored,
+            dropped,
+        } = finished;
+        let op = self.mix.ops[*request];
+        let fail = |what: &str| Err(format!("request {request} ({op:?}): {what}"));
+        if *status != 200 {
+            self.unsure_updates += u64::from(op == Op::Update);
+            return if cookie.is_none() {
+                Ok(())
+            } else {
+                fail("an error with a cookie")
+            };
+        }
+        if *dropped && cookie.is_some() {
+            return fail("a dropped save sent a cookie");
+        }
+        if matches!(op, Op::LogIn(_) | Op::Cycle) && *cookie == Some(SetCookie::Remove) {
+            return fail("a login removed a cookie");
+        }
+        if *stored && op == Op::Update {
+            self.updates += 1;
+        }
+        let (id, found) = self
+            .found
+            .get(request)
+            .cloned()
+            .unwrap_or((String::new(), Found::Nothing));
+        if found == Found::Tombstone && !matches!(op, Op::LogIn(_)) && (cookie.is_some() || *stored)
+        {
+            return fail("a straggler on a tombstone had an effect");
+        }
+        if self.faulted || self.crashed {
+            return Ok(());
+        }
+        let now = self.find(&id);
+        match (found, op) {
+            (_, Op::Read) => {}
+            (Found::Session, Op::Destroy) => {
+                if !stored {
+                    return fail("a logout did nothing");
+                }
+                let expected = (now != Found::Tombstone).then_some(SetCookie::Remove);
+                if *cookie != expected {
+                    return fail("a logout's cookie");
+                }
+                self.live.remove(&id);
+            }
+            (Found::Session, _) if *dropped => {
+                let alive = now == Found::Session || (now == Found::Tombstone && is_cycle(op));
+                if alive {
+                    return fail("dropped, though its session is there");
+                }
+            }
+            (Found::Session, Op::LogIn(_) | Op::Cycle) => {
+                let Some(SetCookie::Issue(new)) = cookie else {
+                    return fail("a login without a cookie");
+                };
+                self.logins += 1;
+                let map = match now {
+                    Found::Session => {
+                        self.tombstones.push(id.clone());
+                        self.live.remove(&id).expect("found")
+                    }
+                    // Another login was first: this one goes on from what it had seen.
+                    Found::Tombstone => {
+                        let map = world.stored().0.remove(new).unwrap_or_default();
+                        if !map.contains_key("base") {
+                            return fail("a second login lost the data");
+                        }
+                        map
+                    }
+                    Found::Nothing => return fail("a login revived a session that had ended"),
+                };
+                self.live.insert(new.clone(), applied(map, op));
+            }
+            (Found::Session, _) => {
+                let Some(map) = self.live.get_mut(&id) else {
+                    return fail("saved into a session that had ended");
+                };
+                let next = applied(map.clone(), op);
+                if *stored != (next != *map) {
+                    return fail("saved without a change, or changed without a save");
+                }
+                *map = next;
+                if map.is_empty() {
+                    self.live.remove(&id);
+                    if *cookie != Some(SetCookie::Remove) {
+                        return fail("a session became empty and its cookie stayed");
+                    }
+                } else if cookie.is_some() {
+                    return fail("a plain save sent a cookie");
+                }
+            }
+            (Found::Tombstone | Found::Nothing, _) => {
+                let map = applied(Map::new(), op);
+                let begins = !map.is_empty() && (found == Found::Nothing || is_cycle(op));
+                match cookie {
+                    Some(SetCookie::Issue(new)) if begins => {
+                        self.live.insert(new.clone(), map);
+                        if is_cycle(op) {
+                            self.logins += 1;
+                        } else {
+                            self.begun += 1;
+                        }
+                    }
+                    None if !begins => {}
+                    _ => return fail("found no session, and the wrong thing came of it"),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The store holds what it should, to the letter.
+    fn compare(&self, world: &World) -> Result<(), String> {
+        let (live, mut tombstones) = world.stored();
+        let mut expected = self.tombstones.clone();
+        expected.sort();
+        tombstones.sort();
+        if live != self.live || tombstones != expected {
+            return Err(format!(
+                "the store holds {live:?} and tombstones {tombstones:?}, where {:?} and {expected:?} should be",
+                self.live
+            ));
+        }
+        Ok(())
+    }
+
+    /// After a broken connection: nothing that was acknowledged is lost, and nothing counts twice.
+    fn check_after_fault(&self, world: &World, live: &BTreeMap<String, Map>) -> Result<(), String> {
+        let counted = live
+            .values()
+            .filter_map(|map| map.get("n"))
+            .copied()
+            .max()
+            .unwrap_or(0);
+        let only_updates = self
+            .mix
+            .ops
+            .iter()
+            .all(|op| matches!(op, Op::Update | Op::Read | Op::Insert(..)));
+        if only_updates && !(self.updates..=self.updates + self.unsure_updates).contains(&counted) {
+            return Err(format!(
+                "{counted} counted, {} acknowledged, {} unsure",
+                self.updates, self.unsure_updates
+            ));
+        }
+        if let Some(id) = &world.jar {
+            let lost = !live.contains_key(id) && self.logins > 0;
+            if lost {
+                return Err("the browser holds a dead id after a login".into());
+            }
+        }
+        let revived = self.mix.ops.contains(&Op::Destroy)
+            && !self.mix.ops.iter().any(|op| is_cycle(*op))
+            && live.values().any(|map| map.contains_key("base"));
+        if revived {
+            Err("a session that was logged out is alive".into())
+        } else {
+            Ok(())
+        }
+    }
+
+    fn find(&self, id: &str) -> Found {
+        if self.live.contains_key(id) {
+            Found::Session
+        } else if self.tombstones.iter().any(|tombstone| tombstone == id) {
+            Found::Tombstone
+        } else {
+            Found::Nothing
+        }
+    }
+}
+
+fn is_cycle(op: Op) -> bool {
+    matches!(op, Op::LogIn(_) | Op::Cycle)
+}
+
+fn applied(mut map: Map, op: Op) -> Map {
+    match op {
+        Op::Read | Op::Destroy | Op::Cycle => {}
+        Op::Insert(key, value) => drop(map.insert(key.to_owned(), value)),
+        Op::Update => *map.entry("n".to_owned()).or_default() += 1,
+        Op::Remove(key) => drop(map.remove(key)),
+        Op::Replace(key, value) => map = Map::from([(key.to_owned(), value)]),
+        Op::LogIn(user) => drop(map.insert("user".to_owned(), user)),
+    }
+    map
+}

@@ -1,0 +1,219 @@
+use super::{Mix, Op, explore};
+use crate::testing::stepped::Protocol;
+
+const INSERT_A: Op = Op::Insert("a", 1);
+const INSERT_B: Op = Op::Insert("b", 2);
+const AGAIN_A: Op = Op::Insert("a", 3);
+const LOG_IN: Op = Op::LogIn(42);
+const REPLACE: Op = Op::Replace("new", 7);
+
+/// Explores each, and says how many orders there were.
+fn hold(name: &str, mixes: &[Mix]) -> usize {
+    let mut orders = 0;
+    for mix in mixes {
+        orders += explore(*mix).unwrap_or_else(|violation| panic!("{violation}"));
+    }
+    println!("{name}: {orders} orders");
+    orders
+}
+
+fn at_once(ops: &[[Op; 3]]) -> Vec<Mix> {
+    ops.iter().map(|ops| Mix::new(*ops)).collect()
+}
+
+#[test]
+fn every_order_of_three_requests_keeps_the_rules() {
+    let orders = [
+        hold(
+            "insert and insert",
+            &at_once(&[
+                [INSERT_A, INSERT_B, Op::Read],
+                [INSERT_A, AGAIN_A, INSERT_B],
+            ]),
+        ),
+        hold(
+            "update and update",
+            &at_once(&[
+                [Op::Update, Op::Update, Op::Read],
+                [Op::Update, Op::Update, Op::Update],
+            ]),
+        ),
+        hold(
+            "insert and destroy",
+            &at_once(&[
+                [INSERT_A, Op::Destroy, Op::Read],
+                [INSERT_A, Op::Destroy, INSERT_B],
+                [INSERT_A, Op::Destroy, Op::Destroy],
+            ]),
+        ),
+        hold(
+            "insert and cycle_id",
+            &at_once(&[
+                [INSERT_A, LOG_IN, Op::Read],
+                [INSERT_A, LOG_IN, INSERT_B],
+                [Op::Update, Op::Cycle, Op::Update],
+            ]),
+        ),
+        hold(
+            "cycle_id and cycle_id",
+            &at_once(&[
+                [LOG_IN, LOG_IN, Op::Read],
+                [LOG_IN, LOG_IN, INSERT_A],
+                [LOG_IN, Op::LogIn(43), LOG_IN],
+            ]),
+        ),
+        hold(
+            "destroy and cycle_id",
+            &at_once(&[
+                [Op::Destroy, LOG_IN, Op::Read],
+                [Op::Destroy, LOG_IN, INSERT_A],
+                [Op::Destroy, LOG_IN, LOG_IN],
+            ]),
+        ),
+        hold(
+            "clear and update",
+            &at_once(&[
+                [REPLACE, Op::Update, Op::Read],
+                [REPLACE, Op::Update, INSERT_A],
+                [REPLACE, Op::Replace("new", 8), Op::Update],
+            ]),
+        ),
+        hold(
+            "becoming empty",
+            &at_once(&[
+                [Op::Remove("base"), INSERT_A, Op::Read],
+                [Op::Remove("base"), Op::Update, INSERT_A],
+                [Op::Remove("base"), LOG_IN, INSERT_A],
+            ]),
+        ),
+    ];
+    let orders: usize = orders.iter().sum();
+    println!("{orders} orders in all");
+    assert!(orders >= 30_000, "{orders}");
+}
+
+#[test]
+fn a_session_that_expires_at_any_moment_is_not_revived() {
+    let mixes = at_once(&[
+        [INSERT_A, INSERT_B, Op::Read],
+        [Op::Update, LOG_IN, Op::Read],
+        [Op::Destroy, INSERT_A, Op::Read],
+    ]);
+    let mixes: Vec<_> = mixes
+        .into_iter()
+        .map(|mix| Mix {
+            expiry: true,
+            ..mix
+        })
+        .collect();
+    assert!(hold("expiry", &mixes) > 10_000);
+}
+
+#[test]
+fn a_request_that_is_sent_at_any_moment_keeps_the_rules() {
+    let mixes = at_once(&[
+        [INSERT_A, LOG_IN, Op::Update],
+        [LOG_IN, Op::Destroy, INSERT_A],
+        [Op::Destroy, INSERT_A, LOG_IN],
+    ]);
+    let mixes: Vec<_> = mixes
+        .into_iter()
+        .map(|mix| Mix { late: true, ..mix })
+        .collect();
+    assert!(hold("sent late", &mixes) > 10_000);
+}
+
+#[test]
+fn a_rotation_in_two_steps_keeps_the_rules() {
+    let mixes = at_once(&[
+        [LOG_IN, INSERT_A, Op::Read],
+        [LOG_IN, Op::Destroy, Op::Read],
+        [LOG_IN, LOG_IN, Op::Read],
+    ]);
+    let mixes: Vec<_> = mixes
+        .into_iter()
+        .map(|mix| Mix {
+            protocol: Protocol::TwoStepRotation,
+            ..mix
+        })
+        .collect();
+    assert!(hold("two steps", &mixes) > 5_000);
+}
+
+#[test]
+fn a_crash_between_the_two_steps_of_a_rotation_leaves_the_session() {
+    let mixes = at_once(&[[LOG_IN, INSERT_A, Op::Read], [LOG_IN, LOG_IN, Op::Read]]);
+    let mixes: Vec<_> = mixes
+        .into_iter()
+        .map(|mix| Mix {
+            protocol: Protocol::TwoStepRotation,
+            crash: true,
+            ..mix
+        })
+        .collect();
+    assert!(hold("crash", &mixes) > 5_000);
+}
+
+#[test]
+fn a_connection_that_breaks_at_any_step_loses_nothing_and_counts_nothing_twice() {
+    let mixes = at_once(&[
+        [Op::Update, Op::Update, Op::Read],
+        [INSERT_A, Op::Update, Op::Read],
+        [LOG_IN, INSERT_A, Op::Read],
+        [INSERT_A, Op::Destroy, Op::Read],
+    ]);
+    let mixes: Vec<_> = mixes
+        .into_iter()
+        .map(|mix| Mix { fault: true, ..mix })
+        .collect();
+    assert!(hold("faults", &mixes) > 20_000);
+}
+
+#[test]
+fn a_protocol_that_is_broken_on_purpose_is_found_out() {
+    for (protocol, ops, expected) in [
+        (
+            Protocol::PlainSetex,
+            [INSERT_A, INSERT_B, Op::Read],
+            "should be",
+        ),
+        (
+            Protocol::PlainSetex,
+            [Op::Update, Op::Update, Op::Read],
+            "should be",
+        ),
+        (
+            Protocol::PlainSetex,
+            [INSERT_A, Op::Destroy, Op::Read],
+            "saved into a session that had ended",
+        ),
+        (
+            Protocol::RetireBeforeCreate,
+            [LOG_IN, INSERT_A, Op::Read],
+            "dropped, though its session is there",
+        ),
+        (
+            Protocol::DestroyDeletesTombstones,
+            [LOG_IN, Op::Destroy, INSERT_A],
+            "a logout's cookie",
+        ),
+    ] {
+        let violation = explore(Mix {
+            protocol,
+            ..Mix::new(ops)
+        })
+        .expect_err("a mutant that lives");
+        println!("{protocol:?}: {violation}\n");
+        assert!(violation.contains(expected), "{violation}");
+    }
+    let crash = Mix {
+        protocol: Protocol::RetireBeforeCreate,
+        crash: true,
+        ..Mix::new([LOG_IN, Op::Read, Op::Read])
+    };
+    let violation = explore(crash).expect_err("a mutant that lives");
+    assert!(
+        violation.contains("a crash lost the session"),
+        "{violation}"
+    );
+}

@@ -1,0 +1,314 @@
+//! The requests, the store and the browser.
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Wake, Waker},
+};
+
+use http::{Request, Response, header};
+use tower::{Layer, ServiceExt, service_fn};
+
+use super::{Event, Map, Mix, Op};
+use crate::{
+    CommitStats, LazySession, RedisSessionLayer, SessionError,
+    record::{Decoded, Record},
+    store::Store,
+    testing::stepped::{Grant, SteppedStore},
+};
+
+const PREFIX: &str = "session:";
+
+type Pending = Pin<Box<dyn Future<Output = Result<Response<String>, Infallible>>>>;
+
+enum Stage {
+    NotSent,
+    Running(Pending),
+    Responded,
+    Delivered,
+    Crashed,
+}
+
+/// What one event brought about, as far as anybody outside can tell.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    pub(super) finished: Vec<Finished>,
+}
+
+/// A response, before it reached the browser.
+#[derive(Clone, Debug)]
+pub(super) struct Finished {
+    pub(super) request: usize,
+    pub(super) status: u16,
+    pub(super) cookie: Option<SetCookie>,
+    /// Whether it counted itself as saved, or as dropped.
+    pub(super) stored: bool,
+    pub(super) dropped: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum SetCookie {
+    Issue(String),
+    Remove,
+}
+
+pub(super) struct World {
+    mix: Mix,
+    store: SteppedStore,
+    layer: RedisSessionLayer,
+    stages: Vec<Stage>,
+    responses: BTreeMap<usize, Finished>,
+    /// The id that the browser holds.
+    pub(super) jar: Option<String>,
+    first: String,
+    expired: bool,
+    crashed: bool,
+    faulted: bool,
+}
+
+impl World {
+    /// One stored session, whose cookie the browser has.
+    pub(super) fn new(mix: Mix) -> Self {
+        let store = SteppedStore::new(mix.protocol);
+        let layer = RedisSessionLayer::with_store(Store::Stepped(store.clone()));
+        let mut world = Self {
+            mix,
+            store,
+            layer,
+            stages: Vec::new(),
+            responses: BTreeMap::new(),
+            jar: None,
+            first: String::new(),
+            expired: false,
+            crashed: false,
+            faulted: false,
+        };
+        let Poll::Ready(Ok(response)) = poll(&mut world.request(Op::Insert("base", 1))) else {
+            panic!("the first request is not stopped by anything");
+        };
+        let Some(SetCookie::Issue(id)) = set_cookie(&response) else {
+            panic!("the first request begins a session");
+        };
+        world.first.clone_from(&id);
+        world.jar = Some(id);
+        world.store.close_gate();
+        world.stages = mix.ops.iter().map(|_| Stage::NotSent).collect();
+        world
+    }
+
+    pub(super) fn session(&self) -> &str {
+        &self.first
+    }
+
+    pub(super) fn send(&mut self, request: usize) -> Result<(), String> {
+        self.stages[request] = Stage::Running(self.request(self.mix.ops[request]));
+        let seen = self.poll_all()?;
+        assert!(
+            seen.finished.is_empty() || self.jar.is_none(),
+            "with a cookie a request stops before its load"
+        );
+        Ok(())
+    }
+
+    /// What can happen next.
+    pub(super) fn options(&self) -> Vec<Event> {
+        let mut options = Vec::new();
+        for (request, stage) in self.stages.iter().enumerate() {
+            match stage {
+                Stage::NotSent => options.push(Event::Send(request)),
+                Stage::Running(_) if self.store.is_waiting(request) => {
+                    options.push(Event::Step(request, Grant::Pass));
+                    if self.mix.fault && !self.faulted {
+                        options.push(Event::Step(request, Grant::DropAfter));
+                        options.push(Event::Step(request, Grant::DropBefore));
+                    }
+                    if self.mix.crash && !self.crashed && request == 0 {
+                        options.push(Event::Crash(request));
+                    }
+                }
+                Stage::Responded => options.push(Event::Deliver(request)),
+                Stage::Running(_) | Stage::Delivered | Stage::Crashed => {}
+            }
+        }
+        if self.mix.expiry && !self.expired && !options.is_empty() {
+            options.push(Event::Expire);
+        }
+        options
+    }
+
+    pub(super) fn send_with_retry(&mut self, event: Event) -> Result<Seen, String> {
+        match event {
+            Event::Step(request, grant) => {
+                self.faulted |= grant != Grant::Pass;
+                self.store.grant(request, grant);
+            }
+            Event::Send(request) => {
+                self.stages[request] = Stage::Running(self.request(self.mix.ops[request]));
+            }
+            Event::Deliver(request) => {
+                self.stages[request] = Stage::Delivered;
+                match &self.responses[&request].cookie {
+                    Some(SetCookie::Issue(id)) => self.jar = Some(id.clone()),
+                    Some(SetCookie::Remove) => self.jar = None,
+                    None => {}
+                }
+            }
+            Event::Expire => {
+                self.expired = true;
+                self.store
+                    .memory()
+                    .erase(&format!("{PREFIX}{}", self.first));
+            }
+            Event::Crash(request) => {
+                self.crashed = true;
+                self.store.forget(request);
+                self.stages[request] = Stage::Crashed;
+            }
+        }
+        self.poll_all()
+    }
+
+    /// The live sessions, and the tombstones, by id.
+    pub(super) fn stored(&self) -> (BTreeMap<String, Map>, Vec<String>) {
+        let (mut live, mut tombstones) = (BTreeMap::new(), Vec::new());
+        for (key, bytes) in self.store.memory().dump() {
+            let id = key.strip_prefix(PREFIX).expect("our prefix").to_owned();
+            match Record::decode(&bytes).expect("a record of ours") {
+                Decoded::Session(record) => {
+                    let value = |key| {
+                        serde_json::from_slice(&record.value(key).expect("there"))
+                            .expect("a number")
+                    };
+                    live.insert(
+                        id,
+                        record
+                            .keys()
+                            .map(|key| (key.to_owned(), value(key)))
+                            .collect(),
+                    );
+                }
+                Decoded::Tombstone { .. } => tombstones.push(id),
+                Decoded::Empty => panic!("an empty session is never stored"),
+            }
+        }
+        (live, tombstones)
+    }
+
+    /// Polls whoever is not held up by the store, until nobody gets any further.
+    fn poll_all(&mut self) -> Result<Seen, String> {
+        let mut seen = Seen::default();
+        let mut still = 0;
+        while still < 2 {
+            still += 1;
+            for request in 0..self.stages.len() {
+                let before = self.layer.commit_stats();
+                let Stage::Running(pending) = &mut self.stages[request] else {
+                    continue;
+                };
+                self.store.enter(request);
+                let Poll::Ready(Ok(response)) = poll(pending) else {
+                    continue;
+                };
+                still = 0;
+                self.stages[request] = Stage::Responded;
+                let finished = finished(request, &response, before, self.layer.commit_stats());
+                if finished.status != 200 && !(self.mix.fault && finished.status == 503) {
+                    return Err(format!("request {request} failed: {}", response.body()));
+                }
+                self.responses.insert(request, finished.clone());
+                seen.finished.push(finished);
+            }
+        }
+        Ok(seen)
+    }
+
+    fn request(&self, op: Op) -> Pending {
+        let mut request = Request::new(());
+        if let Some(id) = &self.jar {
+            let cookie = format!("__Host-session={id}")
+                .parse()
+                .expect("a header value");
+            request.headers_mut().insert(header::COOKIE, cookie);
+        }
+        let service = self
+            .layer
+            .layer(service_fn(move |request| handle(op, request)));
+        Box::pin(service.oneshot(request))
+    }
+}
+
+async fn handle(op: Op, request: Request<()>) -> Result<Response<String>, Infallible> {
+    let handled = async {
+        let session = LazySession::from_extensions(request.extensions())?
+            .load()
+            .await?;
+        match op {
+            Op::Read => drop(session.keys()),
+            Op::Insert(key, value) => session.insert(key, value)?,
+            Op::Update => drop(session.update("n", |n: Option<u64>| n.unwrap_or(0) + 1)?),
+            Op::Remove(key) => drop(session.remove(key)),
+            Op::Replace(key, value) => {
+                session.clear();
+                session.insert(key, value)?;
+            }
+            Op::Destroy => session.destroy(),
+            Op::LogIn(user) => {
+                session.cycle_id();
+                session.insert("user", user)?;
+            }
+            Op::Cycle => session.cycle_id(),
+        }
+        Ok::<_, SessionError>(())
+    };
+    Ok(match handled.await {
+        Ok(()) => Response::default(),
+        Err(error) => error.to_response(),
+    })
+}
+
+fn finished(
+    request: usize,
+    response: &Response<String>,
+    before: CommitStats,
+    after: CommitStats,
+) -> Finished {
+    Finished {
+        request,
+        status: response.status().as_u16(),
+        cookie: set_cookie(response),
+        stored: after.commits > before.commits,
+        dropped: after.discarded > before.discarded,
+    }
+}
+
+fn set_cookie(response: &Response<String>) -> Option<SetCookie> {
+    let line = response
+        .headers()
+        .get(header::SET_COOKIE)?
+        .to_str()
+        .expect("text");
+    let value = line
+        .split(';')
+        .next()
+        .and_then(|pair| pair.split_once('='))
+        .expect("a pair")
+        .1;
+    Some(if value.is_empty() {
+        SetCookie::Remove
+    } else {
+        SetCookie::Issue(value.to_owned())
+    })
+}
+
+fn poll(pending: &mut Pending) -> Poll<Result<Response<String>, Infallible>> {
+    /// Nobody need be woken: everybody is polled after each event.
+    struct Idle;
+    impl Wake for Idle {
+        fn wake(self: Arc<Self>) {}
+    }
+    let waker = Waker::from(Arc::new(Idle));
+    pending.as_mut().poll(&mut Context::from_waker(&waker))
+}

@@ -1,0 +1,222 @@
+//! A store that stops before every step until a scheduler lets it go on, and that can be told to break its contract.
+
+use std::{
+    collections::BTreeMap,
+    future::poll_fn,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::Poll,
+    time::Duration,
+};
+
+use bytes::Bytes;
+
+use crate::{
+    error::{ErrorKind, SessionError},
+    store::{Created, Destroyed, Fault, MemoryStore, Outcome, Rotation, rotate_in_two_steps},
+};
+
+/// How faithful the store is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    OneStepRotation,
+    TwoStepRotation,
+    /// A mutant: saves without looking, as SETEX does.
+    PlainSetex,
+    /// A mutant: rotation retires the old key before the new one exists.
+    RetireBeforeCreate,
+    /// A mutant: a logout deletes a tombstone too, as DEL does.
+    DestroyDeletesTombstones,
+}
+
+/// What happens to a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Grant {
+    Pass,
+    /// Carried out, but the connection breaks before the answer.
+    DropAfter,
+    /// The connection breaks before it is carried out.
+    DropBefore,
+}
+
+#[derive(Clone)]
+pub(crate) struct SteppedStore {
+    memory: MemoryStore,
+    gate: Arc<Mutex<Gate>>,
+    protocol: Protocol,
+}
+
+#[derive(Default)]
+struct Gate {
+    /// Everybody passes: for setting the stage.
+    open: bool,
+    /// The request that is being polled.
+    current: usize,
+    waiting: BTreeMap<usize, Option<Grant>>,
+}
+
+impl SteppedStore {
+    pub(crate) fn new(protocol: Protocol) -> Self {
+        let gate = Arc::new(Mutex::new(Gate {
+            open: true,
+            ..Gate::default()
+        }));
+        Self {
+            memory: MemoryStore::default(),
+            gate,
+            protocol,
+        }
+    }
+
+    pub(crate) fn close_gate(&self) {
+        self.gate().open = false;
+    }
+
+    /// Says which request is polled next.
+    pub(crate) fn enter(&self, request: usize) {
+        self.gate().current = request;
+    }
+
+    pub(crate) fn is_waiting(&self, request: usize) -> bool {
+        self.gate().waiting.contains_key(&request)
+    }
+
+    pub(crate) fn grant(&self, request: usize, grant: Grant) {
+        self.gate().waiting.insert(request, Some(grant));
+    }
+
+    pub(crate) fn forget(&self, request: usize) {
+        self.gate().waiting.remove(&request);
+    }
+
+    pub(crate) fn memory(&self) -> &MemoryStore {
+        &self.memory
+    }
+
+    pub(crate) async fn load(&self, key: &str, lifetime: Duration) -> Result<Option<Bytes>, Fault> {
+        self.scheduled(self.memory.load(key, lifetime)).await
+    }
+
+    pub(crate) fn touch(&self, key: &str, lifetime: Duration) {
+        self.memory.touch(key, lifetime);
+    }
+
+    pub(crate) async fn create(
+        &self,
+        key: &str,
+        value: &Bytes,
+        lifetime: Duration,
+    ) -> Result<Created, Fault> {
+        self.scheduled(self.memory.create(key, value, lifetime))
+            .await
+    }
+
+    pub(crate) async fn save(
+        &self,
+        key: &str,
+        expected: &[u8],
+        value: &Bytes,
+        lifetime: Duration,
+    ) -> Result<Outcome, Fault> {
+        let save = async {
+            if self.protocol == Protocol::PlainSetex {
+                self.memory.overwrite(key, value, lifetime);
+                return Ok(Outcome::Saved);
+            }
+            self.memory.save(key, expected, value, lifetime).await
+        };
+        self.scheduled(save).await
+    }
+
+    pub(crate) async fn delete(&self, key: &str, expected: &[u8]) -> Result<Outcome, Fault> {
+        self.scheduled(self.memory.delete(key, expected)).await
+    }
+
+    pub(crate) async fn destroy(&self, key: &str) -> Result<Destroyed, Fault> {
+        let destroy = async {
+            if self.protocol == Protocol::DestroyDeletesTombstones {
+                self.memory.erase(key);
+                return Ok(Destroyed::Deleted);
+            }
+            self.memory.destroy(key).await
+        };
+        self.scheduled(destroy).await
+    }
+
+    pub(crate) async fn rotate(&self, rotation: &Rotation<'_>) -> Result<Outcome, Fault> {
+        if self.protocol == Protocol::TwoStepRotation {
+            return rotate_in_two_steps(
+                rotation,
+                |key, value, lifetime| self.create(key, value, lifetime),
+                |key, expected, value, lifetime| self.save(key, expected, value, lifetime),
+                |key| self.destroy(key),
+            )
+            .await;
+        }
+        if self.protocol == Protocol::RetireBeforeCreate {
+            let Rotation {
+                from,
+                expected,
+                tombstone,
+                tombstone_lifetime,
+                ..
+            } = rotation;
+            let retired = self
+                .scheduled(
+                    self.memory
+                        .save(from, expected, tombstone, *tombstone_lifetime),
+                )
+                .await?;
+            if retired == Outcome::Saved {
+                self.scheduled(
+                    self.memory
+                        .create(rotation.to, rotation.value, rotation.lifetime),
+                )
+                .await?;
+            }
+            return Ok(retired);
+        }
+        self.scheduled(async { self.memory.rotate(rotation) }).await
+    }
+
+    /// Carries `work` out once the scheduler says so, and as it says.
+    async fn scheduled<T>(&self, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+        let grant = poll_fn(|_| {
+            let mut gate = self.gate();
+            if gate.open {
+                return Poll::Ready(Grant::Pass);
+            }
+            let current = gate.current;
+            match gate.waiting.get(&current) {
+                Some(Some(grant)) => {
+                    let grant = *grant;
+                    gate.waiting.remove(&current);
+                    Poll::Ready(grant)
+                }
+                Some(None) => Poll::Pending,
+                None => {
+                    gate.waiting.insert(current, None);
+                    Poll::Pending
+                }
+            }
+        })
+        .await;
+        let dropped = || {
+            Fault::ConnectionLost(SessionError::new(
+                ErrorKind::Unavailable,
+                "the connection broke",
+            ))
+        };
+        match grant {
+            Grant::Pass => work.await,
+            Grant::DropAfter => {
+                work.await?;
+                Err(dropped())
+            }
+            Grant::DropBefore => Err(dropped()),
+        }
+    }
+
+    fn gate(&self) -> MutexGuard<'_, Gate> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
