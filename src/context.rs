@@ -1,10 +1,11 @@
-//! What all requests through one layer share.
+//! What the requests of one layer share.
 
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
+use tokio::sync::Mutex;
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -15,8 +16,7 @@ use crate::{
     store::{Store, UserIndexKey},
 };
 
-/// Requests that conflict take turns in this many commit_locks, by session. A session in the line of one that many write to at once waits
-/// with them, so there are many, at 40 bytes each.
+/// Lock stripes, at 40 bytes each. Two sessions that share one queue behind each other, so there are many.
 const COMMIT_LOCKS: usize = 256;
 
 #[derive(Clone)]
@@ -26,12 +26,12 @@ pub(crate) struct Context {
     pub(crate) shared: Arc<Shared>,
 }
 
-/// What stays common to a layer and its clones, however each is configured further.
+/// What a layer shares with its clones, whatever options they set.
 pub(crate) struct Shared {
     pub(crate) counters: Counters,
-    /// Saves that go on though their clients have gone.
+    /// Commits that continue after their client has disconnected.
     pub(crate) detached_commits: TaskTracker,
-    commit_locks: [tokio::sync::Mutex<()>; COMMIT_LOCKS],
+    commit_locks: [Mutex<()>; COMMIT_LOCKS],
 }
 
 impl Context {
@@ -42,37 +42,31 @@ impl Context {
             shared: Arc::new(Shared {
                 counters: Counters::default(),
                 detached_commits: TaskTracker::new(),
-                commit_locks: std::array::from_fn(|_| tokio::sync::Mutex::default()),
+                commit_locks: std::array::from_fn(|_| Mutex::default()),
             }),
         }
     }
 
-    /// The key of the session of this [`name`](Self::name).
-    pub(crate) fn session_key(&self, name: &str) -> String {
-        [&self.config.prefix, name].concat()
+    /// The Redis key of a session.
+    pub(crate) fn key(&self, id: SessionId) -> String {
+        if self.config.hashed_keys {
+            id.hashed_key(&self.config.prefix)
+        } else {
+            id.key(&self.config.prefix)
+        }
     }
 
-    /// What follows the prefix in a session's key.
+    /// The part of a session's key after the prefix.
     pub(crate) fn key_suffix(&self, id: SessionId) -> String {
-        let mut key = self.key(id);
-        key.split_off(self.config.prefix.len())
+        self.key(id).split_off(self.config.prefix.len())
+    }
+
+    pub(crate) fn session_key(&self, suffix: &str) -> String {
+        [&self.config.prefix, suffix].concat()
     }
 
     pub(crate) fn user_index_key(&self, user: &str) -> UserIndexKey {
         UserIndexKey::new(&self.config.prefix, user)
-    }
-
-    pub(crate) fn key(&self, id: SessionId) -> String {
-        let Config {
-            prefix,
-            hashed_keys,
-            ..
-        } = &self.config;
-        if *hashed_keys {
-            id.hashed_key(prefix)
-        } else {
-            id.key(prefix)
-        }
     }
 
     pub(crate) fn generate_id(&self) -> Result<SessionId, SessionError> {
@@ -87,8 +81,8 @@ impl Context {
         }
     }
 
-    /// The line in which the requests of this process that conflict over one session take turns.
-    pub(crate) fn commit_lock(&self, id: SessionId) -> &tokio::sync::Mutex<()> {
+    /// The lock for commits to a session that conflict within this process.
+    pub(crate) fn commit_lock(&self, id: SessionId) -> &Mutex<()> {
         &self.shared.commit_locks[id.bucket(COMMIT_LOCKS)]
     }
 

@@ -16,7 +16,7 @@ mod id;
 mod layer;
 mod random;
 mod record;
-mod section;
+mod response;
 mod service;
 mod session;
 mod signing;
@@ -32,7 +32,6 @@ pub use crate::{
     error::{ConfigError, ErrorKind, SessionError},
     id::SessionId,
     layer::{RedisSessionLayer, Timeouts},
-    section::Section,
     service::{ResponseFuture, SessionService},
     session::{Session, lazy::LazySession},
     stats::CommitStats,

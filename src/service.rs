@@ -1,4 +1,4 @@
-//! The request path, top to bottom.
+//! The request path: request in, inner service, commit, Set-Cookie out.
 
 use std::{
     fmt,
@@ -9,27 +9,21 @@ use std::{
     task::{Context as TaskContext, Poll, ready},
 };
 
-use http::{
-    HeaderMap, HeaderValue, Request, Response,
-    header::{self, Entry},
-};
+use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
 use crate::{
-    commit::{
-        CommitOutcome, commit,
-        state::{CookieAction, Status},
-    },
+    commit::{CommitOutcome, commit},
     context::Context,
-    cookie::{self, CookieHeaders},
+    cookie::CookieHeaders,
     error::SessionError,
-    expiry,
+    response::{error_response, set_cookie, vary_by_cookie},
     session::{Session, lazy::LazySession},
 };
 
-/// The service that [`RedisSessionLayer`](crate::RedisSessionLayer) makes of another one.
+/// The service that [`RedisSessionLayer`](crate::RedisSessionLayer) makes of another service.
 #[derive(Clone)]
 pub struct SessionService<S> {
     inner: S,
@@ -51,12 +45,12 @@ where
     type Error = S::Error;
     type Future = ResponseFuture<S, ReqBody>;
 
-    fn poll_ready(&mut self, task: &mut TaskContext<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(task)
+    fn poll_ready(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        // A layer further out has this request in hand.
+        // An outer layer handles this request already.
         if request.extensions().get::<LazySession>().is_some() {
             return ResponseFuture {
                 stage: Stage::Inner {
@@ -65,21 +59,16 @@ where
                 lazy: None,
             };
         }
-        let lazy = LazySession::new(
-            self.context.clone(),
-            CookieHeaders::from_headers(request.headers()),
-        );
+        let cookies = CookieHeaders::from_headers(request.headers());
+        let lazy = LazySession::new(self.context.clone(), cookies);
         request.extensions_mut().insert(lazy.clone());
         let stage = if self.context.config.eager {
-            // The service that was polled ready is the one to call, and its clone is not; so that one goes along.
+            let load = lazy.clone();
+            // The service that was polled ready must be the one that is called, so its clone stays behind.
             let clone = self.inner.clone();
             let ready = mem::replace(&mut self.inner, clone);
-            let load = {
-                let lazy = lazy.clone();
-                Box::pin(async move { lazy.load().await })
-            };
             Stage::Loading {
-                load,
+                load: Box::pin(async move { load.load().await }),
                 next: Some(Box::new((ready, request))),
             }
         } else {
@@ -113,7 +102,7 @@ pin_project! {
     {
         #[pin]
         stage: Stage<S, S::Future, S::Response, ReqBody>,
-        // `None`: this layer has nothing to do with the request.
+        // `None`: an outer layer handles the request.
         lazy: Option<LazySession>,
     }
 }
@@ -134,82 +123,93 @@ where
 {
     type Output = Result<S::Response, S::Error>;
 
-    fn poll(self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<Self::Output> {
+    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
-            let next = match this.stage.as_mut().project() {
-                StageProjection::Loading { load, next } => {
-                    let loaded = ready!(load.as_mut().poll(task));
-                    let lazy = this.lazy.as_ref().expect("only a layer that acts loads");
-                    let session = match loaded {
+            let next = match (this.stage.as_mut().project(), this.lazy.as_ref()) {
+                (StageProjection::Inner { future }, None) => return future.poll(cx),
+                (StageProjection::Loading { load, next }, Some(lazy)) => {
+                    let session = match ready!(load.as_mut().poll(cx)) {
                         Ok(session) => session,
                         Err(error) => {
-                            let mut response = error_response(lazy.context(), &error);
-                            vary_by_cookie(response.headers_mut());
-                            return Poll::Ready(Ok(response));
+                            return Poll::Ready(Ok(error_response(lazy.config(), &error)));
                         }
                     };
-                    let (mut service, mut request) =
-                        *next.take().expect("not polled again once loaded");
+                    let (mut service, mut request) = *next.take().expect(ONCE);
                     request.extensions_mut().insert(session);
                     Stage::Inner {
                         future: service.call(request),
                     }
                 }
-                StageProjection::Inner { future } => {
-                    let response = ready!(future.poll(task));
-                    // In another layer's hand.
-                    let Some(lazy) = this.lazy.as_ref() else {
-                        return Poll::Ready(response);
-                    };
-                    // Untouched: nothing more to do. But a stream may look yet.
+                (StageProjection::Inner { future }, Some(lazy)) => {
+                    let response = ready!(future.poll(cx));
+                    // A stream may still load the session, but can set no cookie.
                     lazy.mark_headers_sent();
-                    if !lazy.was_accessed() {
-                        return Poll::Ready(response);
-                    }
                     let mut response = response?;
-                    if let Some(error) = response.extensions().get::<SessionError>().cloned()
-                        && lazy.context().config.error_response.is_some()
-                    {
-                        response = error_response(lazy.context(), &error);
-                    }
-                    vary_by_cookie(response.headers_mut());
-                    let Some(session) = lazy.loaded() else {
-                        return Poll::Ready(Ok(response));
-                    };
-                    if !session.inner().state().is_dirty(lazy.context()) {
-                        set_cookie(&session, response.headers_mut());
-                        return Poll::Ready(Ok(response));
-                    }
-                    let inner = session.inner().clone();
-                    let commit = DetachOnDrop {
-                        detached_commits: lazy.context().shared.detached_commits.clone(),
-                        commit: Some(Box::pin(async move { commit(&inner).await })),
-                    };
-                    Stage::Committing {
-                        commit,
-                        response: Some(response),
+                    match begin_commit(lazy, &mut response) {
+                        None => return Poll::Ready(Ok(response)),
+                        Some(commit) => Stage::Committing {
+                            commit,
+                            response: Some(response),
+                        },
                     }
                 }
-                StageProjection::Committing { commit, response } => {
-                    let committed = ready!(commit.poll(task));
-                    let lazy = this.lazy.as_ref().expect("only a layer that acts commits");
-                    let mut response = response.take().expect("not polled again once committed");
-                    match (committed, lazy.loaded()) {
-                        (Ok(_), Some(session)) => set_cookie(&session, response.headers_mut()),
-                        (Ok(_), None) => {}
-                        // What the handler says did not happen; so nobody gets to read it, nor a cookie.
-                        (Err(error), _) => {
-                            response = error_response(lazy.context(), &error);
-                            vary_by_cookie(response.headers_mut());
-                        }
-                    }
-                    return Poll::Ready(Ok(response));
+                (StageProjection::Committing { commit, response }, Some(lazy)) => {
+                    let committed = ready!(commit.poll(cx));
+                    let response = response.take().expect(ONCE);
+                    return Poll::Ready(Ok(finish(lazy, committed, response)));
+                }
+                (StageProjection::Loading { .. } | StageProjection::Committing { .. }, None) => {
+                    unreachable!("only a layer that handles the request loads and commits")
                 }
             };
             this.stage.set(next);
         }
     }
+}
+
+const ONCE: &str = "a future is not polled after it is ready";
+
+/// The commit that the handler's changes call for. Without one, the response gets its headers here.
+fn begin_commit<B: From<String>>(
+    lazy: &LazySession,
+    response: &mut Response<B>,
+) -> Option<DetachOnDrop> {
+    if !lazy.was_accessed() {
+        return None;
+    }
+    if let Some(error) = response.extensions().get::<SessionError>()
+        && lazy.config().error_response.is_some()
+    {
+        *response = error_response(lazy.config(), &error.clone());
+    }
+    vary_by_cookie(response.headers_mut());
+    let session = lazy.loaded()?;
+    let cell = session.cell();
+    if !cell.state().is_dirty(&cell.context) {
+        set_cookie(cell, response.headers_mut());
+        return None;
+    }
+    let cell = cell.clone();
+    Some(DetachOnDrop {
+        detached_commits: cell.context.shared.detached_commits.clone(),
+        commit: Some(Box::pin(async move { commit(&cell).await })),
+    })
+}
+
+/// The response to send once the commit has ended. An error replaces it, since the handler's response reports changes that were
+/// not saved.
+fn finish<B: From<String>>(
+    lazy: &LazySession,
+    committed: Result<CommitOutcome, SessionError>,
+    mut response: Response<B>,
+) -> Response<B> {
+    match (committed, lazy.loaded()) {
+        (Ok(_), Some(session)) => set_cookie(session.cell(), response.headers_mut()),
+        (Ok(_), None) => {}
+        (Err(error), _) => return error_response(lazy.config(), &error),
+    }
+    response
 }
 
 impl<S, ReqBody> fmt::Debug for ResponseFuture<S, ReqBody>
@@ -221,19 +221,16 @@ where
     }
 }
 
-/// A commit that, once begun, is carried through: if the client goes away and the response's future with it, on a task.
+/// A commit that is completed even if the client leaves: if the response's future is dropped, the commit continues in a task.
 struct DetachOnDrop {
     commit: Option<Commit>,
     detached_commits: TaskTracker,
 }
 
 impl DetachOnDrop {
-    fn poll(&mut self, task: &mut TaskContext<'_>) -> Poll<Result<CommitOutcome, SessionError>> {
-        let commit = self
-            .commit
-            .as_mut()
-            .expect("not polled again once committed");
-        let result = ready!(commit.as_mut().poll(task));
+    fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<CommitOutcome, SessionError>> {
+        let commit = self.commit.as_mut().expect(ONCE);
+        let result = ready!(commit.as_mut().poll(cx));
         self.commit = None;
         Poll::Ready(result)
     }
@@ -241,82 +238,15 @@ impl DetachOnDrop {
 
 impl Drop for DetachOnDrop {
     fn drop(&mut self) {
-        let (Some(commit), Ok(runtime)) =
-            (self.commit.take(), tokio::runtime::Handle::try_current())
-        else {
+        let runtime = tokio::runtime::Handle::try_current();
+        let (Some(commit), Ok(runtime)) = (self.commit.take(), runtime) else {
             return;
         };
-        let finish = async move {
+        let commit = async move {
             if let Err(error) = commit.await {
-                tracing::debug!(%error, "a session was not saved, and its client is gone");
+                tracing::debug!(%error, "a session could not be saved after its client had disconnected");
             }
         };
-        self.detached_commits.spawn_on(finish, &runtime);
+        self.detached_commits.spawn_on(commit, &runtime);
     }
-}
-
-/// Adds what the browser is to be told.
-fn set_cookie(session: &Session, headers: &mut HeaderMap) {
-    let inner = session.inner();
-    let config = &inner.context.config;
-    let mut state = inner.state();
-    state.headers_sent = true;
-    let line = match (
-        mem::replace(&mut state.cookie, CookieAction::Keep),
-        state.status,
-    ) {
-        (CookieAction::Issue, Status::Persisted(id)) => {
-            let max_age =
-                expiry::max_age(&inner.context.config, state.changes.metadata(&state.base));
-            cookie::issue(&config.cookie, id, max_age)
-        }
-        (CookieAction::Remove, _) => cookie::remove(&config.cookie),
-        (CookieAction::Issue, Status::New | Status::Rotated | Status::Gone)
-        | (CookieAction::Keep, _) => return,
-    };
-    drop(state);
-    headers.append(header::SET_COOKIE, line);
-    // RFC 9111, section 7.3: a cache may store a response with Set-Cookie unless told otherwise.
-    no_store(headers);
-}
-
-/// Unless the app says how it may be stored.
-fn no_store(headers: &mut HeaderMap) {
-    if !headers.contains_key(header::CACHE_CONTROL) {
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    }
-}
-
-/// The answer depends on who asks (Flask, CVE-2026-27205).
-fn vary_by_cookie(headers: &mut HeaderMap) {
-    let varies = |value: &HeaderValue| {
-        value.as_bytes().split(|byte| *byte == b',').any(|name| {
-            let name = name.trim_ascii();
-            name == b"*" || name.eq_ignore_ascii_case(b"cookie")
-        })
-    };
-    let cookie = HeaderValue::from_static("Cookie");
-    match headers.entry(header::VARY) {
-        Entry::Vacant(entry) => {
-            entry.insert(cookie);
-        }
-        Entry::Occupied(mut entry) => {
-            if !entry.iter().any(varies) {
-                entry.append(cookie);
-            }
-        }
-    }
-}
-
-fn error_response<ResBody: From<String>>(
-    context: &Context,
-    error: &SessionError,
-) -> Response<ResBody> {
-    let mut response = match &context.config.error_response {
-        Some(respond) => respond(error),
-        None => error.to_response(),
-    };
-    // What went wrong is of this moment, whatever status the app gave it.
-    no_store(response.headers_mut());
-    response.map(ResBody::from)
 }

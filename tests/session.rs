@@ -5,17 +5,13 @@ mod exchange;
 mod support;
 
 use axum::{Router, http::StatusCode, routing::get};
-use axum_redis_sessions::{ErrorKind, Section, Session, SessionError};
+use axum_redis_sessions::{ErrorKind, Session, SessionError};
 use exchange::{on_each_store, send, set_cookie};
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Cart {
     items: Vec<u32>,
-}
-
-impl Section for Cart {
-    const KEY: &'static str = "cart";
 }
 
 #[tokio::test]
@@ -47,16 +43,12 @@ async fn a_session_is_a_map_with_typed_values() {
         assert!(session.remove("nothing") && !session.remove("nothing"));
         assert_eq!(session.keys(), ["big"]);
 
-        assert_eq!(session.section::<Cart>()?, None);
-        session.set_section(&Cart { items: vec![1] })?;
-        let cart = session.update_section(|cart: Option<Cart>| {
-            let mut cart = cart.unwrap_or_default();
-            cart.items.push(2);
-            cart
-        })?;
+        assert_eq!(session.get::<Cart>("cart")?, None);
+        session.insert("cart", Cart { items: vec![1] })?;
+        let cart = session.modify("cart", |cart: &mut Cart| cart.items.push(2))?;
         assert_eq!(cart.items, [1, 2]);
-        assert_eq!(session.section::<Cart>()?, Some(cart));
-        assert!(session.remove_section::<Cart>());
+        assert_eq!(session.get::<Cart>("cart")?, Some(cart));
+        assert!(session.remove("cart"));
 
         for key in ["_rev", "_created", "_permanent", "_user", "_"] {
             assert_eq!(

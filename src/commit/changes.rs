@@ -1,42 +1,37 @@
-//! What a request did to a session, kept so that it can be done again on top of what another request stored meanwhile.
+//! What a request changed, kept so that it can be replayed on top of what another request stored meanwhile.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::metadata_changes::MetadataChanges;
+use super::metadata_changes::{MetadataChange, MetadataChanges};
 use crate::{
     clock::unix_secs,
     error::SessionError,
     record::{Encoded, Encoder, KeyEdit, Metadata, Record, is_reserved},
 };
 
-/// One step of [`Session::update`](crate::Session::update): a key and its old JSON text to the new.
+/// A closure of [`Session::update`](crate::Session::update): from a key and its old JSON text to the new text.
 pub(crate) type UpdateFn =
     Arc<dyn Fn(&str, Option<&[u8]>) -> Result<Bytes, SessionError> + Send + Sync>;
 
 /// The changes of one request, over a base that may be replaced beneath them.
 ///
-/// Each change bears the number of the seq it was made, so that a save can forget exactly what it saved.
+/// Each change has a sequence number, so that a save can discard exactly the changes that it saved.
 #[derive(Clone, Default)]
 pub(crate) struct Changes {
     seq: u64,
     cleared: Option<u64>,
     keys: Vec<(Box<str>, Change)>,
-    /// Apart, for mostly there is none, and each request's state has the room.
+    /// Boxed, since few requests have any.
     metadata: Option<Box<MetadataChanges>>,
 }
 
 #[derive(Clone)]
 enum Change {
-    Set {
-        seq: u64,
-        value: Bytes,
-    },
-    Removed {
-        seq: u64,
-    },
-    /// `value` is what the updates made of where they started.
+    /// By `insert` or `remove`.
+    Assigned { seq: u64, value: Option<Bytes> },
+    /// By `update`; `value` is its present result.
     Updated {
         value: Bytes,
         origin: Origin,
@@ -44,24 +39,24 @@ enum Change {
     },
 }
 
-/// The updates of an update, each with its seq. There is nearly always one, for which nothing is allocated.
+/// The updates of one key, each with its sequence number. The first one needs no allocation.
 #[derive(Clone)]
 struct Updates {
     first: (u64, UpdateFn),
     more: Vec<(u64, UpdateFn)>,
 }
 
-/// What the first step of an update is done to.
+/// What the first update of a key is applied to.
 #[derive(Clone)]
 enum Origin {
-    /// Whatever the base holds.
+    /// The value in the base.
     Stored,
-    /// What this request had put there, or nothing if it had removed it; until that is saved, and so in the base.
+    /// What this request had assigned, until that is saved and so is in the base.
     Local { seq: u64, value: Option<Bytes> },
 }
 
 impl Changes {
-    /// The seq of the latest change; moves with every one.
+    /// The sequence number of the latest change.
     pub(crate) fn seq(&self) -> u64 {
         self.seq
     }
@@ -69,81 +64,54 @@ impl Changes {
     pub(crate) fn is_empty(&self) -> bool {
         self.cleared.is_none()
             && self.keys.is_empty()
-            && self
-                .metadata
-                .as_ref()
-                .is_none_or(|metadata| metadata.is_empty())
+            && self.metadata.as_ref().is_none_or(|m| m.is_empty())
     }
 
-    /// Whether doing these changes twice differs from doing them once.
+    /// Whether applying these changes twice differs from applying them once.
     pub(crate) fn has_non_idempotent(&self) -> bool {
         self.keys.iter().any(|(_, change)| {
-            matches!(
-                change,
-                Change::Updated {
-                    origin: Origin::Stored,
-                    ..
-                }
-            )
+            matches!(change, Change::Updated { origin, .. } if matches!(origin, Origin::Stored))
         })
     }
 
-    pub(crate) fn set(&mut self, key: &str, value: Bytes) {
+    /// `None` removes the key.
+    pub(crate) fn assign(&mut self, key: &str, value: Option<Bytes>) {
         let seq = self.next_seq();
-        self.put(key, Change::Set { seq, value });
+        self.put(key, Change::Assigned { seq, value });
     }
 
-    pub(crate) fn remove(&mut self, key: &str) {
+    /// `value` is what `update` made of the present value.
+    pub(crate) fn update(&mut self, key: &str, update: UpdateFn, value: Bytes) {
         let seq = self.next_seq();
-        self.put(key, Change::Removed { seq });
-    }
-
-    /// `value` is what `step` made of the present value.
-    pub(crate) fn update(&mut self, key: &str, step: UpdateFn, value: Bytes) {
-        let at = self.next_seq();
-        let mut origin = match self.cleared {
-            Some(seq) => Origin::Local { seq, value: None },
-            None => Origin::Stored,
-        };
-        match self.keys.iter_mut().find(|(name, _)| **name == *key) {
-            Some((
-                _,
-                Change::Updated {
-                    value: last,
-                    updates,
-                    ..
-                },
-            )) => {
+        let origin = match self.change_mut(key) {
+            Some(Change::Updated {
+                value: last,
+                updates,
+                ..
+            }) => {
                 *last = value;
-                updates.more.push((at, step));
+                updates.more.push((seq, update));
                 return;
             }
-            Some((_, Change::Set { seq, value })) => {
-                origin = Origin::Local {
-                    seq: *seq,
-                    value: Some(value.clone()),
-                };
-            }
-            Some((_, Change::Removed { seq })) => {
-                origin = Origin::Local {
-                    seq: *seq,
-                    value: None,
-                };
-            }
-            None => {}
-        }
+            Some(Change::Assigned { seq, value }) => Origin::Local {
+                seq: *seq,
+                value: value.clone(),
+            },
+            None => match self.cleared {
+                Some(seq) => Origin::Local { seq, value: None },
+                None => Origin::Stored,
+            },
+        };
         let updates = Updates {
-            first: (at, step),
+            first: (seq, update),
             more: Vec::new(),
         };
-        self.put(
-            key,
-            Change::Updated {
-                value,
-                origin,
-                updates,
-            },
-        );
+        let change = Change::Updated {
+            value,
+            origin,
+            updates,
+        };
+        self.put(key, change);
     }
 
     pub(crate) fn clear(&mut self) {
@@ -151,40 +119,9 @@ impl Changes {
         self.keys.clear();
     }
 
-    /// `Some`: a lasting session, whose cookie was last sent at this Unix second.
-    pub(crate) fn set_permanent(&mut self, permanent: Option<u64>) {
-        let at = self.next_seq();
-        self.about_mut().set_permanent(at, permanent);
-    }
-
-    /// A lasting cookie is sent at this Unix second, if the session has one.
-    pub(crate) fn set_cookie_sent(&mut self, sent: u64) {
-        let at = self.next_seq();
-        self.about_mut().set_cookie_sent(at, sent);
-    }
-
-    /// This session's own idle timeout, in milliseconds.
-    pub(crate) fn set_idle_timeout(&mut self, millis: u64) {
-        let at = self.next_seq();
-        self.about_mut().set_idle_timeout(at, millis);
-    }
-
-    /// This session's own absolute timeout, in milliseconds.
-    pub(crate) fn set_absolute_timeout(&mut self, millis: u64) {
-        let at = self.next_seq();
-        self.about_mut().set_absolute_timeout(at, millis);
-    }
-
-    /// To whom the session belongs from here on, which begins its time anew.
-    pub(crate) fn set_user(&mut self, user: Option<Arc<str>>) {
-        let at = self.next_seq();
-        self.about_mut().set_user(at, user);
-    }
-
-    /// The session is entered among its user's at this Unix second.
-    pub(crate) fn set_indexed_at(&mut self, indexed_at: u64) {
-        let at = self.next_seq();
-        self.about_mut().set_indexed_at(at, indexed_at);
+    pub(crate) fn set_metadata(&mut self, change: MetadataChange) {
+        let seq = self.next_seq();
+        self.metadata.get_or_insert_default().set(seq, change);
     }
 
     pub(crate) fn user<'a>(&'a self, base: &'a Record) -> Option<&'a Arc<str>> {
@@ -194,14 +131,12 @@ impl Changes {
         }
     }
 
-    /// Whether somebody logged in, be it the same person again.
+    /// Whether a user logged in, possibly the same one again.
     pub(crate) fn is_login(&self) -> bool {
-        self.metadata
-            .as_ref()
-            .is_some_and(|metadata| metadata.is_login())
+        self.metadata.as_ref().is_some_and(|m| m.is_login())
     }
 
-    /// What the crate keeps metadata the session, as the request sees it.
+    /// What the crate keeps about the session, as the request sees it.
     pub(crate) fn metadata(&self, base: &Record) -> Metadata {
         match &self.metadata {
             Some(metadata) => metadata.metadata(base),
@@ -212,8 +147,7 @@ impl Changes {
     /// The value as the request sees it.
     pub(crate) fn value(&self, base: &Record, key: &str) -> Option<Bytes> {
         match self.change(key.as_bytes()) {
-            Some(Change::Set { value, .. } | Change::Updated { value, .. }) => Some(value.clone()),
-            Some(Change::Removed { .. }) => None,
+            Some(change) => change.value().cloned(),
             None if self.cleared.is_some() => None,
             None => base.value(key),
         }
@@ -221,8 +155,7 @@ impl Changes {
 
     pub(crate) fn contains(&self, base: &Record, key: &str) -> bool {
         match self.change(key.as_bytes()) {
-            Some(Change::Set { .. } | Change::Updated { .. }) => true,
-            Some(Change::Removed { .. }) => false,
+            Some(change) => change.value().is_some(),
             None => self.cleared.is_none() && base.contains(key),
         }
     }
@@ -230,53 +163,33 @@ impl Changes {
     /// The app's keys as the request sees them: the stored ones in their order, then the new ones.
     pub(crate) fn keys<'a>(&'a self, base: &'a Record) -> impl Iterator<Item = &'a str> {
         let kept = base.keys().filter(|key| self.contains(base, key));
-        let added = self.keys.iter().filter_map(|(key, change)| match change {
-            Change::Removed { .. } => None,
-            Change::Set { .. } | Change::Updated { .. } => (!base.contains(key)).then_some(&**key),
-        });
-        kept.chain(added)
+        kept.chain(self.added(base).map(|(key, _)| key))
     }
 
-    /// The next version of the session, from what the request sees.
-    pub(crate) fn write(&self, base: &Record) -> Result<Encoded, SessionError> {
-        let metadata = self.metadata(base);
-        let metadata = Metadata {
-            created: Some(metadata.created.unwrap_or_else(unix_secs)),
-            ..metadata
-        };
-        let more = self.keys.iter().map(|(key, change)| {
-            key.len()
-                + 8
-                + match change {
-                    Change::Set { value, .. } | Change::Updated { value, .. } => value.len(),
-                    Change::Removed { .. } => 0,
-                }
-        });
+    /// The next version of the session.
+    pub(crate) fn encode(&self, base: &Record) -> Result<Encoded, SessionError> {
+        let mut metadata = self.metadata(base);
+        metadata.created.get_or_insert_with(unix_secs);
         let user = self.user(base).cloned();
-        let mut writer = Encoder::new(base, metadata, user, more.sum())?;
-        writer.copy_from_base(|key| match self.change(key) {
-            Some(Change::Set { value, .. } | Change::Updated { value, .. }) => {
-                KeyEdit::Replace(value)
-            }
-            Some(Change::Removed { .. }) => KeyEdit::Drop,
-            // What others keep under reserved keys is not the app's to clear.
+        let sizes = self.keys.iter().map(|(key, change)| {
+            let value = change.value().map_or(0, Bytes::len);
+            key.len() + value + 8
+        });
+        let mut encoder = Encoder::new(base, metadata, user, sizes.sum())?;
+        encoder.copy_from_base(|key| match self.change(key).map(Change::value) {
+            Some(Some(value)) => KeyEdit::Replace(value),
+            Some(None) => KeyEdit::Drop,
+            // Other frameworks' reserved keys are not the app's to clear.
             None if self.cleared.is_some() && !is_reserved(key) => KeyEdit::Drop,
             None => KeyEdit::Keep,
         });
-        for (key, change) in &self.keys {
-            match change {
-                Change::Set { value, .. } | Change::Updated { value, .. } => {
-                    if !base.contains(key) {
-                        writer.append(key, value);
-                    }
-                }
-                Change::Removed { .. } => {}
-            }
+        for (key, value) in self.added(base) {
+            encoder.append(key, value);
         }
-        Ok(writer.finish())
+        Ok(encoder.finish())
     }
 
-    /// The same changes over another base: each update runs again, on the value that is there unix_secs.
+    /// The same changes over another base: each update runs again, on the value that is there now.
     pub(crate) fn replayed_on(&self, base: &Record) -> Result<Self, SessionError> {
         let mut replayed = self.clone();
         for (key, change) in &mut replayed.keys {
@@ -290,24 +203,23 @@ impl Changes {
                     Origin::Stored => base.value(key),
                     Origin::Local { value, .. } => value.clone(),
                 };
-                let mut next = (updates.first.1)(key, current.as_deref())?;
-                for (_, step) in &updates.more {
-                    next = step(key, Some(&next))?;
+                *value = (updates.first.1)(key, current.as_deref())?;
+                for (_, update) in &updates.more {
+                    *value = update(key, Some(value))?;
                 }
-                *value = next;
             }
         }
         Ok(replayed)
     }
 
-    /// Forgets what was made up to `seq`, because the base unix_secs has it.
+    /// Discards the changes up to `seq`, which the base now has.
     pub(crate) fn discard_through(&mut self, seq: u64) {
         self.cleared = self.cleared.filter(|at| *at > seq);
         if let Some(metadata) = &mut self.metadata {
             metadata.discard_through(seq);
         }
         self.keys.retain_mut(|(_, change)| match change {
-            Change::Set { seq: at, .. } | Change::Removed { seq: at } => *at > seq,
+            Change::Assigned { seq: at, .. } => *at > seq,
             Change::Updated {
                 origin, updates, ..
             } => {
@@ -319,7 +231,7 @@ impl Changes {
         });
     }
 
-    /// Forgets everything, yet goes on counting, so that nobody mistakes this for an earlier seq.
+    /// Discards everything and goes on counting, so that a sequence number never means two changes.
     pub(crate) fn reset(&mut self) {
         *self = Self {
             seq: self.seq + 1,
@@ -327,22 +239,33 @@ impl Changes {
         };
     }
 
+    /// The keys that the base does not have.
+    fn added<'a>(&'a self, base: &'a Record) -> impl Iterator<Item = (&'a str, &'a Bytes)> {
+        self.keys.iter().filter_map(|(key, change)| {
+            let value = change.value()?;
+            (!base.contains(key)).then_some((&**key, value))
+        })
+    }
+
     fn change(&self, key: &[u8]) -> Option<&Change> {
-        self.keys
-            .iter()
+        let mut changes = self.keys.iter();
+        changes
             .find(|(name, _)| name.as_bytes() == key)
             .map(|(_, change)| change)
     }
 
-    fn put(&mut self, key: &str, change: Change) {
-        match self.keys.iter_mut().find(|(name, _)| **name == *key) {
-            Some((_, last)) => *last = change,
-            None => self.keys.push((key.into(), change)),
-        }
+    fn change_mut(&mut self, key: &str) -> Option<&mut Change> {
+        let mut changes = self.keys.iter_mut();
+        changes
+            .find(|(name, _)| **name == *key)
+            .map(|(_, change)| change)
     }
 
-    fn about_mut(&mut self) -> &mut MetadataChanges {
-        self.metadata.get_or_insert_default()
+    fn put(&mut self, key: &str, change: Change) {
+        match self.change_mut(key) {
+            Some(last) => *last = change,
+            None => self.keys.push((key.into(), change)),
+        }
     }
 
     fn next_seq(&mut self) -> u64 {
@@ -351,8 +274,18 @@ impl Changes {
     }
 }
 
+impl Change {
+    /// `None` if the key is removed.
+    fn value(&self) -> Option<&Bytes> {
+        match self {
+            Self::Assigned { value, .. } => value.as_ref(),
+            Self::Updated { value, .. } => Some(value),
+        }
+    }
+}
+
 impl Updates {
-    /// Whether any step is left.
+    /// Whether any update is left.
     fn discard_through(&mut self, seq: u64) -> bool {
         self.more.retain(|(at, _)| *at > seq);
         if self.first.0 > seq {

@@ -1,51 +1,45 @@
-//! The protocol: how a request's changes reach the store without losing another request's, and without reviving a session.
+//! The commit protocol: how a request's changes reach the store without losing another request's changes and without reviving a
+//! session that has ended.
 //!
-//! 1. A write names the version it builds on. If another one is there, its bytes come back in the same answer, the changes are
-//!    done again on top of them, and the write is sent again.
-//! 2. Where nothing is there any more, nothing is encoded: logout wins.
-//! 3. A write whose answer was lost is sent once more; the store recognises its own version.
+//! 1. A write names the version that it builds on. If the store holds another version, the reply contains it; the changes are
+//!    replayed on top of it, and the write is sent again.
+//! 2. If the store holds nothing any more, nothing is written: a logout wins.
+//! 3. A write whose reply was lost is sent once more. The store recognises a version that it holds already.
 //!
-//! `src/docs/design.md` has the pictures.
+//! `src/docs/design.md` explains why.
 
 pub(crate) mod changes;
-mod metadata_changes;
+pub(crate) mod metadata_changes;
+mod queue;
 pub(crate) mod state;
 mod user_index;
+pub(crate) mod write;
 
 use std::{
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
-use bytes::Bytes;
-
-use self::state::{CookieAction, PendingDelete, Plan, State, Status, Write, WriteKind};
+use self::{
+    queue::CommitQueue,
+    state::{CookieAction, PendingDelete, Plan, State, Status},
+    write::{TOMBSTONE_TTL, Write, WriteKind},
+};
 use crate::{
-    clock::unix_millis,
     context::Context,
     error::{ErrorKind, SessionError},
-    id::SessionId,
-    random::random_bytes,
-    record::{Decoded, Record, same_revision, tombstone},
+    expiry,
+    record::{Decoded, Record},
     store::{Created, Destroyed, Fault, Outcome, Rotation, retry_once},
 };
 
-/// How long an id that was rotated away is kept from being used: longer than any request that began with it should take.
-const TOMBSTONE: Duration = Duration::from_secs(60);
-
-/// A bound beside the deadline. With the requests of one process taking turns, other nodes have to get in between this often.
+/// Writes for one commit. Since the commits of one process queue after a conflict, only other nodes can use these up.
 const MAX_ATTEMPTS: u32 = 64;
 
-/// Trying again at once has the best chance, since the winner's bytes are at their freshest; after a pause they are stale. But when
-/// this many tries in a row failed, something keeps step with us, and a pause of random length breaks the step.
-const ATTEMPTS_BEFORE_PAUSE: u32 = 8;
-const MAX_PAUSE: Duration = Duration::from_millis(1);
-
-/// The session of one request, shared by the handler, its middleware and the service.
+/// The session of one request, shared by its handler, its middleware and the service.
 pub(crate) struct SessionCell {
     pub(crate) context: Arc<Context>,
-    /// Held across a commit, on purpose: two of one request take turns.
+    /// Held across a commit: commits of one request run one after the other.
     committing: tokio::sync::Mutex<()>,
     state: Mutex<State>,
 }
@@ -55,38 +49,109 @@ pub(crate) struct SessionCell {
 pub(crate) enum CommitOutcome {
     /// There were none.
     Unchanged,
-    Stored,
+    Saved,
     /// The session had ended.
-    Dropped,
+    Discarded,
 }
 
-/// Brings the session's changes to the store. One commit of a session at a time; later ones wait.
+/// What the store holds after a write.
+enum Stored {
+    /// This write, or an earlier one that was in doubt.
+    Write(Arc<Write>),
+    /// Another request's version.
+    Other(Record),
+    Tombstone,
+    Nothing,
+}
+
+/// Brings the session's changes to the store.
 pub(crate) async fn commit(session: &SessionCell) -> Result<CommitOutcome, SessionError> {
-    let _turn = session.committing.lock().await;
-    let work = pin!(commit_changes(session));
-    let deadline = session.context.config.deadline;
-    let result = session.context.store.with_deadline(deadline, work).await;
+    let _guard = session.committing.lock().await;
     let context = &session.context;
+    let work = pin!(commit_changes(session));
+    let deadline = context.config.deadline;
+    let result = context.store.with_deadline(deadline, work).await;
     match &result {
-        Ok(CommitOutcome::Stored) => context.count(|counters| &counters.commits),
-        Ok(CommitOutcome::Dropped) => {
+        Ok(CommitOutcome::Saved) => context.count(|counters| &counters.commits),
+        Ok(CommitOutcome::Discarded) => {
             context.count(|counters| &counters.discarded);
             tracing::debug!(
-                "a session's changes were dropped: it was logged out, rotated away or expired meanwhile"
+                "a session's changes were discarded: the session was destroyed, rotated or had expired"
             );
         }
-        Ok(CommitOutcome::Unchanged) => {}
-        Err(error) => {
-            if error.kind() == ErrorKind::Conflict {
-                context.count(|counters| &counters.retries_exhausted);
-            }
+        Err(error) if error.kind() == ErrorKind::Conflict => {
+            context.count(|counters| &counters.retries_exhausted);
         }
+        Ok(CommitOutcome::Unchanged) | Err(_) => {}
     }
     result
 }
 
-async fn destroy(session: &SessionCell, pending_delete: PendingDelete) -> Result<(), SessionError> {
-    let key = session.context.key(pending_delete.id);
+async fn commit_changes(session: &SessionCell) -> Result<CommitOutcome, SessionError> {
+    let mut outcome = CommitOutcome::Unchanged;
+    let pending_delete = session.state().pending_delete.clone();
+    // Boxed, here and below, so that what is rare does not enlarge the future of every commit.
+    if let Some(delete) = pending_delete.map(|pending| Box::pin(delete_destroyed(session, pending)))
+    {
+        delete.await?;
+        outcome = CommitOutcome::Saved;
+    }
+    let mut queue = CommitQueue::default();
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        let write = match session.plan()? {
+            Plan::Noop => return Ok(outcome),
+            Plan::Discard => return Ok(session.discard(None)),
+            Plan::Write(_) if attempt > MAX_ATTEMPTS => return Err(attempts_exhausted()),
+            Plan::Write(write) => write,
+        };
+        let (id, epoch) = (write.kind.id(), write.epoch);
+        if let Some(id) = id {
+            queue.enter(&session.context, id).await;
+        }
+        if write.adds_to_index {
+            Box::pin(user_index::add(session, &write)).await?;
+        }
+        match send(session, write).await? {
+            Stored::Write(write) => {
+                // Cloned only if it is needed, since the record of a write that is held twice is copied.
+                let changes_index = write.previous_user.is_some() || write.is_login;
+                let indexed = changes_index.then(|| write.clone());
+                if let Err(write) = session.apply_saved(write) {
+                    drop(indexed);
+                    return Box::pin(delete_after_destroy(session, &write)).await;
+                }
+                if let Some(write) = indexed {
+                    Box::pin(user_index::finish(session, &write)).await;
+                }
+                outcome = CommitOutcome::Saved;
+            }
+            _ if session.state().epoch != epoch => return Ok(CommitOutcome::Unchanged),
+            Stored::Other(current) => {
+                session.rebase(&current)?;
+                if let Some(id) = id {
+                    queue.wait(&session.context, id, attempt).await;
+                }
+            }
+            // Another login rotated the session first. This one gets an id of its own.
+            Stored::Tombstone if session.state().rotate => {
+                session.state().status = Status::New { presented: None };
+            }
+            Stored::Tombstone => {
+                return Ok(session.discard(Some(Status::Rotated { presented: None })));
+            }
+            Stored::Nothing => return Ok(session.discard(Some(Status::Gone))),
+        }
+    }
+}
+
+/// Deletes a session that the app destroyed.
+async fn delete_destroyed(
+    session: &SessionCell,
+    pending: PendingDelete,
+) -> Result<(), SessionError> {
+    let key = session.context.key(pending.id);
     let store = &session.context.store;
     let destroyed = retry_once(|| store.destroy(&key)).await;
     let destroyed = destroyed.map_err(Fault::into_error)?;
@@ -94,229 +159,86 @@ async fn destroy(session: &SessionCell, pending_delete: PendingDelete) -> Result
         let mut state = session.state();
         state.pending_delete = None;
         match destroyed {
-            Destroyed::Deleted if pending_delete.existed => state.cookie = CookieAction::Remove,
+            Destroyed::Deleted if pending.existed => state.cookie = CookieAction::Remove,
             Destroyed::Deleted => {}
-            // A login came first. Its cookie is on the way to the browser, or there already.
-            Destroyed::Tombstone => state.status = Status::Rotated,
+            // A login came first. The browser has its cookie or is about to get it.
+            Destroyed::Tombstone => state.status = Status::Rotated { presented: None },
         }
     }
-    if let Some(user) = &pending_delete.user {
-        user_index::leave(session, user, pending_delete.id).await;
+    if let Some(user) = &pending.user {
+        user_index::remove(session, user, pending.id).await;
     }
     Ok(())
 }
 
-async fn commit_changes(session: &SessionCell) -> Result<CommitOutcome, SessionError> {
-    let mut guard = None;
-    let mut tries = 0;
-    let mut verdict = CommitOutcome::Unchanged;
-    // What is rare is boxed, here and below, so that it does not enlarge every commit's future.
-    let pending_delete = session.state().pending_delete.clone();
-    if let Some(destroy) =
-        pending_delete.map(|pending_delete| Box::pin(destroy(session, pending_delete)))
-    {
-        destroy.await?;
-        verdict = CommitOutcome::Stored;
-    }
-    loop {
-        let write = match session.plan(new_tombstone)? {
-            Plan::Noop => return Ok(verdict),
-            Plan::Discard => {
-                let status = session.state().status;
-                session.state().discard(status);
-                return Ok(CommitOutcome::Dropped);
-            }
-            Plan::Write(write) => write,
-        };
-        tries += 1;
-        if tries > MAX_ATTEMPTS {
-            return Err(SessionError::new(
-                ErrorKind::Conflict,
-                format!(
-                    "other requests changed this session before each of {MAX_ATTEMPTS} tries to save it; nothing was saved: try \
-                     again, and write less often to one session"
-                ),
-            ));
-        }
-        // Where others of this process take turns already, one who came later does not jump the queue.
-        let lock = write.kind.id().map(|id| session.context.commit_lock(id));
-        if guard.is_none()
-            && let Some(lock) = lock
-            && lock.try_lock().is_err()
-        {
-            guard = Some(Box::pin(lock.lock()).await);
-        }
-        if write.adds_to_index {
-            Box::pin(user_index::enter(session, &write)).await?;
-        }
-        let (outcome, in_doubt) = send_with_retry(session, &write).await?;
-        // Kept only for those who need it, so that a record that nobody else has is not copied.
-        let listed = (write.previous_user.is_some() || write.is_login).then(|| write.clone());
-        let Some(write) = session.apply_saved(write, &outcome) else {
-            if let Some(listed) = listed {
-                Box::pin(user_index::settle(session, &listed)).await;
-            }
-            verdict = CommitOutcome::Stored;
-            continue;
-        };
-        drop(listed);
-        match Box::pin(handle_rejection(session, write, outcome, in_doubt)).await? {
-            Next::Done(verdict) => return Ok(verdict),
-            Next::Again => {}
-            Next::Stored => verdict = CommitOutcome::Stored,
-            // From the second try on, the requests of this process take turns.
-            Next::InTurn if guard.is_none() => {
-                if let Some(lock) = lock {
-                    guard = Some(Box::pin(lock.lock()).await);
-                }
-            }
-            Next::InTurn if tries % ATTEMPTS_BEFORE_PAUSE == 0 => {
-                Box::pin(session.context.store.pause(jitter()?)).await;
-            }
-            Next::InTurn => {}
-        }
-    }
-}
-
-/// What to do after an answer that was not simply "saved".
-enum Next {
-    Done(CommitOutcome),
-    Again,
-    /// Again with what was changed since; a write whose answer was lost is stored.
-    Stored,
-    /// Again, on top of another request's version.
-    InTurn,
-}
-
-async fn handle_rejection(
-    session: &SessionCell,
-    write: Arc<Write>,
-    outcome: Outcome,
-    in_doubt: bool,
-) -> Result<Next, SessionError> {
-    if write.adds_to_index && !in_doubt && outcome != Outcome::Saved {
-        user_index::withdraw(session, &write, &outcome).await;
-    }
-    if session.state().epoch != write.epoch {
-        return delete_after_destroy(session, &write, &outcome)
-            .await
-            .map(Next::Done);
-    }
-    let Outcome::Conflict(bytes) = outcome else {
-        // A delete leaves nothing behind by which it could recognise itself.
-        if in_doubt && matches!(write.kind, WriteKind::Delete { .. }) {
-            session.state().apply_saved(write);
-            return Ok(Next::Done(CommitOutcome::Stored));
-        }
-        session.state().discard(Status::Gone);
-        return Ok(Next::Done(CommitOutcome::Dropped));
-    };
-    if session.apply_write_in_doubt(&bytes) {
-        return Ok(Next::Stored);
-    }
-    match Record::decode(&bytes)? {
-        Decoded::Session(winner) => {
-            if in_doubt && session.state().changes.has_non_idempotent() {
-                return Err(SessionError::new(
-                    ErrorKind::Conflict,
-                    "the connection to Redis broke while a session was saved, and another request saved it since, so an \
-                     `update` may have been done or not; it is not done a second time: load the session again and look",
-                ));
-            }
-            session.context.count(|counters| &counters.retries);
-            session.rebase(&winner)?;
-            Ok(Next::InTurn)
-        }
-        // Another login rotated the session away first. This one is good as well, and gets an id of its own.
-        Decoded::Tombstone { .. } if session.state().cycle => {
-            session.state().status = Status::New;
-            Ok(Next::Again)
-        }
-        Decoded::Tombstone { .. } => {
-            session.state().discard(Status::Rotated);
-            Ok(Next::Done(CommitOutcome::Dropped))
-        }
-        Decoded::Empty => {
-            session.state().discard(Status::Gone);
-            Ok(Next::Done(CommitOutcome::Dropped))
-        }
-    }
-}
-
-/// The session was destroyed, by a clone of it, while a write was on its way. A new id that the write gave it ends as well; the
-/// old one is deleted by the commit that the destruction asks for.
+/// A clone of the session was destroyed while `write` was on its way. If the write gave the session a new id, that one is deleted
+/// too. The old id is deleted by the next commit.
 async fn delete_after_destroy(
     session: &SessionCell,
     write: &Write,
-    outcome: &Outcome,
 ) -> Result<CommitOutcome, SessionError> {
-    let (Outcome::Saved, WriteKind::Create { id } | WriteKind::Rotate { to: id, .. }) =
-        (outcome, &write.kind)
-    else {
+    let (WriteKind::Create { id } | WriteKind::Rotate { to: id, .. }) = &write.kind else {
         return Ok(CommitOutcome::Unchanged);
     };
     let key = session.context.key(*id);
     let store = &session.context.store;
-    let buried = retry_once(|| store.destroy(&key)).await;
-    buried.map_err(Fault::into_error)?;
+    let destroyed = retry_once(|| store.destroy(&key)).await;
+    destroyed.map_err(Fault::into_error)?;
     if let Some(user) = &write.record.user {
-        user_index::leave(session, user, *id).await;
+        user_index::remove(session, user, *id).await;
     }
-    Ok(CommitOutcome::Stored)
+    Ok(CommitOutcome::Saved)
 }
 
-/// Sends one write, and once more if the connection broke underneath. Beside the answer: whether this write, or one before it,
-/// may have been carried out without our knowing.
+/// Sends a write until its result is known.
+async fn send(session: &SessionCell, write: Arc<Write>) -> Result<Stored, SessionError> {
+    let (outcome, in_doubt) = send_with_retry(session, &write).await?;
+    if outcome == Outcome::Saved {
+        return Ok(Stored::Write(write));
+    }
+    Box::pin(resolve_rejection(session, write, outcome, in_doubt)).await
+}
+
+/// Sends a write, and once more if the connection broke. The boolean: whether this write, or an earlier one, may have been executed
+/// without its reply.
 async fn send_with_retry(
     session: &SessionCell,
     write: &Arc<Write>,
 ) -> Result<(Outcome, bool), SessionError> {
-    // An earlier write whose answer is still out stays the one to look for.
     let in_doubt = {
         let earlier = &mut session.state().in_doubt;
         let in_doubt = earlier.is_some();
         earlier.get_or_insert_with(|| write.clone());
         in_doubt
     };
-    let answer = send(session, write).await;
-    if let Err(Fault::ConnectionLost(_)) = answer {
-        drop(answer);
-        let again = Box::pin(send(session, write)).await;
-        let outcome = again.map_err(Fault::into_error)?;
+    let reply = execute(session, write).await;
+    if let Err(Fault::ConnectionLost(_)) = reply {
+        drop(reply);
+        let retried = Box::pin(execute(session, write)).await;
+        let outcome = retried.map_err(Fault::into_error)?;
         return Ok((outcome, true));
     }
-    let answer = answer
-        .map(|outcome| (outcome, in_doubt))
-        .map_err(Fault::into_error);
-    // An answer, whatever it is, means that the write is not still on its way. (Adopting a saved one says so too.)
-    if !in_doubt && !matches!(answer, Ok((Outcome::Saved, _))) {
+    // A reply means that the write is not on its way any more. `apply_saved` clears the field too.
+    if !in_doubt && !matches!(reply, Ok(Outcome::Saved)) {
         session.state().in_doubt = None;
     }
-    answer
+    reply
+        .map(|outcome| (outcome, in_doubt))
+        .map_err(Fault::into_error)
 }
 
-async fn send(session: &SessionCell, write: &Write) -> Result<Outcome, Fault> {
-    let context = &session.context;
+async fn execute(session: &SessionCell, write: &Write) -> Result<Outcome, Fault> {
+    let Context { config, store, .. } = &*session.context;
+    let key = |id| session.context.key(id);
     let value = write.record.bytes();
-    let lifetime = crate::expiry::ttl(&context.config, write.record.metadata).unwrap_or_default();
+    let ttl = expiry::ttl(config, write.record.metadata).unwrap_or_default();
     match &write.kind {
-        WriteKind::Create { id } => match context
-            .store
-            .create(&context.key(*id), value, lifetime)
-            .await?
-        {
+        WriteKind::Create { id } => match store.create(&key(*id), value, ttl).await? {
             Created::Yes => Ok(Outcome::Saved),
             Created::AlreadyExists => Err(Fault::Failed(SessionError::id_taken())),
         },
-        WriteKind::Save { id, expected } => {
-            let key = session.take_key(*id);
-            let outcome = context.store.save(&key, expected, value, lifetime).await;
-            session.state().key = Some((*id, key));
-            outcome
-        }
-        WriteKind::Delete { id, expected } => {
-            context.store.delete(&context.key(*id), expected).await
-        }
+        WriteKind::Save { key, expected, .. } => store.save(key, expected, value, ttl).await,
+        WriteKind::Delete { id, expected } => store.delete(&key(*id), expected).await,
         WriteKind::Rotate {
             from,
             expected,
@@ -324,16 +246,53 @@ async fn send(session: &SessionCell, write: &Write) -> Result<Outcome, Fault> {
             tombstone,
         } => {
             let rotation = Rotation {
-                from: &context.key(*from),
+                from: &key(*from),
                 expected,
-                to: &context.key(*to),
+                to: &key(*to),
                 value,
-                lifetime,
+                lifetime: ttl,
                 tombstone,
-                tombstone_lifetime: TOMBSTONE,
+                tombstone_lifetime: TOMBSTONE_TTL,
             };
-            Box::pin(context.store.rotate(&rotation)).await
+            Box::pin(store.rotate(&rotation)).await
         }
+    }
+}
+
+/// What the store holds instead of the version that `write` builds on.
+async fn resolve_rejection(
+    session: &SessionCell,
+    write: Arc<Write>,
+    outcome: Outcome,
+    in_doubt: bool,
+) -> Result<Stored, SessionError> {
+    if write.adds_to_index && !in_doubt {
+        user_index::rollback(session, &write, &outcome).await;
+    }
+    let Outcome::Conflict(stored) = outcome else {
+        // A deletion leaves nothing behind by which it could be recognised.
+        let is_own_deletion = in_doubt && matches!(write.kind, WriteKind::Delete { .. });
+        return Ok(if is_own_deletion {
+            Stored::Write(write)
+        } else {
+            Stored::Nothing
+        });
+    };
+    let state = session.state();
+    if let Some(earlier) = state.in_doubt.as_ref().filter(|write| write.wrote(&stored)) {
+        return Ok(Stored::Write(earlier.clone()));
+    }
+    match Record::decode(&stored)? {
+        Decoded::Session(_) if in_doubt && state.changes.has_non_idempotent() => {
+            Err(SessionError::new(
+                ErrorKind::Conflict,
+                "the connection to Redis broke while a session was saved, and another request saved it since, so an `update` may or \
+                 may not have been applied; it is not applied a second time: load the session again and check",
+            ))
+        }
+        Decoded::Session(current) => Ok(Stored::Other(current)),
+        Decoded::Tombstone { .. } => Ok(Stored::Tombstone),
+        Decoded::Empty => Ok(Stored::Nothing),
     }
 }
 
@@ -351,79 +310,60 @@ impl SessionCell {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The key of the session that was loaded, which mostly this is.
-    fn take_key(&self, id: SessionId) -> String {
-        match self.state().key.take() {
-            Some((loaded, key)) if loaded == id => key,
-            _ => self.context.key(id),
-        }
+    fn plan(&self) -> Result<Plan, SessionError> {
+        self.state().plan(&self.context)
     }
 
-    fn plan(
-        &self,
-        tombstone: impl FnOnce() -> Result<Bytes, SessionError>,
-    ) -> Result<Plan, SessionError> {
-        self.state().plan(&self.context, tombstone)
-    }
-
-    /// Takes what was saved for what the store holds. Gives the write back if there is more to think about: it was not saved, or a clone
-    /// destroyed the session meanwhile.
-    fn apply_saved(&self, write: Arc<Write>, outcome: &Outcome) -> Option<Arc<Write>> {
+    /// Gives the write back if the session was destroyed since it was planned.
+    fn apply_saved(&self, write: Arc<Write>) -> Result<(), Arc<Write>> {
         let mut state = self.state();
-        if *outcome != Outcome::Saved || state.epoch != write.epoch {
-            return Some(write);
+        if state.epoch != write.epoch {
+            return Err(write);
         }
         state.apply_saved(write);
-        None
+        Ok(())
     }
 
-    /// Puts the changes on top of the version that another request stored.
-    fn rebase(&self, winner: &Record) -> Result<(), SessionError> {
+    /// `None` keeps the status.
+    fn discard(&self, status: Option<Status>) -> CommitOutcome {
+        self.state().discard(status);
+        CommitOutcome::Discarded
+    }
+
+    /// Replays the changes on top of the version that another request stored.
+    fn rebase(&self, current: &Record) -> Result<(), SessionError> {
+        self.context.count(|counters| &counters.retries);
         loop {
             let changes = self.state().changes.clone();
-            // The app's closures run here, so not under the lock.
-            let replayed = changes.replayed_on(winner)?;
+            // The app's closures run here, so the state is not locked.
+            let replayed = changes.replayed_on(current)?;
             let mut state = self.state();
             if state.changes.seq() == changes.seq() {
-                state.base = winner.clone();
+                state.base = current.clone();
                 state.changes = replayed;
                 return Ok(());
             }
         }
     }
+}
 
-    /// Whether the winner is a write of our own whose answer never came.
-    fn apply_write_in_doubt(&self, stored: &Bytes) -> bool {
-        let mut state = self.state();
-        let Some(write) = state.in_doubt.clone() else {
-            return false;
-        };
-        let own = same_revision(stored, write.record.bytes())
-            || matches!(&write.kind, WriteKind::Rotate { tombstone, .. } if tombstone == stored);
-        if own {
-            state.apply_saved(write);
-        }
-        own
-    }
+fn attempts_exhausted() -> SessionError {
+    SessionError::new(
+        ErrorKind::Conflict,
+        format!(
+            "other requests changed this session before each of {MAX_ATTEMPTS} attempts to save it, so nothing was saved: try \
+             again, and write less often to one session"
+        ),
+    )
 }
 
 impl Drop for SessionCell {
     fn drop(&mut self) {
         if self.state().has_unsaved() {
             tracing::debug!(
-                "a session was dropped with changes that nobody saved: the request ended early, or it changed the session after \
-                 its response, where only `save` keeps a change"
+                "a session was dropped with unsaved changes: the request ended early, or it changed the session after its response, \
+                 where only `save` keeps a change"
             );
         }
     }
-}
-
-fn new_tombstone() -> Result<Bytes, SessionError> {
-    let lifetime = u64::try_from(TOMBSTONE.as_millis()).unwrap_or(u64::MAX);
-    tombstone(unix_millis().saturating_add(lifetime))
-}
-
-fn jitter() -> Result<Duration, SessionError> {
-    let share = f64::from(u32::from_le_bytes(random_bytes()?)) / f64::from(u32::MAX);
-    Ok(MAX_PAUSE.mul_f64(share))
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{
     SessionCell,
-    state::{Write, WriteKind},
+    write::{Write, WriteKind},
 };
 use crate::{
     clock::unix_micros,
@@ -23,7 +23,7 @@ use crate::{
 const MARGIN: Duration = Duration::from_secs(60);
 
 /// Takes a session that has ended out of its user's set. A failure is none of the request's: what is left over, others notice.
-pub(crate) async fn leave(session: &SessionCell, user: &str, id: SessionId) {
+pub(crate) async fn remove(session: &SessionCell, user: &str, id: SessionId) {
     let context = &session.context;
     let (set, name) = (context.user_index_key(user), context.key_suffix(id));
     if let Err(fault) = context.store.leave(&set, &[name]).await {
@@ -33,7 +33,7 @@ pub(crate) async fn leave(session: &SessionCell, user: &str, id: SessionId) {
 }
 
 /// Enters the session that is about to be encoded.
-pub(crate) async fn enter(session: &SessionCell, write: &Write) -> Result<(), SessionError> {
+pub(crate) async fn add(session: &SessionCell, write: &Write) -> Result<(), SessionError> {
     let context = &session.context;
     let (Some(user), Some(id)) = (&write.record.user, write.kind.next_id()) else {
         return Ok(());
@@ -78,17 +78,17 @@ pub(crate) async fn enter(session: &SessionCell, write: &Write) -> Result<(), Se
 
 /// Takes out again what was entered for a write that is known not to have happened: the next try is under another id, and the first would count
 /// as one of the user's until it is too old to be on its way.
-pub(crate) async fn withdraw(session: &SessionCell, write: &Write, outcome: &Outcome) {
+pub(crate) async fn rollback(session: &SessionCell, write: &Write, outcome: &Outcome) {
     let (Some(user), Some(id)) = (&write.record.user, write.kind.next_id()) else {
         return;
     };
     if write.kind.id() != Some(id) || *outcome == Outcome::Gone {
-        leave(session, user, id).await;
+        remove(session, user, id).await;
     }
 }
 
 /// What is left to do once the session is stored.
-pub(crate) async fn settle(session: &SessionCell, write: &Write) {
+pub(crate) async fn finish(session: &SessionCell, write: &Write) {
     // The write may have left it somewhere else, or nowhere.
     if let (Some(user), Some(id)) = (&write.previous_user, write.kind.id()) {
         let stays = match &write.kind {
@@ -98,7 +98,7 @@ pub(crate) async fn settle(session: &SessionCell, write: &Write) {
             WriteKind::Delete { .. } | WriteKind::Rotate { .. } => false,
         };
         if !stays {
-            leave(session, user, id).await;
+            remove(session, user, id).await;
         }
     }
     revoke_oldest(session, write).await;

@@ -3,13 +3,17 @@
 use std::time::{Duration, SystemTime};
 
 use super::Session;
-use crate::{commit::state::Status, config::MAX_TIMEOUT, expiry};
+use crate::{
+    commit::{metadata_changes::MetadataChange, state::Status},
+    config::MAX_TIMEOUT,
+    expiry,
+};
 
 impl Session {
-    /// How long this session lives after its last use, in place of the layer's timeout and of the permanent lifetime; to the
-    /// millisecond, of which it has one at least.
+    /// Sets how long this session lives after its last use, in place of the layer's idle timeout and permanent lifetime.
     ///
-    /// For a login with "remember me" and one without, each with its own times. It stays with the session, over a new id as well.
+    /// It is kept in milliseconds, at least one, with the session and over a new id. Use it where logins differ, such as with and
+    /// without "remember me".
     ///
     /// ```
     /// # use std::time::Duration;
@@ -29,34 +33,34 @@ impl Session {
     /// }
     /// ```
     pub fn set_idle_timeout(&self, timeout: Duration) {
-        let millis = millis(timeout);
-        self.inner().state().changes.set_idle_timeout(millis);
+        self.set_metadata(MetadataChange::IdleTimeout(millis(timeout)));
     }
 
-    /// How long this session lives after it was begun, in place of the layer's timeout. `cycle_id` does not begin it anew.
-    pub fn set_absolute_timeout(&self, timeout: Duration) {
-        let millis = millis(timeout);
-        self.inner().state().changes.set_absolute_timeout(millis);
-    }
-
-    /// When the session ends if nobody uses it, or at the latest; for a page that warns before. `None` for one that is not stored (yet).
+    /// Sets how long this session lives after it was created, in place of the layer's absolute timeout.
     ///
-    /// As of its load, or of its last save in this request. By this machine's clock.
+    /// It is kept in milliseconds, at least one. [`cycle_id`](Self::cycle_id) does not start it anew;
+    /// [`set_user`](Self::set_user) does.
+    pub fn set_absolute_timeout(&self, timeout: Duration) {
+        self.set_metadata(MetadataChange::AbsoluteTimeout(millis(timeout)));
+    }
+
+    /// When the session ends if it is not used again, or at the latest. `None` for a session that is not stored.
+    ///
+    /// As of its load, or of its last save in this request, by this machine's clock.
     #[must_use]
     pub fn expires_at(&self) -> Option<SystemTime> {
-        let inner = self.inner();
-        let state = inner.state();
+        let state = self.0.state();
         match state.status {
             Status::Persisted(_) => {
-                let left = expiry::ttl(&inner.context.config, state.base.metadata)?;
-                state.ttl_set_at.checked_add(left)
+                let ttl = expiry::ttl(&self.0.context.config, state.base.metadata)?;
+                state.ttl_set_at.checked_add(ttl)
             }
-            Status::New | Status::Rotated | Status::Gone => None,
+            Status::New { .. } | Status::Rotated { .. } | Status::Gone => None,
         }
     }
 }
 
 fn millis(timeout: Duration) -> u64 {
     let timeout = timeout.clamp(Duration::from_millis(1), MAX_TIMEOUT);
-    u64::try_from(timeout.as_millis()).expect("a hundred years in milliseconds")
+    u64::try_from(timeout.as_millis()).expect("MAX_TIMEOUT in milliseconds fits into 64 bits")
 }

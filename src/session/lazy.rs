@@ -1,3 +1,5 @@
+//! The session of a request before it is loaded.
+
 use std::{
     fmt,
     sync::{
@@ -12,7 +14,8 @@ use tokio::sync::OnceCell;
 use super::Session;
 use crate::{
     clock::unix_millis,
-    commit::state::Status,
+    commit::state::{Persisted, Status},
+    config::Config,
     context::Context,
     cookie::CookieHeaders,
     error::SessionError,
@@ -23,9 +26,9 @@ use crate::{
     store::{Fault, retry_once},
 };
 
-/// A request's session before anybody looked at it. It lies in the request's extensions, and costs nothing until then.
+/// The session of a request, not loaded yet. It is stored in the request extensions; Redis is not contacted until [`load`](Self::load).
 ///
-/// An axum handler takes [`Session`] instead; this is for what is not axum, and for handlers that need the session only
+/// An axum handler takes [`Session`] instead. This type is for plain tower services, and for handlers that need the session only
 /// sometimes.
 ///
 /// ```
@@ -42,14 +45,14 @@ pub struct LazySession(Arc<Inner>);
 
 struct Inner {
     context: Arc<Context>,
-    presented: CookieHeaders,
+    cookies: CookieHeaders,
     session: OnceCell<Result<Session, SessionError>>,
-    /// Whoever loads from now on can no longer tell the browser of a new id.
+    /// No cookie can be set any more.
     headers_sent: AtomicBool,
 }
 
 impl LazySession {
-    /// The request's session, as the layer left it in the extensions.
+    /// The session that the layer stored in the request extensions.
     ///
     /// # Errors
     ///
@@ -61,54 +64,52 @@ impl LazySession {
             .ok_or_else(SessionError::missing_layer)
     }
 
-    /// Loads the session. However many ask in one request, Redis is asked once, and all get the same session or the same error.
+    /// Loads the session. Redis is asked once for each request; all callers get the same session or the same error.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) and [`ErrorKind::Rejected`](crate::ErrorKind::Rejected) from the
-    /// store, [`ErrorKind::InvalidData`](crate::ErrorKind::InvalidData) and [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge) for
-    /// what it holds. Never an empty session instead, which would read as "logged out".
+    /// store, [`ErrorKind::InvalidData`](crate::ErrorKind::InvalidData) and [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge)
+    /// for the stored value. Never an empty session instead, which the app would take for "logged out".
     pub async fn load(&self) -> Result<Session, SessionError> {
         let Inner {
             context,
-            presented,
+            cookies,
             session,
             headers_sent,
         } = &*self.0;
         session
             .get_or_init(|| async {
-                let Some((id, signature)) = presented.id(&context.config.cookie) else {
-                    let session = Session::new(context.clone(), Status::New, Record::default());
-                    session.inner().state().headers_sent = headers_sent.load(Relaxed);
-                    return Ok(session);
+                let session = match cookies.id(&context.config.cookie) {
+                    None => Session::new(
+                        context.clone(),
+                        Status::New { presented: None },
+                        Record::default(),
+                    ),
+                    Some((id, signature)) => {
+                        // Boxed, so that the handler's future, which axum boxes, stays small.
+                        let load = Box::pin(load(context, id, signature));
+                        let deadline = context.config.deadline;
+                        context.store.with_deadline(deadline, load).await?
+                    }
                 };
-                // Boxed, so that a handler's future, which axum boxes, stays small.
-                let load = Box::pin(load(context, id));
-                let session = context
-                    .store
-                    .with_deadline(context.config.deadline, load)
-                    .await?;
-                {
-                    let mut state = session.inner().state();
-                    state.re_sign_cookie = signature == Signature::Former;
-                    state.headers_sent = headers_sent.load(Relaxed);
-                }
+                session.0.state().headers_sent = headers_sent.load(Relaxed);
                 Ok(session)
             })
             .await
             .clone()
     }
 
-    /// The session, if somebody loaded it already.
+    /// The session, if it was loaded already.
     #[must_use]
     pub fn loaded(&self) -> Option<Session> {
         self.0.session.get()?.as_ref().ok().cloned()
     }
 
-    pub(crate) fn new(context: Arc<Context>, presented: CookieHeaders) -> Self {
+    pub(crate) fn new(context: Arc<Context>, cookies: CookieHeaders) -> Self {
         Self(Arc::new(Inner {
             context,
-            presented,
+            cookies,
             session: OnceCell::new(),
             headers_sent: AtomicBool::new(false),
         }))
@@ -118,11 +119,11 @@ impl LazySession {
         self.0.headers_sent.store(true, Relaxed);
     }
 
-    pub(crate) fn context(&self) -> &Context {
-        &self.0.context
+    pub(crate) fn config(&self) -> &Config {
+        &self.0.context.config
     }
 
-    /// Whether anybody looked, successfully or not.
+    /// Whether the session was loaded, successfully or not.
     pub(crate) fn was_accessed(&self) -> bool {
         self.0.session.initialized()
     }
@@ -132,22 +133,24 @@ impl LazySession {
 impl fmt::Debug for LazySession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LazySession")
-            .field("looked_at", &self.was_accessed())
+            .field("was_accessed", &self.was_accessed())
             .finish_non_exhaustive()
     }
 }
 
-/// One command: the read slides the idle timeout.
-async fn load(context: &Arc<Context>, id: SessionId) -> Result<Session, SessionError> {
+/// Reads the session and extends its idle timeout, by one command.
+async fn load(
+    context: &Arc<Context>,
+    id: SessionId,
+    signature: Signature,
+) -> Result<Session, SessionError> {
+    let store = &context.store;
+    let (deadline, idle) = (context.config.deadline, context.config.idle_timeout);
     let key = context.key(id);
-    let idle = context.config.idle_timeout;
-    let loaded = retry_once(|| context.store.load(&key, idle)).await;
-    let without = |status| {
-        let session = Session::new(context.clone(), status, Record::default());
-        session.inner().state().presented_id = context.config.replica_acks.map(|_| id);
-        session
-    };
-    let unknown = || without(Status::New);
+    let loaded = retry_once(|| store.load(&key, idle)).await;
+    let presented = context.config.replica_acks.map(|_| id);
+    let empty = |status| Session::new(context.clone(), status, Record::default());
+    let unknown = || empty(Status::New { presented });
     let Some(bytes) = loaded.map_err(Fault::into_error)? else {
         return Ok(unknown());
     };
@@ -155,37 +158,35 @@ async fn load(context: &Arc<Context>, id: SessionId) -> Result<Session, SessionE
     if size > limit {
         return Err(SessionError::too_large(size, limit));
     }
-    Ok(match Record::decode(&bytes)? {
-        Decoded::Session(record) => match expiry::ttl(&context.config, record.metadata) {
-            Some(lifetime) => {
-                // The read cannot know in advance that a session has another lifetime than most.
-                if lifetime != idle {
-                    context
-                        .store
-                        .touch_later(key.clone(), lifetime, context.config.deadline);
-                }
-                let session = Session::new(context.clone(), Status::Persisted(id), record);
-                session.inner().state().key = Some((id, key));
-                session
+    match Record::decode(&bytes)? {
+        Decoded::Session(record) => {
+            let Some(ttl) = expiry::ttl(&context.config, record.metadata) else {
+                let destroyed = Box::pin(store.destroy(&key)).await;
+                destroyed.map_err(Fault::into_error)?;
+                return Ok(unknown());
+            };
+            // The read could not know that this session has a timeout of its own.
+            if ttl != idle {
+                store.touch_later(key.clone(), ttl, deadline);
             }
-            None => {
-                Box::pin(context.store.destroy(&key))
-                    .await
-                    .map_err(Fault::into_error)?;
-                unknown()
-            }
-        },
+            let persisted = Persisted {
+                id,
+                key: Some(key),
+                re_sign_cookie: signature == Signature::Former,
+            };
+            Ok(Session::new(
+                context.clone(),
+                Status::Persisted(persisted),
+                record,
+            ))
+        }
         Decoded::Tombstone { until } => match until.saturating_sub(unix_millis()) {
-            0 => unknown(),
+            0 => Ok(unknown()),
             left => {
-                context.store.touch_later(
-                    key,
-                    Duration::from_millis(left),
-                    context.config.deadline,
-                );
-                without(Status::Rotated)
+                store.touch_later(key, Duration::from_millis(left), deadline);
+                Ok(empty(Status::Rotated { presented }))
             }
         },
-        Decoded::Empty => unknown(),
-    })
+        Decoded::Empty => Ok(unknown()),
+    }
 }

@@ -1,3 +1,5 @@
+//! The session as a handler sees it: a map with synchronous access.
+
 mod expiry;
 pub(crate) mod lazy;
 mod user;
@@ -9,18 +11,18 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     clock::unix_secs,
-    commit::{CommitOutcome, SessionCell, commit, state::Status},
+    commit::{CommitOutcome, SessionCell, commit, metadata_changes::MetadataChange, state::Status},
     context::Context,
     error::{ErrorKind, SessionError},
     id::SessionId,
     record::{self, RESERVED, Record},
-    section::Section,
 };
 
-/// The session of one request: a map from text to values that serialize, loaded, and saved after the handler.
+/// The session of one request: a map from string keys to serializable values.
 ///
-/// Take it as an argument of an axum handler; elsewhere [`LazySession::load`](crate::LazySession::load) gives it. Everything
-/// but [`save`](Self::save) is synchronous. Clones are the same session.
+/// Take it as an argument of an axum handler. Outside of axum, [`LazySession::load`](crate::LazySession::load) returns it. The session
+/// is loaded once for each request and saved after the handler; everything but [`save`](Self::save) is synchronous. Clones are the
+/// same session.
 ///
 /// ```
 /// use axum_redis_sessions::{Session, SessionError};
@@ -31,32 +33,32 @@ use crate::{
 /// }
 /// ```
 ///
-/// # What happens when requests overlap
+/// # Concurrent requests
 ///
-/// Browsers send requests in parallel, and each has its own view of the session, as of when it was loaded. What a request
-/// changed is saved on top of what is stored by then, key by key:
+/// Browsers send requests in parallel. Each sees the session as it was when it was loaded. A save applies this request's changes, key
+/// by key, to the version that is stored by then:
 ///
-/// | this request did | and when another one saved first |
+/// | this request called | result if another request saved first |
 /// |---|---|
-/// | [`update(key, f)`](Self::update) | `f` runs again on the other's value: 200 parallel increments count 200 |
-/// | [`insert(key, value)`](Self::insert) | the later save has this key; all other keys are the other's |
-/// | [`remove(key)`](Self::remove), [`take(key)`](Self::take) | this key is gone; all other keys are the other's. Two requests can both take one value |
-/// | [`clear()`](Self::clear), then inserts | the whole map is what this request inserted |
-/// | removed the last key | deleted only if the other did not add one |
-/// | [`destroy()`](Self::destroy) | deleted, whatever the other saved |
-/// | nothing | nothing is encoded |
-/// | anything, and the other one logged out or the session expired | dropped: logout wins. No cookie is sent, [`save`](Self::save) says [`Ended`](ErrorKind::Ended) |
-/// | anything, and the other one called [`cycle_id`](Self::cycle_id) | dropped likewise, since the session goes on under an id that this request cannot know |
-/// | [`cycle_id`](Self::cycle_id), and so did the other | each gets a session with an id of its own; the browser keeps the one whose response came last |
-/// | inserted without a session yet, and so did the other | two sessions; the browser keeps the one whose response came last |
+/// | [`update(key, f)`](Self::update), [`modify(key, f)`](Self::modify) | `f` runs again on the other request's value: 200 parallel increments count 200 |
+/// | [`insert(key, value)`](Self::insert) | this key has the value of the later save; all other keys are kept |
+/// | [`remove(key)`](Self::remove), [`take(key)`](Self::take) | this key is removed; all other keys are kept. Two requests can take the same value |
+/// | [`clear()`](Self::clear), then inserts | the map contains what this request inserted |
+/// | removed the last key | the session is deleted only if no concurrent request added a key |
+/// | [`destroy()`](Self::destroy) | the session is deleted |
+/// | nothing | nothing is written |
+/// | any change, and the session was destroyed or expired meanwhile | the changes are discarded: a logout wins. No cookie is sent, and [`save`](Self::save) returns [`Ended`](ErrorKind::Ended) |
+/// | any change, and another request called [`cycle_id`](Self::cycle_id) | the same, since the session continues under an id that this request does not know |
+/// | [`cycle_id`](Self::cycle_id), and so did the other request | two sessions with one id each; the browser keeps the one whose response came last |
+/// | an insert into a new session, and so did the other request | two sessions; the browser keeps the one whose response came last |
 ///
-/// A change that is made after the handler returned its response, in a stream or a WebSocket, is kept by [`save`](Self::save)
-/// alone; one that is never saved is reported at debug when the session is dropped.
+/// A change after the handler has returned its response, in a stream or a WebSocket, is kept only by [`save`](Self::save). A change
+/// that is never saved is logged at debug level when the session is dropped.
 #[derive(Clone)]
 pub struct Session(Arc<SessionCell>);
 
 impl Session {
-    /// The value under `key`; `None` if there is none.
+    /// Returns the value under `key`; `None` if there is none.
     ///
     /// # Errors
     ///
@@ -72,28 +74,30 @@ impl Session {
         value.map(|value| decode(key, &value)).transpose()
     }
 
-    /// Puts `value` under `key`, in place of what was there.
+    /// Stores `value` under `key`, replacing the former value.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Encode`] if the value does not serialize to JSON, [`ErrorKind::ReservedKey`] for a key that begins with `_`.
+    /// [`ErrorKind::Encode`] if the value cannot be serialized to JSON, [`ErrorKind::ReservedKey`] for a key that begins with `_`.
     pub fn insert(&self, key: &str, value: impl Serialize) -> Result<(), SessionError> {
         check_key(key)?;
         let value = encode(key, &value)?;
-        self.0.state().changes.set(key, value);
+        self.0.state().changes.assign(key, Some(value));
         Ok(())
     }
 
-    /// Puts what `f` makes of the present value under `key`, and returns it.
+    /// Replaces the value under `key` with `f(current)` and returns the new value.
     ///
-    /// `f` runs again if another request changes the session before this one is saved, then on that one's value, so it should
-    /// do nothing but compute. What the store holds in the end can therefore be another value than the one returned.
+    /// If another request saves first, `f` runs again on that request's value. So `f` must have no side effects, and the store may
+    /// end up with a value other than the one returned.
+    ///
+    /// `f` outlives the call and therefore owns what it captures:
     ///
     /// ```
-    /// # fn example(session: axum_redis_sessions::Session) -> Result<(), axum_redis_sessions::SessionError> {
-    /// session.update("cart", |cart: Option<Vec<u32>>| {
+    /// # fn example(session: axum_redis_sessions::Session, product: u32) -> Result<(), axum_redis_sessions::SessionError> {
+    /// session.update("cart", move |cart: Option<Vec<u32>>| {
     ///     let mut cart = cart.unwrap_or_default();
-    ///     cart.push(42);
+    ///     cart.push(product);
     ///     cart
     /// })?;
     /// # Ok(()) }
@@ -109,7 +113,7 @@ impl Session {
         F: Fn(Option<T>) -> T + Send + Sync + 'static,
     {
         check_key(key)?;
-        let step = move |key: &str, value: Option<&[u8]>| {
+        let update = move |key: &str, value: Option<&[u8]>| {
             let next = f(value.map(|value| decode(key, value)).transpose()?);
             let value = encode(key, &next)?;
             Ok::<_, SessionError>((next, value))
@@ -119,21 +123,58 @@ impl Session {
                 let state = self.0.state();
                 (state.changes.value(&state.base, key), state.changes.seq())
             };
-            // Not under the lock, for `f` may use this session.
-            let (next, value) = step(key, value.as_deref())?;
+            // `f` may use this session, so the state is not locked.
+            let (next, value) = update(key, value.as_deref())?;
             let mut state = self.0.state();
-            // Unless a clone of this session made a change in between.
+            // Unless a clone of this session changed it in between.
             if state.changes.seq() == seq {
-                let step = Arc::new(move |key: &str, value: Option<&[u8]>| {
-                    step(key, value).map(|(_, value)| value)
+                let update = Arc::new(move |key: &str, value: Option<&[u8]>| {
+                    update(key, value).map(|(_, value)| value)
                 });
-                state.changes.update(key, step, value);
+                state.changes.update(key, update, value);
                 return Ok(next);
             }
         }
     }
 
-    /// Removes `key` and returns what was under it. A value that is not a `T` stays.
+    /// Changes the value under `key` in place and returns it. A missing value starts as `T::default()`.
+    ///
+    /// Replayed as [`update`](Self::update) is.
+    ///
+    /// ```
+    /// use axum_redis_sessions::{Session, SessionError};
+    /// use serde::{Deserialize, Serialize};
+    ///
+    /// const CART: &str = "cart";
+    ///
+    /// #[derive(Default, Serialize, Deserialize)]
+    /// struct Cart {
+    ///     items: Vec<u32>,
+    /// }
+    ///
+    /// async fn add(session: Session) -> Result<String, SessionError> {
+    ///     let product = 42;
+    ///     let cart = session.modify(CART, move |cart: &mut Cart| cart.items.push(product))?;
+    ///     Ok(format!("{} items", cart.items.len()))
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`update`](Self::update).
+    pub fn modify<T, F>(&self, key: &str, f: F) -> Result<T, SessionError>
+    where
+        T: Default + Serialize + DeserializeOwned,
+        F: Fn(&mut T) + Send + Sync + 'static,
+    {
+        self.update(key, move |value: Option<T>| {
+            let mut value = value.unwrap_or_default();
+            f(&mut value);
+            value
+        })
+    }
+
+    /// Removes `key` and returns its value. A value that is not a `T` is kept.
     ///
     /// # Errors
     ///
@@ -146,23 +187,19 @@ impl Session {
         Ok(value)
     }
 
-    /// Removes `key`; whether it was there.
+    /// Removes `key` and returns whether it was there.
     pub fn remove(&self, key: &str) -> bool {
-        if key.starts_with(RESERVED) {
-            return false;
-        }
         let mut state = self.0.state();
-        let state = &mut *state;
-        let was_there = state.changes.contains(&state.base, key);
-        if was_there {
-            state.changes.remove(key);
+        let existed = !key.starts_with(RESERVED) && state.changes.contains(&state.base, key);
+        if existed {
+            state.changes.assign(key, None);
         }
-        was_there
+        existed
     }
 
-    /// Removes every key. A session that stays empty is deleted and its cookie removed.
+    /// Removes every key. A session that stays empty is deleted, and its cookie removed.
     ///
-    /// To log somebody out use [`destroy`](Self::destroy), which no parallel request can prevent.
+    /// For a logout use [`destroy`](Self::destroy), which no concurrent request can prevent.
     pub fn clear(&self) {
         self.0.state().changes.clear();
     }
@@ -174,67 +211,31 @@ impl Session {
         !key.starts_with(RESERVED) && state.changes.contains(&state.base, key)
     }
 
-    /// The keys, oldest first.
+    /// The keys, in the order in which they were added.
     #[must_use]
     pub fn keys(&self) -> Vec<String> {
         let state = self.0.state();
         state.changes.keys(&state.base).map(str::to_owned).collect()
     }
 
-    /// How many keys there are.
+    /// The number of keys.
     #[must_use]
     pub fn len(&self) -> usize {
         let state = self.0.state();
         state.changes.keys(&state.base).count()
     }
 
-    /// Whether there is no key at all.
+    /// Whether there are no keys.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         let state = self.0.state();
         state.changes.keys(&state.base).next().is_none()
     }
 
-    /// The typed section `T`; `None` if it was never set.
+    /// Gives the session a new id when it is saved, and retires the old one. The data is kept.
     ///
-    /// # Errors
-    ///
-    /// As [`get`](Self::get).
-    pub fn section<T: Section>(&self) -> Result<Option<T>, SessionError> {
-        self.get(T::KEY)
-    }
-
-    /// Sets the typed section `T` as a whole.
-    ///
-    /// # Errors
-    ///
-    /// As [`insert`](Self::insert).
-    pub fn set_section<T: Section>(&self, section: &T) -> Result<(), SessionError> {
-        self.insert(T::KEY, section)
-    }
-
-    /// Changes the typed section `T`, as [`update`](Self::update) does, and returns it.
-    ///
-    /// # Errors
-    ///
-    /// As [`update`](Self::update).
-    pub fn update_section<T, F>(&self, f: F) -> Result<T, SessionError>
-    where
-        T: Section,
-        F: Fn(Option<T>) -> T + Send + Sync + 'static,
-    {
-        self.update(T::KEY, f)
-    }
-
-    /// Removes the typed section `T`; whether it was there.
-    pub fn remove_section<T: Section>(&self) -> bool {
-        self.remove(T::KEY)
-    }
-
-    /// Gives the session a new id when it is saved, and retires the old one.
-    ///
-    /// Call it when somebody logs in or gains rights, so that an id that was known before is worth nothing afterwards
-    /// (OWASP, session fixation; ASVS 5.0, 7.2.4). The data stays. A session that is not stored yet gets a fresh id anyway.
+    /// Call it when a user logs in or gains rights, against session fixation (ASVS 5.0, 7.2.4). A session that is not stored yet gets a
+    /// fresh id in any case.
     ///
     /// ```
     /// # use axum_redis_sessions::{Session, SessionError};
@@ -245,28 +246,26 @@ impl Session {
     /// }
     /// ```
     pub fn cycle_id(&self) {
-        self.0.state().cycle = true;
+        self.0.state().rotate = true;
     }
 
-    /// Ends the session: log out. It is deleted whatever other requests do, and its cookie removed.
+    /// Ends the session, for a logout: deletes it, whatever concurrent requests do, and removes its cookie.
     ///
-    /// What is inserted afterwards begins another session, with an id of its own.
+    /// Values that are inserted afterwards begin another session with an id of its own.
     pub fn destroy(&self) {
         self.0.state().destroy();
     }
 
-    /// Whether the session outlives the browser ("remember me").
+    /// Sets whether the session outlives the browser ("remember me"). Default: `false`.
     ///
     /// `true`: the cookie has a Max-Age, and the session lives for
-    /// [`with_permanent_lifetime`](crate::RedisSessionLayer::with_permanent_lifetime) from its last use. `false`, the default:
-    /// the cookie ends with the browser, and the session
+    /// [`with_permanent_lifetime`](crate::RedisSessionLayer::with_permanent_lifetime) after its last use. `false`: the cookie ends
+    /// with the browser, and the session lives for
     /// [`with_idle_timeout`](crate::RedisSessionLayer::with_idle_timeout) after its last use.
     pub fn set_permanent(&self, permanent: bool) {
         if self.is_permanent() != permanent {
-            self.0
-                .state()
-                .changes
-                .set_permanent(permanent.then(unix_secs));
+            let sent = permanent.then(unix_secs);
+            self.set_metadata(MetadataChange::Permanent(sent));
         }
     }
 
@@ -277,36 +276,31 @@ impl Session {
         state.changes.metadata(&state.base).permanent.is_some()
     }
 
-    /// The id under which the session is stored; `None` before it is saved for the first time, and once it has ended.
+    /// The id under which the session is stored; `None` before its first save and after its end.
     #[must_use]
     pub fn id(&self) -> Option<SessionId> {
-        match self.0.state().status {
-            Status::Persisted(id) => Some(id),
-            Status::New | Status::Rotated | Status::Gone => None,
-        }
+        self.0.state().id()
     }
 
-    /// Saves now what was changed so far, instead of after the handler.
+    /// Saves the changes so far now, instead of after the handler.
     ///
-    /// For handlers that go on after their response: streams, Server-Sent Events, WebSockets. Such a handler begins the session
-    /// before it responds, for afterwards the browser can no longer be told an id.
-    ///
-    /// It waits for nothing else, so it may be called as often as needed. After an error the changes are still there, and can
-    /// be saved again.
+    /// For handlers that continue after their response: streams, Server-Sent Events, WebSockets. Such a handler must begin the
+    /// session before it responds, since no cookie can be set afterwards. After an error the changes are kept and can be saved
+    /// again.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Ended`] if the session was logged out, rotated away or expired: the changes are dropped.
-    /// [`ErrorKind::HeadersSent`] if the browser would have to be told of a new id, but the response's head is sent.
-    /// [`ErrorKind::Unavailable`] and [`ErrorKind::Rejected`] from the store, [`ErrorKind::Conflict`] if other requests were
-    /// faster each time, [`ErrorKind::TooLarge`], and [`ErrorKind::Decode`] from a replayed [`update`](Self::update).
+    /// [`ErrorKind::Ended`] if the session was destroyed, rotated or has expired: the changes are discarded.
+    /// [`ErrorKind::HeadersSent`] if a cookie would have to be set after the response headers were sent.
+    /// [`ErrorKind::Unavailable`] and [`ErrorKind::Rejected`] from the store, [`ErrorKind::Conflict`] if other requests saved first
+    /// each time, [`ErrorKind::TooLarge`], and [`ErrorKind::Decode`] from a replayed [`update`](Self::update).
     pub async fn save(&self) -> Result<(), SessionError> {
         match commit(&self.0).await? {
-            CommitOutcome::Unchanged | CommitOutcome::Stored => Ok(()),
-            CommitOutcome::Dropped => Err(SessionError::new(
+            CommitOutcome::Unchanged | CommitOutcome::Saved => Ok(()),
+            CommitOutcome::Discarded => Err(SessionError::new(
                 ErrorKind::Ended,
-                "the session was logged out, rotated away or expired while this request ran, so its changes were dropped: end \
-                 the stream, and let the browser come again",
+                "the session was destroyed, rotated or has expired since this request loaded it, so the changes were discarded: end \
+                 the stream and let the client connect again",
             )),
         }
     }
@@ -315,12 +309,16 @@ impl Session {
         Self(Arc::new(SessionCell::new(context, status, base)))
     }
 
-    pub(crate) fn inner(&self) -> &Arc<SessionCell> {
+    pub(crate) fn cell(&self) -> &Arc<SessionCell> {
         &self.0
+    }
+
+    fn set_metadata(&self, change: MetadataChange) {
+        self.0.state().changes.set_metadata(change);
     }
 }
 
-/// Shows neither id, keys nor values.
+/// Shows no id, key or value.
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").finish_non_exhaustive()
@@ -333,7 +331,7 @@ fn check_key(key: &str) -> Result<(), SessionError> {
     }
     Err(SessionError::new(
         ErrorKind::ReservedKey,
-        "session keys that begin with `_` are reserved for this crate: name it otherwise",
+        "session keys that begin with `_` are reserved for this crate: use another key",
     ))
 }
 

@@ -1,8 +1,11 @@
 //! How sessions get to their users, and who may look.
 
+use std::sync::Arc;
+
 use super::Session;
 use crate::{
-    commit::state::Status,
+    clock::unix_secs,
+    commit::metadata_changes::MetadataChange,
     users::{SessionHandle, UserSessions},
 };
 
@@ -24,38 +27,35 @@ impl Session {
     /// }
     /// ```
     pub fn set_user(&self, user: impl AsRef<str>) {
-        let user = Some(user.as_ref().into());
-        self.inner().state().changes.set_user(user);
+        let user = (Arc::from(user.as_ref()), unix_secs());
+        self.set_metadata(MetadataChange::User(Some(user)));
     }
 
     /// The session is nobody's any more. To log somebody out, [`destroy`](Self::destroy) it instead.
     pub fn remove_user(&self) {
-        let mut state = self.inner().state();
+        let mut state = self.0.state();
         if state.changes.user(&state.base).is_some() {
-            state.changes.set_user(None);
+            state.changes.set_metadata(MetadataChange::User(None));
         }
     }
 
     /// Whose session it is, as of [`set_user`](Self::set_user).
     #[must_use]
     pub fn user(&self) -> Option<String> {
-        let state = self.inner().state();
+        let state = self.0.state();
         state.changes.user(&state.base).map(ToString::to_string)
     }
 
     /// The sessions of users, to be listed and ended.
     #[must_use]
     pub fn sessions(&self) -> UserSessions {
-        UserSessions::new(self.inner().context.clone())
+        UserSessions::new(self.0.context.clone())
     }
 
     /// What names this session on a page, and opens it to nobody; `None` for one that is not stored (yet).
     #[must_use]
     pub fn handle(&self) -> Option<SessionHandle> {
-        let inner = self.inner();
-        match inner.state().status {
-            Status::Persisted(id) => Some(SessionHandle::of(&inner.context.key(id))),
-            Status::New | Status::Rotated | Status::Gone => None,
-        }
+        let id = self.id()?;
+        Some(SessionHandle::of(&self.0.context.key(id)))
     }
 }

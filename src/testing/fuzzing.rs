@@ -9,7 +9,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::{Value, value::RawValue};
 
 use crate::{
-    commit::changes::Changes,
+    commit::{changes::Changes, metadata_changes::MetadataChange},
     config::{Config, CookieConfig},
     context::Context,
     cookie::{self, CookieHeaders},
@@ -129,7 +129,7 @@ pub fn stored_value(input: &[u8]) {
             .replayed_on(&record)
             .expect("steps that do not fail"),
     ] {
-        let encoded = changes.write(&record).expect("random numbers");
+        let encoded = changes.encode(&record).expect("random numbers");
         let visible = model.iter().filter(|(key, _)| !key.starts_with(RESERVED));
         // Somebody's session is kept without a key.
         let is_empty = visible.count() == 0 && record.user.is_none();
@@ -171,11 +171,11 @@ fn changes_of(script: &[u8], base: &Record, model: &mut Vec<(String, Box<RawValu
         };
         match step[0] % 5 {
             0 => {
-                changes.set(name, Bytes::from_static(text.as_bytes()));
+                changes.assign(name, Some(Bytes::from_static(text.as_bytes())));
                 put(Some(value));
             }
             1 => {
-                changes.remove(name);
+                changes.assign(name, None);
                 put(None);
             }
             2 => {
@@ -184,7 +184,7 @@ fn changes_of(script: &[u8], base: &Record, model: &mut Vec<(String, Box<RawValu
                 changes.update(name, Arc::new(move |_, _| Ok(step.clone())), bytes);
                 put(Some(value));
             }
-            3 => changes.set_idle_timeout(1 + u64::from(step[0])),
+            3 => changes.set_metadata(MetadataChange::IdleTimeout(1 + u64::from(step[0]))),
             _ => {
                 changes.clear();
                 model.retain(|(key, _)| key.starts_with(RESERVED));

@@ -1,0 +1,43 @@
+//! Turns among the commits of this process that write to one session.
+
+use std::time::Duration;
+
+use tokio::sync::{Mutex, MutexGuard};
+
+use crate::{context::Context, id::SessionId, random::random_unit};
+
+/// An immediate retry has the best chance, since it builds on the newest version. After this many in a row something keeps step
+/// with it, and a pause of random length breaks the step.
+const ATTEMPTS_BEFORE_PAUSE: u32 = 8;
+const MAX_PAUSE: Duration = Duration::from_millis(1);
+
+/// A commit's place in the queue of its session. Commits that meet no conflict do not queue.
+#[derive(Default)]
+pub(super) struct CommitQueue<'a> {
+    turn: Option<MutexGuard<'a, ()>>,
+}
+
+impl<'a> CommitQueue<'a> {
+    /// Waits for a turn if other commits of the session queue already.
+    pub(super) async fn enter(&mut self, context: &'a Context, id: SessionId) {
+        let lock = context.commit_lock(id);
+        if self.turn.is_none() && lock.try_lock().is_err() {
+            self.wait_for_turn(lock).await;
+        }
+    }
+
+    /// Waits after a conflict: for a turn, and from time to time for a moment.
+    pub(super) async fn wait(&mut self, context: &'a Context, id: SessionId, attempt: u32) {
+        if self.turn.is_none() {
+            self.wait_for_turn(context.commit_lock(id)).await;
+        } else if attempt.is_multiple_of(ATTEMPTS_BEFORE_PAUSE) {
+            let pause = MAX_PAUSE.mul_f64(random_unit());
+            Box::pin(context.store.pause(pause)).await;
+        }
+    }
+
+    /// Boxed, as below, so that what is rare does not enlarge the future of every commit.
+    async fn wait_for_turn(&mut self, lock: &'a Mutex<()>) {
+        self.turn = Some(Box::pin(lock.lock()).await);
+    }
+}

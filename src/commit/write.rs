@@ -1,0 +1,95 @@
+//! One write to the store.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+
+use crate::{
+    clock::unix_millis,
+    error::SessionError,
+    id::SessionId,
+    record::{Record, same_revision, tombstone},
+};
+
+/// How long a tombstone blocks the id of a rotated session: longer than a request that began with it should take.
+pub(super) const TOMBSTONE_TTL: Duration = Duration::from_secs(60);
+
+/// One write, sent until its result is known.
+#[derive(Clone)]
+pub(crate) struct Write {
+    pub(crate) kind: WriteKind,
+    /// The session's next version.
+    pub(crate) record: Record,
+    /// The sequence number of the last change in it.
+    pub(crate) seq: u64,
+    pub(crate) epoch: u32,
+    /// The session is first added to its user's index.
+    pub(crate) adds_to_index: bool,
+    pub(crate) is_login: bool,
+    /// The session's user before the write.
+    pub(crate) previous_user: Option<Arc<str>>,
+}
+
+#[derive(Clone)]
+pub(crate) enum WriteKind {
+    Create {
+        id: SessionId,
+    },
+    Save {
+        id: SessionId,
+        key: String,
+        expected: Bytes,
+    },
+    Delete {
+        id: SessionId,
+        expected: Bytes,
+    },
+    Rotate {
+        from: SessionId,
+        expected: Bytes,
+        to: SessionId,
+        tombstone: Bytes,
+    },
+}
+
+impl WriteKind {
+    pub(super) fn rotate(
+        from: SessionId,
+        expected: Bytes,
+        to: SessionId,
+    ) -> Result<Self, SessionError> {
+        let ttl = u64::try_from(TOMBSTONE_TTL.as_millis()).unwrap_or(u64::MAX);
+        Ok(Self::Rotate {
+            from,
+            expected,
+            to,
+            tombstone: tombstone(unix_millis().saturating_add(ttl))?,
+        })
+    }
+
+    /// The id of the stored session that other requests may change at the same time.
+    pub(crate) fn id(&self) -> Option<SessionId> {
+        match self {
+            Self::Create { .. } => None,
+            Self::Save { id, .. } | Self::Delete { id, .. } | Self::Rotate { from: id, .. } => {
+                Some(*id)
+            }
+        }
+    }
+
+    /// The session's id after the write.
+    pub(crate) fn next_id(&self) -> Option<SessionId> {
+        match self {
+            Self::Delete { .. } => None,
+            Self::Create { id } | Self::Save { id, .. } | Self::Rotate { to: id, .. } => Some(*id),
+        }
+    }
+}
+
+impl Write {
+    /// Whether `stored` is what this write left behind.
+    pub(super) fn wrote(&self, stored: &Bytes) -> bool {
+        same_revision(stored, self.record.bytes())
+            || matches!(&self.kind, WriteKind::Rotate { tombstone, .. } if tombstone == stored)
+    }
+}
