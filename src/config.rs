@@ -1,6 +1,6 @@
 use std::{fmt, sync::Arc, time::Duration};
 
-use http::Response;
+use http::{Response, StatusCode};
 
 use crate::{
     error::{ConfigError, SessionError},
@@ -57,6 +57,7 @@ pub(crate) struct ReplicaAcks {
 }
 
 pub(crate) type IdGenerator = Arc<dyn Fn() -> SessionId + Send + Sync>;
+pub(crate) type SaveRule = Arc<dyn Fn(StatusCode) -> bool + Send + Sync>;
 pub(crate) type ErrorResponse = Arc<dyn Fn(&SessionError) -> Response<String> + Send + Sync>;
 
 /// All that a user can set, with its default.
@@ -78,6 +79,7 @@ pub(crate) struct Config {
     pub(crate) cookie: CookieConfig,
     pub(crate) id_generator: Option<IdGenerator>,
     pub(crate) error_response: Option<ErrorResponse>,
+    pub(crate) save_rule: Option<SaveRule>,
 }
 
 #[derive(Clone, Debug)]
@@ -120,6 +122,7 @@ impl Default for Config {
             },
             id_generator: None,
             error_response: None,
+            save_rule: None,
         }
     }
 }
@@ -197,6 +200,14 @@ impl CookieConfig {
 }
 
 impl Config {
+    /// Whether the changes of a request with this response status are saved.
+    pub(crate) fn saves_after(&self, status: StatusCode) -> bool {
+        match &self.save_rule {
+            Some(rule) => rule(status),
+            None => !status.is_server_error() && status != StatusCode::REQUEST_TIMEOUT,
+        }
+    }
+
     pub(crate) fn replica_acks(&self) -> Option<ReplicaAcks> {
         let (replicas, timeout) = self.replica_acks?;
         Some(ReplicaAcks {

@@ -35,7 +35,7 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for Session {
         state: &S,
     ) -> Result<Option<Self>, Self::Rejection> {
         let session = <Self as FromRequestParts<S>>::from_request_parts(parts, state).await?;
-        Ok(session.id().is_some().then_some(session))
+        Ok(session.exists().then_some(session))
     }
 }
 

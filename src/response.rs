@@ -3,7 +3,7 @@
 use std::mem;
 
 use http::{
-    HeaderMap, HeaderValue, Response,
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
     header::{self, Entry},
 };
 
@@ -14,6 +14,26 @@ use crate::{
     error::SessionError,
     expiry,
 };
+
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
+/// RFC 9213, and its predecessor: they override Cache-Control in a CDN.
+const CDN_CACHE_CONTROL: [&str; 2] = ["cdn-cache-control", "surrogate-control"];
+
+/// Headers that describe a body or an outcome, beside `Content-*`.
+const DESCRIBES_BODY: [HeaderName; 11] = [
+    header::SET_COOKIE,
+    header::LOCATION,
+    header::ETAG,
+    header::LAST_MODIFIED,
+    header::CACHE_CONTROL,
+    header::EXPIRES,
+    header::ACCEPT_RANGES,
+    header::TRANSFER_ENCODING,
+    header::TRAILER,
+    header::REFRESH,
+    header::AGE,
+];
 
 /// Adds the Set-Cookie header that the session calls for. No cookie can be set afterwards.
 pub(crate) fn set_cookie(session: &SessionCell, headers: &mut HeaderMap) {
@@ -33,7 +53,56 @@ pub(crate) fn set_cookie(session: &SessionCell, headers: &mut HeaderMap) {
     };
     headers.append(header::SET_COOKIE, cookie);
     // RFC 9111, section 7.3: a cache may store a response with Set-Cookie unless told otherwise.
-    no_store(headers);
+    if !has_directive(headers, &["no-store"]) {
+        headers.insert(header::CACHE_CONTROL, NO_STORE);
+    }
+    for name in CDN_CACHE_CONTROL {
+        headers.remove(name);
+    }
+}
+
+/// Whether a shared cache may store the response, as the handler marked it. A renewed cookie waits for another response, since a
+/// cache would hand it to other visitors.
+pub(crate) fn allows_shared_cache(headers: &HeaderMap) -> bool {
+    CDN_CACHE_CONTROL
+        .iter()
+        .any(|name| headers.contains_key(*name))
+        || (headers.contains_key(header::CACHE_CONTROL)
+            && !has_directive(headers, &["no-store", "private"]))
+}
+
+/// Replaces a response whose changes could not be saved, or that reports an error in the default form. The headers of inner layers
+/// stay, such as those of CORS, a Content-Security-Policy and a request id; those that describe the former body or its outcome go.
+pub(crate) fn replace_with_error<B: From<String>>(
+    response: &mut Response<B>,
+    config: &Config,
+    error: &SessionError,
+) {
+    let mut headers = mem::take(response.headers_mut());
+    for name in DESCRIBES_BODY {
+        headers.remove(name);
+    }
+    let names: Vec<HeaderName> = headers.keys().cloned().collect();
+    for name in names {
+        let text = name.as_str();
+        if text.starts_with("content-") && !text.starts_with("content-security-policy") {
+            headers.remove(&name);
+        }
+    }
+    *response = error_response(config, error);
+    for (name, value) in mem::take(response.headers_mut()).drain() {
+        match name {
+            Some(name) if name == header::VARY => {
+                headers.append(name, value);
+            }
+            Some(name) => {
+                headers.insert(name, value);
+            }
+            None => {}
+        }
+    }
+    vary_by_cookie(&mut headers);
+    *response.headers_mut() = headers;
 }
 
 /// The response depends on the cookie (Flask, CVE-2026-27205).
@@ -66,15 +135,29 @@ pub(crate) fn error_response<B: From<String>>(
         Some(respond) => respond(error),
         None => error.to_response(),
     };
+    let status = response.status();
     let headers = response.headers_mut();
-    no_store(headers);
+    // An error is transient, whatever status the app gave it.
+    if !headers.contains_key(header::CACHE_CONTROL) {
+        headers.insert(header::CACHE_CONTROL, NO_STORE);
+    }
+    if status == StatusCode::SERVICE_UNAVAILABLE && !headers.contains_key(header::RETRY_AFTER) {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
     vary_by_cookie(headers);
     response.map(B::from)
 }
 
-/// Unless the app has set a Cache-Control.
-fn no_store(headers: &mut HeaderMap) {
-    if !headers.contains_key(header::CACHE_CONTROL) {
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    }
+/// Whether Cache-Control has one of these directives without a field name (`private="set-cookie"` concerns one header only).
+fn has_directive(headers: &HeaderMap, names: &[&str]) -> bool {
+    headers
+        .get_all(header::CACHE_CONTROL)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .any(|directive| {
+            let directive = directive.trim_ascii();
+            names
+                .iter()
+                .any(|name| directive.eq_ignore_ascii_case(name.as_bytes()))
+        })
 }

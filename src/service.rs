@@ -19,7 +19,9 @@ use crate::{
     context::Context,
     cookie::CookieHeaders,
     error::SessionError,
-    response::{error_response, set_cookie, vary_by_cookie},
+    response::{
+        allows_shared_cache, error_response, replace_with_error, set_cookie, vary_by_cookie,
+    },
     session::{Session, lazy::LazySession},
 };
 
@@ -50,8 +52,10 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        // An outer layer handles this request already.
-        if request.extensions().get::<LazySession>().is_some() {
+        // The same session, by an outer layer. A layer with another cookie is another session.
+        let outer = request.extensions().get::<LazySession>();
+        let name = self.context.config.cookie.name();
+        if outer.is_some_and(|outer| outer.by_cookie_name(name).is_some()) {
             return ResponseFuture {
                 stage: Stage::Inner {
                     future: self.inner.call(request),
@@ -60,7 +64,7 @@ where
             };
         }
         let cookies = CookieHeaders::from_headers(request.headers());
-        let lazy = LazySession::new(self.context.clone(), cookies);
+        let lazy = LazySession::new(self.context.clone(), cookies, outer.cloned());
         request.extensions_mut().insert(lazy.clone());
         let stage = if self.context.config.eager {
             let load = lazy.clone();
@@ -181,11 +185,15 @@ fn begin_commit<B: From<String>>(
     if let Some(error) = response.extensions().get::<SessionError>()
         && lazy.config().error_response.is_some()
     {
-        *response = error_response(lazy.config(), &error.clone());
+        replace_with_error(response, lazy.config(), &error.clone());
     }
     vary_by_cookie(response.headers_mut());
     let session = lazy.loaded()?;
     let cell = session.cell();
+    cell.state().defers_renewal = allows_shared_cache(response.headers());
+    if cell.has_panicked() || !lazy.config().saves_after(response.status()) {
+        cell.state().discard_unsaved();
+    }
     if !cell.state().is_dirty(&cell.context) {
         set_cookie(cell, response.headers_mut());
         return None;
@@ -207,7 +215,7 @@ fn finish<B: From<String>>(
     match (committed, lazy.loaded()) {
         (Ok(_), Some(session)) => set_cookie(session.cell(), response.headers_mut()),
         (Ok(_), None) => {}
-        (Err(error), _) => return error_response(lazy.config(), &error),
+        (Err(error), _) => replace_with_error(&mut response, lazy.config(), &error),
     }
     response
 }

@@ -17,7 +17,10 @@ pub(crate) mod write;
 
 use std::{
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use self::{
@@ -42,6 +45,8 @@ pub(crate) struct SessionCell {
     /// Held across a commit: commits of one request run one after the other.
     committing: tokio::sync::Mutex<()>,
     state: Mutex<State>,
+    /// A thread panicked while it had the session.
+    panicked: AtomicBool,
 }
 
 /// What became of a request's changes.
@@ -302,12 +307,21 @@ impl SessionCell {
             context,
             committing: tokio::sync::Mutex::default(),
             state: Mutex::new(State::new(status, base)),
+            panicked: AtomicBool::new(false),
         }
     }
 
     /// Never held while code of the app runs, nor across an await.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn mark_panicked(&self) {
+        self.panicked.store(true, Relaxed);
+    }
+
+    pub(crate) fn has_panicked(&self) -> bool {
+        self.panicked.load(Relaxed)
     }
 
     fn plan(&self) -> Result<Plan, SessionError> {

@@ -33,6 +33,8 @@ pub(crate) struct State {
     pub(crate) ttl_set_at: SystemTime,
     pub(crate) cookie: CookieAction,
     pub(crate) headers_sent: bool,
+    /// A shared cache may store the response, so a renewed cookie waits for another one.
+    pub(crate) defers_renewal: bool,
 }
 
 pub(crate) enum Status {
@@ -98,6 +100,7 @@ impl State {
             ttl_set_at: SystemTime::now(),
             cookie: CookieAction::Keep,
             headers_sent: false,
+            defers_renewal: false,
         }
     }
 
@@ -117,7 +120,7 @@ impl State {
                 self.rotate
                     || self.cookie_needs_refresh(context)
                     || self.index_entry_needs_refresh(context)
-                    || (persisted.re_sign_cookie && !self.headers_sent)
+                    || (persisted.re_sign_cookie && self.may_renew_cookie())
             }
             Status::Rotated { .. } | Status::Gone => self.rotate,
         };
@@ -166,6 +169,18 @@ impl State {
             self.status = status;
         }
         self.discard_changes();
+    }
+
+    /// Discards the changes of a request that failed. What `save` stored and `destroy` asked for stays.
+    pub(crate) fn discard_unsaved(&mut self) {
+        if self.has_unsaved() && !self.changes.is_empty() {
+            tracing::debug!("a session's changes were discarded, since the request failed");
+        }
+        self.changes.reset();
+        self.rotate = false;
+        if let Status::New { .. } = self.status {
+            self.base = Record::default();
+        }
     }
 
     /// The write that brings the changes to the store, if any.
@@ -329,11 +344,15 @@ impl State {
     }
 
     fn cookie_needs_refresh(&self, context: &Context) -> bool {
-        !self.headers_sent && expiry::cookie_needs_refresh(&context.config, self.base.metadata)
+        self.may_renew_cookie() && expiry::cookie_needs_refresh(&context.config, self.base.metadata)
     }
 
     fn cookie_needs_re_signing(&self) -> bool {
-        !self.headers_sent && self.has_former_signature()
+        self.may_renew_cookie() && self.has_former_signature()
+    }
+
+    fn may_renew_cookie(&self) -> bool {
+        !self.headers_sent && !self.defers_renewal
     }
 
     fn has_former_signature(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::Response;
+use http::{Response, StatusCode};
 
 use super::RedisSessionLayer;
 use crate::{config::SessionLimit, error::SessionError, id::SessionId, users::UserSessions};
@@ -146,6 +146,23 @@ impl RedisSessionLayer {
     pub fn with_replica_acks_for_every_write(self) -> Self {
         self.configured(|context| context.config.replica_acks_for_every_write = true)
             .with_redis(|store, config| store.with_replica_acks(config.replica_acks()))
+    }
+
+    /// Sets which requests save their changes, by the status of their response. Default: all but 5xx and 408.
+    ///
+    /// A request that fails saves nothing that is half done: not a login whose handler returned 500, nor one that a
+    /// `TimeoutLayer` further in ended with 408. What [`Session::save`](crate::Session::save) and
+    /// [`Session::destroy`](crate::Session::destroy) asked for explicitly is done in any case. A handler that panicked saves
+    /// nothing, whatever response a layer further in made of that.
+    ///
+    /// ```
+    /// use axum_redis_sessions::RedisSessionLayer;
+    ///
+    /// let layer = RedisSessionLayer::in_memory()
+    ///     .with_save_rule(|status| !status.is_server_error() && !status.is_client_error());
+    /// ```
+    pub fn with_save_rule(self, rule: impl Fn(StatusCode) -> bool + Send + Sync + 'static) -> Self {
+        self.configured(|context| context.config.save_rule = Some(Arc::new(rule)))
     }
 
     /// Makes the responses that tell of a [`SessionError`]: those of the extractor, of a handler that returned one, and the one

@@ -47,6 +47,8 @@ struct Inner {
     context: Arc<Context>,
     cookies: CookieHeaders,
     session: OnceCell<Result<Session, SessionError>>,
+    /// The session of an outer layer, which has another cookie.
+    outer: Option<LazySession>,
     /// No cookie can be set any more.
     headers_sent: AtomicBool,
 }
@@ -77,6 +79,7 @@ impl LazySession {
             cookies,
             session,
             headers_sent,
+            outer: _,
         } = &*self.0;
         session
             .get_or_init(|| async {
@@ -106,11 +109,43 @@ impl LazySession {
         self.0.session.get()?.as_ref().ok().cloned()
     }
 
-    pub(crate) fn new(context: Arc<Context>, cookies: CookieHeaders) -> Self {
+    /// The request's session with this cookie name, where several layers with different cookies are around the route.
+    ///
+    /// [`from_extensions`](Self::from_extensions) and the extractors give the session of the innermost layer; this finds those of
+    /// the outer ones too.
+    ///
+    /// ```
+    /// use axum_redis_sessions::{LazySession, SessionError};
+    ///
+    /// async fn admin(lazy: LazySession) -> Result<Option<String>, SessionError> {
+    ///     let Some(site) = lazy.by_cookie_name("__Host-session") else {
+    ///         return Ok(None);
+    ///     };
+    ///     Ok(site.load().await?.user())
+    /// }
+    /// ```
+    #[must_use]
+    pub fn by_cookie_name(&self, name: &str) -> Option<Self> {
+        let mut lazy = Some(self);
+        while let Some(found) = lazy {
+            if found.config().cookie.name() == name {
+                return Some(found.clone());
+            }
+            lazy = found.0.outer.as_ref();
+        }
+        None
+    }
+
+    pub(crate) fn new(
+        context: Arc<Context>,
+        cookies: CookieHeaders,
+        outer: Option<LazySession>,
+    ) -> Self {
         Self(Arc::new(Inner {
             context,
             cookies,
             session: OnceCell::new(),
+            outer,
             headers_sent: AtomicBool::new(false),
         }))
     }
@@ -160,9 +195,8 @@ async fn load(
     }
     match Record::decode(&bytes)? {
         Decoded::Session(record) => {
+            // Not deleted: if this node's clock is wrong, the session is alive for the others.
             let Some(ttl) = expiry::ttl(&context.config, record.metadata) else {
-                let destroyed = Box::pin(store.destroy(&key)).await;
-                destroyed.map_err(Fault::into_error)?;
                 return Ok(unknown());
             };
             // The read could not know that this session has a timeout of its own.

@@ -309,12 +309,29 @@ impl Session {
         Self(Arc::new(SessionCell::new(context, status, base)))
     }
 
+    /// Whether the session is stored or has something to store.
+    pub(crate) fn exists(&self) -> bool {
+        let state = self.0.state();
+        state.id().is_some()
+            || state.changes.user(&state.base).is_some()
+            || state.changes.keys(&state.base).next().is_some()
+    }
+
     pub(crate) fn cell(&self) -> &Arc<SessionCell> {
         &self.0
     }
 
     fn set_metadata(&self, change: MetadataChange) {
         self.0.state().changes.set_metadata(change);
+    }
+}
+
+/// A panic fails the request, whatever response a layer further in makes of it: what it changed may be half done.
+impl Drop for Session {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.mark_panicked();
+        }
     }
 }
 

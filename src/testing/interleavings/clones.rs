@@ -30,7 +30,8 @@ fn run<T>(future: impl Future<Output = T>) -> T {
 fn stored() -> (SteppedStore, Session) {
     let store = SteppedStore::new(Protocol::OneStepRotation);
     let context = Arc::new(context::Context::new(Store::Stepped(store.clone())));
-    let session = run(LazySession::new(context, CookieHeaders::default()).load()).expect("loaded");
+    let session =
+        run(LazySession::new(context, CookieHeaders::default(), None).load()).expect("loaded");
     session.insert("user", 42).expect("a number");
     run(session.save()).expect("saved");
     store.close_gate();
