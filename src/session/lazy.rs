@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
@@ -14,7 +14,7 @@ use tokio::sync::OnceCell;
 use super::Session;
 use crate::{
     clock::unix_millis,
-    commit::state::{Persisted, Status},
+    commit::state::{PendingDelete, Persisted, Status},
     config::Config,
     context::Context,
     cookie::CookieHeaders,
@@ -47,6 +47,8 @@ struct Inner {
     context: Arc<Context>,
     cookies: CookieHeaders,
     session: OnceCell<Result<Session, SessionError>>,
+    /// What `destroy` began, in place of a session that was not loaded or could not be.
+    replacement: OnceLock<Session>,
     /// The session of an outer layer, which has another cookie.
     outer: Option<LazySession>,
     /// No cookie can be set any more.
@@ -79,8 +81,11 @@ impl LazySession {
             cookies,
             session,
             headers_sent,
-            outer: _,
+            ..
         } = &*self.0;
+        if let Some(replacement) = self.0.replacement.get() {
+            return Ok(replacement.clone());
+        }
         session
             .get_or_init(|| async {
                 let session = match cookies.id(&context.config.cookie) {
@@ -103,9 +108,47 @@ impl LazySession {
             .clone()
     }
 
+    /// Ends the session without loading it: deletes what is stored under its key and removes its cookie, after the handler.
+    ///
+    /// Also for a session that cannot be loaded, because its value is not a session of this crate: a logout, or an error page,
+    /// then frees its user from it. A later [`load`](Self::load) in this request returns a new, empty session.
+    ///
+    /// ```
+    /// use axum_redis_sessions::{ErrorKind, LazySession, Session, SessionError};
+    ///
+    /// async fn session_or_new(lazy: LazySession) -> Result<Session, SessionError> {
+    ///     match lazy.load().await {
+    ///         Err(error) if error.kind() == ErrorKind::InvalidData => {
+    ///             lazy.destroy();
+    ///             lazy.load().await
+    ///         }
+    ///         session => session,
+    ///     }
+    /// }
+    /// ```
+    pub fn destroy(&self) {
+        if let Some(session) = self.loaded() {
+            session.destroy();
+            return;
+        }
+        self.0.replacement.get_or_init(|| {
+            let session = self.empty();
+            let presented = self.0.cookies.id(&self.config().cookie);
+            session.0.state().pending_delete = presented.map(|(id, _)| PendingDelete {
+                id,
+                existed: true,
+                user: None,
+            });
+            session
+        });
+    }
+
     /// The session, if it was loaded already.
     #[must_use]
     pub fn loaded(&self) -> Option<Session> {
+        if let Some(replacement) = self.0.replacement.get() {
+            return Some(replacement.clone());
+        }
         self.0.session.get()?.as_ref().ok().cloned()
     }
 
@@ -146,6 +189,7 @@ impl LazySession {
             cookies,
             session: OnceCell::new(),
             outer,
+            replacement: OnceLock::new(),
             headers_sent: AtomicBool::new(false),
         }))
     }
@@ -160,7 +204,14 @@ impl LazySession {
 
     /// Whether the session was loaded, successfully or not.
     pub(crate) fn was_accessed(&self) -> bool {
-        self.0.session.initialized()
+        self.0.session.initialized() || self.0.replacement.get().is_some()
+    }
+
+    fn empty(&self) -> Session {
+        let status = Status::New { presented: None };
+        let session = Session::new(self.0.context.clone(), status, Record::default());
+        session.0.state().headers_sent = self.0.headers_sent.load(Relaxed);
+        session
     }
 }
 
@@ -189,10 +240,6 @@ async fn load(
     let Some(bytes) = loaded.map_err(Fault::into_error)? else {
         return Ok(unknown());
     };
-    let (size, limit) = (bytes.len(), context.config.max_size);
-    if size > limit {
-        return Err(SessionError::too_large(size, limit));
-    }
     match Record::decode(&bytes)? {
         Decoded::Session(record) => {
             // Not deleted: if this node's clock is wrong, the session is alive for the others.
