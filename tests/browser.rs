@@ -2,6 +2,8 @@
 //!
 //! The pictures in the README are made by `cargo test --test browser -- --ignored`.
 
+#![cfg(feature = "axum")]
+
 #[path = "support/chromium.rs"]
 mod chromium;
 #[path = "../examples/login/device.rs"]

@@ -1,5 +1,7 @@
 //! TLS: it works, and what is wrong with a certificate or a port is told.
 
+#![cfg(all(feature = "axum", feature = "tls-rustls"))]
+
 #[path = "support/site.rs"]
 mod site;
 mod support;

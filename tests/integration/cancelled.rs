@@ -1,11 +1,5 @@
 //! Requests that end early, wherever they are: nothing half-saved, nobody else's reply, nothing left behind.
 
-#[path = "support/exchange.rs"]
-mod exchange;
-#[path = "support/site.rs"]
-mod site;
-mod support;
-
 use std::{
     future::{Future, poll_fn},
     io,
@@ -28,17 +22,18 @@ use axum::{
     routing::{get, post},
 };
 use axum_redis_sessions::{RedisSessionLayer, Session, SessionError};
-use exchange::{begin, pair, send, set_cookie, text};
 use futures_util::{StreamExt, stream};
-use site::{DEADLINE, SLACK, gated_site, id, site};
-use support::{
+use tower::ServiceExt;
+
+use crate::exchange::{begin, pair, send, set_cookie, text};
+use crate::site::{DEADLINE, SLACK, gated_site, id, site};
+use crate::support::{
     app::{self, Address},
     browser::Browser,
     eventually,
     proxy::{Manner, Proxy},
     server::Server,
 };
-use tower::ServiceExt;
 
 /// What is cancelled here is cancelled by us, and nothing by the clock.
 const PATIENT: Duration = Duration::from_secs(20);
@@ -257,7 +252,7 @@ impl Stray {
             tokio::spawn(async move { browser.get(url).await.status })
         };
         gate.arrived(1).await;
-        let direct = site::serve_client(server.client()).await;
+        let direct = crate::site::serve_client(server.client()).await;
         assert_eq!(browser.get(direct.url("/")).await.body, "3");
         proxy.set(Manner::Stands);
         let before = proxy.asked();

@@ -1,9 +1,5 @@
 //! What the layer adds to responses, and what errors become.
 
-#[path = "support/exchange.rs"]
-mod exchange;
-mod support;
-
 use axum::{
     Router,
     http::{Response, StatusCode, header},
@@ -11,7 +7,8 @@ use axum::{
     routing::get,
 };
 use axum_redis_sessions::{ErrorKind, LazySession, RedisSessionLayer, Session, SessionError};
-use exchange::{app, begin, on_each_store, send, set_cookie, text, visits};
+
+use crate::exchange::{app, begin, on_each_store, send, set_cookie, text, visits};
 
 #[tokio::test]
 async fn a_response_that_depends_on_the_session_says_so_to_caches() {

@@ -1,15 +1,12 @@
 //! A user's sessions as Redis has them: what is stored, how long, at what cost, and what becomes of leftovers.
 
-#[path = "support/people.rs"]
-mod people;
-mod support;
-
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::http::StatusCode;
 use axum_redis_sessions::{ErrorKind, RedisSessionLayer, SessionLimit};
-use people::{Device, app, devices};
-use support::{eventually, server::Server};
+
+use super::{Device, app, devices};
+use crate::support::{eventually, server::Server};
 
 const INDEX: &str = "session:user:zoe";
 const HOUR: Duration = Duration::from_secs(3600);

@@ -1,21 +1,20 @@
 //! A bad network between the app and its server: bounded time, no reply to the wrong request, nothing done twice, and good again without
 //! a restart.
 
-#[path = "support/site.rs"]
-mod site;
-mod support;
-
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use site::{DEADLINE, SLACK, assert_away, assert_back, id, serve_client as serve, serve_gated};
-use support::{
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::site::{
+    DEADLINE, SLACK, assert_away, assert_back, id, serve_client as serve, serve_gated,
+};
+use crate::support::{
     app::Address,
     browser::{Browser, Page},
     proxy::{Manner, Proxy},
     server::Server,
 };
-use tokio::net::{TcpSocket, TcpStream};
 
 async fn behind_a_proxy() -> (Server, Proxy, Address) {
     let server = Server::start().await;

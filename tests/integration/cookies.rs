@@ -2,10 +2,6 @@
 //!
 //! "Anonymous" is: an empty session, no Redis command, no Set-Cookie, and nothing of the input in the answer.
 
-#![cfg(feature = "axum")]
-
-mod support;
-
 use std::{collections::HashSet, time::Duration};
 
 use axum::{
@@ -14,15 +10,16 @@ use axum::{
     routing::any,
 };
 use axum_redis_sessions::{RedisSessionLayer, Session, SessionError};
-use support::{
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::support::{
     app::{self, Address},
     eventually,
     monitor::Monitor,
     server::Server,
-};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
 };
 
 const NAME: &str = "__Host-session";

@@ -1,14 +1,11 @@
 //! What a failover undoes, and how waiting for replicas tells of it.
 
-#[path = "support/site.rs"]
-mod site;
-mod support;
-
 use std::time::Duration;
 
 use axum_redis_sessions::RedisSessionLayer;
-use site::{id, serve_client, site};
-use support::{
+
+use crate::site::{id, serve_client, site};
+use crate::support::{
     app::{self, Address},
     browser::Browser,
     eventually,

@@ -1,17 +1,12 @@
 //! A user's sessions, seen and ended from a handler and from outside any request, on each store.
 
-#[path = "support/exchange.rs"]
-mod exchange;
-#[path = "support/people.rs"]
-mod people;
-mod support;
-
 use std::time::{Duration, SystemTime};
 
 use axum::http::StatusCode;
 use axum_redis_sessions::{Session, SessionError, SessionHandle};
-use exchange::on_each_store;
-use people::{Device, app, devices, next_moment, sorted_devices};
+
+use super::{Device, app, devices, next_moment, sorted_devices};
+use crate::exchange::on_each_store;
 
 #[tokio::test]
 async fn a_user_s_sessions_are_listed_the_newest_first() {
@@ -127,8 +122,8 @@ async fn a_handle_opens_nothing_and_does_not_show_the_id() {
             .split_once('=')
             .map(|(a, b)| (a.to_owned(), b.to_owned()))
             .expect("a cookie");
-        let thief = exchange::send(&app, "/look", Some(&format!("{name}={handle}"))).await;
-        assert_eq!(exchange::text(thief).await, "nobody on nothing");
+        let thief = crate::exchange::send(&app, "/look", Some(&format!("{name}={handle}"))).await;
+        assert_eq!(crate::exchange::text(thief).await, "nobody on nothing");
         // It is fit for a form and a JSON document, and goes there and back.
         assert!(
             handle.len() <= 64

@@ -1,12 +1,6 @@
 //! What shared caches are told (RFC 9111): every response that depends on the session varies by Cookie, and one with a Set-Cookie is
 //! not stored.
 
-#![cfg(feature = "axum")]
-
-#[path = "support/exchange.rs"]
-mod exchange;
-mod support;
-
 use axum::{
     Router,
     body::Body,
@@ -16,8 +10,9 @@ use axum::{
     routing::{MethodRouter, get},
 };
 use axum_redis_sessions::{LazySession, RedisSessionLayer, Session, SessionError};
-use exchange::{begin, on_each_store, send, visits};
-use support::server::Server;
+
+use crate::exchange::{begin, on_each_store, send, visits};
+use crate::support::server::Server;
 
 fn values(response: &Response<Body>, name: HeaderName) -> Vec<&str> {
     let values = response.headers().get_all(name).iter();

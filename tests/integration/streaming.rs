@@ -1,7 +1,5 @@
 //! What goes on after the handler: streams, WebSockets, clients that leave, and changes that nobody saves.
 
-mod support;
-
 use std::{
     convert::Infallible,
     sync::{Arc, Mutex},
@@ -17,9 +15,10 @@ use axum::{
 };
 use axum_redis_sessions::{ErrorKind, LazySession, RedisSessionLayer, Session, SessionError};
 use futures_util::stream;
-use support::{app, browser::Browser, eventually, server::Server};
 use tokio::sync::Notify;
 use tower::ServiceExt;
+
+use crate::support::{app, browser::Browser, eventually, server::Server};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 

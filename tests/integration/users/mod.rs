@@ -1,7 +1,12 @@
 //! People who log in from several devices.
 
-// Each test binary uses a part of it. It is no part of `support`, which the crate's own tests include.
-#![allow(dead_code, unreachable_pub)]
+#[cfg(feature = "cluster")]
+mod cluster;
+mod concurrency;
+mod index;
+mod limit;
+mod list;
+mod races;
 
 use std::{
     sync::{Arc, Mutex},

@@ -1,14 +1,11 @@
 //! Permissions and passwords: missing, wrong, revoked, rotated. 503 that says what is missing, and good again when it is right again.
 
-#[path = "support/site.rs"]
-mod site;
-mod support;
-
 use std::sync::{Arc, LazyLock, Mutex};
 
 use axum_redis_sessions::RedisSessionLayer;
-use site::{assert_away, assert_back, assert_told, serve, serve_client};
-use support::{app::Address, browser::Browser, log::Log, server::Server};
+
+use crate::site::{assert_away, assert_back, assert_told, serve, serve_client};
+use crate::support::{app::Address, browser::Browser, log::Log, server::Server};
 
 /// All tests of this binary write to it.
 static LOG: LazyLock<Log> = LazyLock::new(Log::of_this_process);

@@ -1,12 +1,11 @@
 //! How long a session lives, as Redis has it. Time passes by hand: the stored times are set back.
 
-mod support;
-
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::{Router, routing::get};
 use axum_redis_sessions::{RedisSessionLayer, Session, SessionError};
-use support::{
+
+use crate::support::{
     app::{self, Address},
     browser::Browser,
     eventually,

@@ -1,16 +1,13 @@
 //! A user's sessions in a cluster, where each is in a slot of its own, and the set of them in another.
 
-#[path = "support/people.rs"]
-mod people;
-mod support;
-
 use std::time::Duration;
 
 use axum::http::StatusCode;
 use axum_redis_sessions::{RedisSessionLayer, SessionLimit};
-use people::{Device, app, devices, sorted_devices};
 use redis::cluster::ClusterClient;
-use support::cluster::Cluster;
+
+use super::{Device, app, devices, sorted_devices};
+use crate::support::cluster::Cluster;
 
 fn layer(cluster: &Cluster) -> RedisSessionLayer {
     let client = ClusterClient::new(cluster.urls()).expect("addresses");
@@ -58,7 +55,7 @@ async fn the_limit_holds_in_a_cluster() {
     assert_eq!(one.log_in("zoe", "one").await, StatusCode::OK);
 
     let ending = app(&layer(&cluster).with_sessions_per_user(2, SessionLimit::RevokeOldest));
-    people::next_second().await;
+    super::next_second().await;
     Device::of(&ending, "zoe", "four").await;
     let left = sorted_devices(&refuse.sessions(), "zoe").await;
     assert_eq!(left.len(), 2, "{left:?}");

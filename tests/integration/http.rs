@@ -1,14 +1,11 @@
 //! What a browser sees of a session: on the embedded store and on a real server alike.
 
-#[path = "support/exchange.rs"]
-mod exchange;
-mod support;
-
 use std::time::Duration;
 
 use axum::{Extension, Router, http::StatusCode, response::IntoResponse, routing::get};
 use axum_redis_sessions::{RedisSessionLayer, Session, SessionId};
-use exchange::{app, begin, look, on_each_store, pair, send, set_cookie, text, visits};
+
+use crate::exchange::{app, begin, look, on_each_store, pair, send, set_cookie, text, visits};
 
 #[tokio::test]
 async fn a_session_begins_with_the_first_insert_and_goes_on_from_there() {
@@ -260,7 +257,8 @@ async fn an_own_id_generator_is_used_and_a_broken_one_is_an_error() {
             (StatusCode::INTERNAL_SERVER_ERROR, None),
             "the same id again"
         );
-        let zeros = exchange::app(layer.with_id_generator(|| SessionId::from_bytes([0; 16])));
+        let zeros =
+            crate::exchange::app(layer.with_id_generator(|| SessionId::from_bytes([0; 16])));
         assert_eq!(
             send(&zeros, "/", None).await.status(),
             StatusCode::INTERNAL_SERVER_ERROR

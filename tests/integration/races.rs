@@ -1,7 +1,5 @@
 //! Races through HTTP, over two instances of the app that share one Redis, as two nodes do.
 
-mod support;
-
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
@@ -16,12 +14,13 @@ use axum::{
 use axum_redis_sessions::{RedisSessionLayer, Session, SessionError};
 use futures_util::future::join_all;
 use serde::Deserialize;
-use support::{
+use tokio::sync::Barrier;
+
+use crate::support::{
     app::{self, Address},
     browser::{Browser, Page},
     server::Server,
 };
-use tokio::sync::Barrier;
 
 /// What a handler does between its load and its commit, so that requests overlap.
 #[derive(Deserialize)]

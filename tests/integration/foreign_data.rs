@@ -1,14 +1,11 @@
 //! What others do to the stored sessions: write, evict, flush, and set clocks wrong.
 
-#[path = "support/site.rs"]
-mod site;
-mod support;
-
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum_redis_sessions::RedisSessionLayer;
-use site::{id, serve as serve_layer, serve_client as serve, serve_gated};
-use support::{browser::Browser, server::Server};
+
+use crate::site::{id, serve as serve_layer, serve_client as serve, serve_gated};
+use crate::support::{browser::Browser, server::Server};
 
 /// Each with a word that no answer may have in it.
 fn no_sessions() -> Vec<(&'static str, Vec<u8>)> {
@@ -232,7 +229,7 @@ async fn a_session_that_expires_mid_request_is_gone_and_not_recreated() {
     let server = Server::start().await;
     mid_request(&server, async |key| {
         server.command::<i64>(&["PEXPIRE", key, "1"]).await;
-        support::eventually(Duration::from_secs(5), async || {
+        crate::support::eventually(Duration::from_secs(5), async || {
             server.command::<i64>(&["EXISTS", key]).await == 0
         })
         .await;

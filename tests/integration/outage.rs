@@ -1,19 +1,14 @@
 //! Redis away, slow, or back: bounded time, 503, no cookie touched, nothing lost.
 
-mod support;
-
-#[path = "support/site.rs"]
-mod site;
-
 use std::{
     net::TcpStream,
     time::{Duration, Instant},
 };
 
-use site::{
+use crate::site::{
     DEADLINE, SLACK, assert_away, assert_back, assert_told, id, serve_client as serve, serve_gated,
 };
-use support::{
+use crate::support::{
     browser::Browser,
     eventually,
     load::{Load, longest},

@@ -1,11 +1,5 @@
 //! How many sessions a user may have.
 
-#[path = "support/exchange.rs"]
-mod exchange;
-#[path = "support/people.rs"]
-mod people;
-mod support;
-
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering::SeqCst},
@@ -19,12 +13,13 @@ use axum::{
     routing::get,
 };
 use axum_redis_sessions::{ErrorKind, RedisSessionLayer, Session, SessionError, SessionLimit};
-use exchange::on_each_store;
 use futures_util::future::join_all;
-use people::{Device, app, devices, next_moment, next_second, sorted_devices};
-use support::server::Server;
 use tokio::sync::Barrier;
 use tower::ServiceExt;
+
+use super::{Device, app, devices, next_moment, next_second, sorted_devices};
+use crate::exchange::on_each_store;
+use crate::support::server::Server;
 
 #[tokio::test]
 async fn beyond_the_limit_the_oldest_session_ends() {

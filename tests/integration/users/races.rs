@@ -1,9 +1,5 @@
 //! A user's sessions that are ended, listed and changed at the same moment, over two nodes that share one Redis.
 
-#[path = "support/people.rs"]
-mod people;
-mod support;
-
 use std::{
     sync::{
         Arc,
@@ -14,9 +10,10 @@ use std::{
 
 use axum::Router;
 use axum_redis_sessions::RedisSessionLayer;
-use people::{Device, app, sorted_devices};
-use support::server::Server;
 use tokio::sync::Barrier;
+
+use super::{Device, app, sorted_devices};
+use crate::support::server::Server;
 
 const NOBODY: &str = "nobody on nothing";
 

@@ -1,15 +1,12 @@
 //! Six nodes: sessions in every slot, slots that move, and masters that stop or die.
 
-#[path = "support/site.rs"]
-mod site;
-mod support;
-
 use std::time::{Duration, Instant};
 
 use axum_redis_sessions::RedisSessionLayer;
 use redis::cluster::ClusterClient;
-use site::{DEADLINE, SLACK, id, serve, visitors, visits_of_each};
-use support::{
+
+use crate::site::{DEADLINE, SLACK, id, serve, visitors, visits_of_each};
+use crate::support::{
     app::Address,
     browser::Browser,
     cluster::Cluster,
@@ -69,12 +66,12 @@ async fn a_cluster_is_found_by_any_of_the_addresses_and_one_that_is_away_is_told
 
     let client = ClusterClient::new([nobody]).expect("addresses");
     let lost = serve(RedisSessionLayer::cluster(client)).await;
-    site::assert_away(&lost, &browser).await;
+    crate::site::assert_away(&lost, &browser).await;
 
     for node in &mut cluster.nodes {
         node.kill();
     }
-    site::assert_away(&app, &browser).await;
+    crate::site::assert_away(&app, &browser).await;
     for node in &mut cluster.nodes {
         node.restart().await;
     }

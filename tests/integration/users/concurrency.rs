@@ -1,17 +1,14 @@
 //! A user's sessions beside what happens at the same moment, or happened before.
 
-#[path = "support/exchange.rs"]
-mod exchange;
-mod support;
-
 use std::{sync::Arc, time::Duration};
 
 use axum::{Router, extract::Path, http::StatusCode, routing::get};
 use axum_redis_sessions::{RedisSessionLayer, Session, SessionLimit};
-use exchange::{begin, pair, send, set_cookie, text, visits};
 use futures_util::future::join_all;
-use support::server::Server;
 use tokio::sync::Barrier;
+
+use crate::exchange::{begin, pair, send, set_cookie, text, visits};
+use crate::support::server::Server;
 
 const HOUR: Duration = Duration::from_secs(3600);
 

@@ -1,7 +1,5 @@
 //! Random requests of two browsers, some of them in several tabs at once, compared with a model after each.
 
-mod support;
-
 use std::collections::BTreeMap;
 
 use axum::{
@@ -13,9 +11,10 @@ use axum::{
 };
 use axum_redis_sessions::{RedisSessionLayer, Session, SessionError};
 use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
-use support::server::Server;
 use tokio::{sync::oneshot, task::JoinHandle};
 use tower::ServiceExt;
+
+use crate::support::server::Server;
 
 /// Requests that can be under way at once; the first three are tabs of one browser.
 const SLOTS: usize = 4;

@@ -1,10 +1,9 @@
 //! What a request costs in Redis commands, as the server sees them.
 
-mod support;
-
 use axum::{Router, http::header, routing::get};
 use axum_redis_sessions::{RedisSessionLayer, Session};
-use support::{app, browser::Browser, server::Server};
+
+use crate::support::{app, browser::Browser, server::Server};
 
 const REQUESTS: usize = 100;
 

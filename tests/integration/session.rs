@@ -1,13 +1,10 @@
 //! The session as a handler has it.
 
-#[path = "support/exchange.rs"]
-mod exchange;
-mod support;
-
 use axum::{Router, http::StatusCode, routing::get};
 use axum_redis_sessions::{ErrorKind, Session, SessionError};
-use exchange::{on_each_store, send, set_cookie};
 use serde::{Deserialize, Serialize};
+
+use crate::exchange::{on_each_store, send, set_cookie};
 
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Cart {

@@ -1,17 +1,14 @@
 //! Two servers and three sentinels: failovers that are planned, and those that are not.
 
-#[path = "support/site.rs"]
-mod site;
-mod support;
-
 use std::time::{Duration, Instant};
 
 use axum_redis_sessions::RedisSessionLayer;
 use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
-use site::{
+
+use crate::site::{
     DEADLINE, SLACK, assert_away, assert_back, assert_told, serve, visitors, visits_of_each,
 };
-use support::{
+use crate::support::{
     browser::Browser,
     eventually,
     load::{Load, good_of_each, longest},

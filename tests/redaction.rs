@@ -2,6 +2,8 @@
 //!
 //! Whatever is secret here has the word "sesame" in it, or the form of an id.
 
+#![cfg(feature = "axum")]
+
 #[path = "support/exchange.rs"]
 mod exchange;
 mod support;

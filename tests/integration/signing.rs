@@ -1,12 +1,9 @@
 //! Cookies that are signed, and keys that are hashed.
 
-#[path = "support/exchange.rs"]
-mod exchange;
-mod support;
-
 use axum_redis_sessions::RedisSessionLayer;
-use exchange::{app, begin, pair, send, set_cookie, text};
-use support::server::Server;
+
+use crate::exchange::{app, begin, pair, send, set_cookie, text};
+use crate::support::server::Server;
 
 const OLD: [u8; 32] = [1; 32];
 const NEW: [u8; 32] = [2; 32];
