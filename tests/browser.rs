@@ -41,7 +41,7 @@ const REFUSED: &str = "This name and password do not belong together.";
 const MONTH: i64 = 2_678_400;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_cookie_is_for_this_host_alone_and_for_no_script() {
+async fn the_cookie_is_host_only_and_hidden_from_scripts() {
     on_each_store(async |stage| {
         let browser = stage.driver.browser().await;
         browser.open(&stage.url("/sign-in")).await;
@@ -72,7 +72,7 @@ async fn the_cookie_is_for_this_host_alone_and_for_no_script() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_form_on_another_site_posts_without_the_session_and_is_refused() {
+async fn a_cross_site_form_post_has_no_session_and_is_rejected() {
     on_each_store(async |stage| {
         let browser = stage.driver.browser().await;
         stage.sign_up(&browser, "Zoë").await;
@@ -116,7 +116,7 @@ async fn a_form_on_another_site_posts_without_the_session_and_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_id_that_was_known_before_the_login_opens_nothing_after_it() {
+async fn session_fixation_gives_no_access_after_the_login() {
     on_each_store(async |stage| {
         let mallory = stage.driver.browser().await;
         stage.sign_up(&mallory, "Mallory").await;
@@ -151,7 +151,7 @@ async fn an_id_that_was_known_before_the_login_opens_nothing_after_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_back_button_shows_nothing_private_after_signing_out() {
+async fn the_back_button_shows_no_private_page_after_a_logout() {
     on_each_store(async |stage| {
         let browser = stage.driver.browser().await;
         stage.sign_up(&browser, "Zoë").await;
@@ -168,7 +168,7 @@ async fn the_back_button_shows_nothing_private_after_signing_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn signing_out_everywhere_else_ends_the_other_browser_at_its_next_click() {
+async fn signing_out_everywhere_else_logs_the_other_browser_out() {
     on_each_store(async |stage| {
         let here = stage.driver.browser().await;
         stage.sign_up(&here, "Zoë").await;
@@ -193,7 +193,7 @@ async fn signing_out_everywhere_else_ends_the_other_browser_at_its_next_click() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn signing_out_there_ends_that_device_and_no_other() {
+async fn signing_a_device_out_affects_no_other_device() {
     on_each_store(async |stage| {
         let here = stage.driver.browser().await;
         stage.sign_up(&here, "Zoë").await;
@@ -220,7 +220,7 @@ async fn signing_out_there_ends_that_device_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_ends_with_the_browser_unless_it_is_to_be_remembered() {
+async fn a_session_ends_with_the_browser_unless_remembered() {
     on_each_store(async |stage| {
         for (name, is_remembered) in [("Zoë", false), ("Max", true)] {
             let profile = stage.driver.new_profile();
@@ -258,7 +258,7 @@ async fn a_session_ends_with_the_browser_unless_it_is_to_be_remembered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_password_and_an_unknown_name_are_refused_alike() {
+async fn a_wrong_password_and_an_unknown_name_look_the_same() {
     on_each_store(async |stage| {
         let browser = stage.driver.browser().await;
         stage.sign_up(&browser, "Zoë").await;
@@ -309,7 +309,7 @@ async fn a_message_is_shown_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_name_is_shown_as_it_was_written_whatever_it_contains() {
+async fn a_name_is_escaped() {
     on_each_store(async |stage| {
         let browser = stage.driver.browser().await;
         let name = r#"<b>Zoë</b> & '"co"'"#;
@@ -379,7 +379,7 @@ async fn take(
 }
 
 #[test]
-fn a_device_is_named_by_what_its_browser_says() {
+fn a_device_is_named_by_its_user_agent() {
     for (user_agent, label, is_handheld) in [
         (IPHONE, "Safari on iPhone", true),
         (

@@ -101,7 +101,7 @@ async fn log_in(session: Session) -> Result<(), SessionError> {
 }
 
 #[tokio::test]
-async fn debug_of_no_public_type_shows_an_id_a_key_or_a_value() {
+async fn debug_output_is_redacted_for_every_public_type() {
     let server = server().await;
     let shown: Arc<Mutex<BTreeSet<&str>>> = Arc::default();
     let show = {
@@ -201,7 +201,7 @@ async fn error_of(layer: &RedisSessionLayer, cookie: &str, handler: MethodRouter
 }
 
 #[tokio::test]
-async fn no_error_shows_an_id_a_key_or_a_value() {
+async fn errors_of_every_kind_are_redacted() {
     let server = server().await;
     let mut kinds = HashSet::new();
     for layer in layers(&server).into_iter().take(2) {
@@ -342,7 +342,7 @@ async fn errors_of(server: &Server, layer: &RedisSessionLayer) -> Vec<ErrorKind>
 }
 
 #[tokio::test]
-async fn the_log_at_trace_has_no_id_no_key_and_no_value() {
+async fn the_log_is_redacted_at_trace_level() {
     let mut server = server().await;
     for layer in layers(&server) {
         let (sender, receiver) = tokio::sync::oneshot::channel::<Session>();
@@ -430,7 +430,7 @@ async fn the_log_at_trace_has_no_id_no_key_and_no_value() {
 }
 
 #[test]
-fn what_is_looked_for_would_be_found() {
+fn the_redaction_check_finds_ids() {
     let id = SessionId::random().expect("random numbers").expose_secret();
     for (told, text) in [
         (true, format!("a session:{id} somewhere")),

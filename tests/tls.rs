@@ -49,7 +49,7 @@ async fn assert_told(client: Client, browser: &Browser, words: &[&str]) {
 }
 
 #[tokio::test]
-async fn sessions_are_kept_over_tls_by_a_process_that_chose_no_cryptography() {
+async fn tls_works_without_a_crypto_provider_chosen_by_the_app() {
     let authority = Authority::named("ours");
     let server = TlsServer::start(&authority.sign(HOST, LATER)).await;
     let app = serve_client(client(server.port(), &authority)).await;
@@ -61,7 +61,7 @@ async fn sessions_are_kept_over_tls_by_a_process_that_chose_no_cryptography() {
 }
 
 #[tokio::test]
-async fn a_tls_connection_that_broke_is_replaced() {
+async fn a_broken_tls_connection_is_replaced() {
     let authority = Authority::named("ours");
     let server = TlsServer::start(&authority.sign(HOST, LATER)).await;
     let proxy = Proxy::before(server.port()).await;
@@ -77,7 +77,7 @@ async fn a_tls_connection_that_broke_is_replaced() {
 }
 
 #[tokio::test]
-async fn a_certificate_of_an_authority_that_is_not_trusted_is_told() {
+async fn an_untrusted_certificate_authority_is_reported() {
     let server = TlsServer::start(&Authority::named("theirs").sign(HOST, LATER)).await;
     let browser = visitor_of(&server.plain).await;
     let client = client(server.port(), &Authority::named("ours"));
@@ -90,7 +90,7 @@ async fn a_certificate_of_an_authority_that_is_not_trusted_is_told() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_has_expired_is_told() {
+async fn an_expired_certificate_is_reported() {
     let authority = Authority::named("ours");
     let server = TlsServer::start(&authority.sign(HOST, 2021)).await;
     let browser = visitor_of(&server.plain).await;
@@ -99,7 +99,7 @@ async fn a_certificate_that_has_expired_is_told() {
 }
 
 #[tokio::test]
-async fn a_certificate_of_another_host_is_told() {
+async fn a_certificate_for_another_host_is_reported() {
     let authority = Authority::named("ours");
     let server = TlsServer::start(&authority.sign("another.example", LATER)).await;
     let browser = visitor_of(&server.plain).await;
@@ -108,7 +108,7 @@ async fn a_certificate_of_another_host_is_told() {
 }
 
 #[tokio::test]
-async fn a_port_that_does_not_speak_tls_is_told() {
+async fn a_port_without_tls_is_reported() {
     let server = Server::start().await;
     let browser = visitor_of(&server).await;
     let client = client(server.port(), &Authority::named("ours"));
@@ -116,7 +116,7 @@ async fn a_port_that_does_not_speak_tls_is_told() {
 }
 
 #[tokio::test]
-async fn a_port_that_speaks_tls_to_a_client_that_does_not_is_away() {
+async fn a_client_without_tls_to_a_tls_port_is_reported() {
     let authority = Authority::named("ours");
     let server = TlsServer::start(&authority.sign(HOST, LATER)).await;
     let browser = visitor_of(&server.plain).await;
@@ -125,7 +125,7 @@ async fn a_port_that_speaks_tls_to_a_client_that_does_not_is_away() {
 }
 
 #[tokio::test]
-async fn parameters_of_tls_survive_a_password_that_rotates() {
+async fn tls_settings_are_kept_with_a_password_provider() {
     let authority = Authority::named("ours");
     let server = TlsServer::start(&authority.sign(HOST, LATER)).await;
     let set = ["ACL", "SETUSER", "app", "on", ">swordfish", "~*", "+@all"];

@@ -56,7 +56,7 @@ async fn assert_locked_out(app: &Address, browser: &Browser) {
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_told_from_a_server_that_is_away_and_heals_when_it_is_made_right() {
+async fn a_wrong_password_is_reported_until_it_is_corrected() {
     let server = server_with_a_user().await;
     let good = serve_client(client(&server, "swordfish")).await;
     let browser = Browser::new();
@@ -69,7 +69,7 @@ async fn a_wrong_password_is_told_from_a_server_that_is_away_and_heals_when_it_i
 }
 
 #[tokio::test]
-async fn a_password_that_is_missing_is_told_and_heals_when_none_is_needed() {
+async fn a_missing_password_is_reported_until_none_is_required() {
     LazyLock::force(&LOG);
     let server = Server::start_with(&["--requirepass", "starfish"]).await;
     let good = serve_client(server.client()).await;
@@ -84,7 +84,7 @@ async fn a_password_that_is_missing_is_told_and_heals_when_none_is_needed() {
 }
 
 #[tokio::test]
-async fn a_password_that_is_revoked_locks_out_and_heals_when_it_is_back() {
+async fn a_revoked_password_is_503_until_it_is_restored() {
     let server = server_with_a_user().await;
     let app = serve_client(client(&server, "swordfish")).await;
     let browser = Browser::new();
@@ -98,7 +98,7 @@ async fn a_password_that_is_revoked_locks_out_and_heals_when_it_is_back() {
 }
 
 #[tokio::test]
-async fn a_password_that_rotates_is_asked_for_at_each_connecting() {
+async fn the_password_provider_is_called_at_each_connect() {
     let server = server_with_a_user().await;
     let password = Arc::new(Mutex::new("swordfish"));
     let provided = password.clone();
@@ -126,7 +126,7 @@ async fn a_password_that_rotates_is_asked_for_at_each_connecting() {
 }
 
 #[tokio::test]
-async fn an_acl_that_forbids_a_command_or_the_prefix_is_named_and_heals() {
+async fn an_error_names_the_command_or_keys_that_an_acl_denies() {
     let server = Server::start().await;
     let acl = async |rules: &[&str]| {
         let command = [&["ACL", "SETUSER", "app"], rules].concat();
@@ -163,7 +163,7 @@ async fn an_acl_that_forbids_a_command_or_the_prefix_is_named_and_heals() {
 }
 
 #[tokio::test]
-async fn a_user_that_is_switched_off_is_locked_out_until_it_is_on_again() {
+async fn a_disabled_user_is_503_until_it_is_enabled() {
     let server = server_with_a_user().await;
     let app = serve_client(client(&server, "swordfish")).await;
     let browser = Browser::new();
@@ -177,7 +177,7 @@ async fn a_user_that_is_switched_off_is_locked_out_until_it_is_on_again() {
 }
 
 #[tokio::test]
-async fn a_unix_socket_a_database_and_a_user_with_the_least_permissions_are_enough() {
+async fn a_unix_socket_a_database_and_least_privilege_suffice() {
     let server = Server::start_with(&["--unixsocket", "socket"]).await;
     let least = [
         "on",

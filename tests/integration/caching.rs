@@ -27,7 +27,7 @@ macro_rules! looks {
 }
 
 #[tokio::test]
-async fn to_look_in_any_way_is_to_vary_by_cookie() {
+async fn every_kind_of_access_adds_vary_cookie() {
     on_each_store(|layer| async move {
         let base = Router::new().route("/", get(visits)).layer(layer.clone());
         let cookie = begin(&base, "/").await;
@@ -82,7 +82,7 @@ async fn to_look_in_any_way_is_to_vary_by_cookie() {
 }
 
 #[tokio::test]
-async fn who_does_not_look_leaves_the_response_to_caches() {
+async fn a_response_without_session_access_stays_cacheable() {
     let layer = RedisSessionLayer::in_memory();
     let public = get(async || ([(header::CACHE_CONTROL, "public, max-age=60")], "hello"));
     let lazy = get(async |lazy: LazySession| drop(lazy.loaded()));
@@ -124,7 +124,7 @@ async fn who_does_not_look_leaves_the_response_to_caches() {
 }
 
 #[tokio::test]
-async fn an_existing_vary_is_added_to_and_never_said_twice() {
+async fn vary_is_appended_to_and_never_duplicated() {
     for (own, expected) in [
         (&[][..], &["Cookie"][..]),
         (&["Accept-Encoding"], &["Accept-Encoding", "Cookie"]),
@@ -157,7 +157,7 @@ async fn an_existing_vary_is_added_to_and_never_said_twice() {
 }
 
 #[tokio::test]
-async fn a_response_with_a_set_cookie_is_not_stored_unless_the_handler_says_so() {
+async fn set_cookie_adds_no_store_unless_the_handler_decides() {
     on_each_store(|layer| async move {
         let with = |cache_control: Option<&'static str>, end: bool| {
             get(async move |session: Session| {
@@ -203,7 +203,7 @@ async fn a_response_with_a_set_cookie_is_not_stored_unless_the_handler_says_so()
 }
 
 #[tokio::test]
-async fn an_error_is_not_stored_and_varies_by_cookie() {
+async fn an_error_response_is_no_store_and_varies_by_cookie() {
     let away = redis::Client::open("redis://127.0.0.1:1/").expect("an address");
     let away = RedisSessionLayer::new(away);
     let shaped = |layer: RedisSessionLayer| {
@@ -275,7 +275,7 @@ async fn an_error_is_not_stored_and_varies_by_cookie() {
 }
 
 #[tokio::test]
-async fn a_not_found_of_the_apps_own_varies_too_if_it_looked() {
+async fn a_404_of_the_app_varies_if_the_session_was_read() {
     let server = Server::start().await;
     let app = Router::new()
         .fallback(async |session: Session| (StatusCode::NOT_FOUND, session.len().to_string()))

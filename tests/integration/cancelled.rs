@@ -57,7 +57,7 @@ async fn polled<F: Future>(future: F, times: u32) -> Option<F::Output> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn while_a_third_of_20_000_requests_is_cancelled_none_gets_the_reply_to_another() {
+async fn cancellation_never_mixes_up_replies() {
     const SESSIONS: usize = 50;
     let server = Server::start().await;
     let app = site(RedisSessionLayer::new(server.client()).with_deadline(PATIENT));
@@ -120,7 +120,7 @@ async fn while_a_third_of_20_000_requests_is_cancelled_none_gets_the_reply_to_an
 }
 
 #[tokio::test]
-async fn after_100_000_cancelled_requests_no_task_and_no_memory_is_left() {
+async fn cancelled_requests_leak_no_task_and_no_memory() {
     let server = Server::start().await;
     let app = site(RedisSessionLayer::new(server.client()).with_deadline(PATIENT));
     let cookie = begin(&app, "/keep/name/own").await;
@@ -169,7 +169,7 @@ fn resident() -> usize {
 }
 
 #[tokio::test]
-async fn a_request_that_is_dropped_before_its_handler_returned_saves_nothing() {
+async fn a_request_dropped_in_its_handler_saves_nothing() {
     let server = Server::start().await;
     let (app, gate) = gated_site(RedisSessionLayer::new(server.client()));
     let cookie = begin(&app, "/").await;
@@ -185,7 +185,7 @@ async fn a_request_that_is_dropped_before_its_handler_returned_saves_nothing() {
 }
 
 #[tokio::test]
-async fn a_save_whose_client_is_gone_lands() {
+async fn a_save_in_flight_survives_a_client_disconnect() {
     let stray = Stray::save(Duration::from_secs(20)).await;
     assert!(!stray.has_landed().await, "it is on its way");
     stray.proxy.set(Manner::Passes);
@@ -193,7 +193,7 @@ async fn a_save_whose_client_is_gone_lands() {
 }
 
 #[tokio::test]
-async fn a_shutdown_can_wait_for_the_saves_whose_clients_are_gone() {
+async fn drain_waits_for_detached_saves() {
     let stray = Stray::save(Duration::from_secs(20)).await;
     let mut drain = pin!(stray.layer.drain());
     let early = tokio::time::timeout(Duration::from_millis(100), drain.as_mut()).await;
@@ -206,7 +206,7 @@ async fn a_shutdown_can_wait_for_the_saves_whose_clients_are_gone() {
 }
 
 #[tokio::test]
-async fn a_shutdown_waits_no_longer_than_the_deadline_for_a_server_that_is_away() {
+async fn drain_waits_no_longer_than_the_deadline() {
     let stray = Stray::save(DEADLINE).await;
     let asked = Instant::now();
     stray.layer.drain().await;
@@ -290,7 +290,7 @@ impl Drop for GivenUp {
 }
 
 #[tokio::test]
-async fn a_handler_that_panics_saves_nothing_sends_no_cookie_and_the_next_request_is_fine() {
+async fn a_panicking_handler_saves_nothing_and_sends_no_cookie() {
     let server = Server::start().await;
     let panics = async |session: Session| -> Result<(), SessionError> {
         session.insert("visits", 100)?;
@@ -326,7 +326,7 @@ async fn panicked(app: &Router, path: &'static str, cookie: Option<&str>) -> boo
 }
 
 #[tokio::test]
-async fn a_body_that_fails_leaves_a_session_that_is_whole_or_untouched() {
+async fn a_failing_body_never_leaves_a_half_saved_session() {
     let server = Server::start().await;
     let layer = RedisSessionLayer::new(server.client());
     // What the handler needs does not come, so it never runs.

@@ -8,7 +8,7 @@ use crate::support::{app, browser::Browser, server::Server};
 const REQUESTS: usize = 100;
 
 #[tokio::test]
-async fn each_kind_of_request_costs_what_the_readme_says() {
+async fn each_kind_of_request_costs_the_documented_commands() {
     let server = Server::start().await;
     let app = Router::new()
         .route("/untouched", get(|| async {}))
@@ -104,7 +104,7 @@ async fn each_kind_of_request_costs_what_the_readme_says() {
 }
 
 #[tokio::test]
-async fn a_cookie_that_is_no_id_costs_no_command() {
+async fn an_invalid_cookie_costs_no_command() {
     let server = Server::start().await;
     let app = Router::new()
         .route(

@@ -203,7 +203,7 @@ async fn a_malformed_cookie_is_anonymous() {
 }
 
 #[tokio::test]
-async fn what_http_forbids_in_a_cookie_reaches_no_session() {
+async fn bytes_that_http_forbids_in_a_cookie_reach_no_session() {
     let server = Server::start().await;
     for (app_name, app, value) in apps(&server).await {
         let monitor = server.monitor().await;
@@ -219,7 +219,7 @@ async fn what_http_forbids_in_a_cookie_reaches_no_session() {
 }
 
 #[tokio::test]
-async fn a_cookie_is_found_in_each_of_several_headers_and_among_a_thousand_others() {
+async fn the_cookie_is_found_in_any_header_and_among_a_thousand() {
     let server = Server::start().await;
     for (app_name, app, value) in apps(&server).await {
         let cookie = format!("{NAME}={value}");
@@ -276,7 +276,7 @@ async fn a_cookie_is_found_in_each_of_several_headers_and_among_a_thousand_other
 }
 
 #[tokio::test]
-async fn an_id_that_names_nothing_costs_one_read_and_leaves_the_cookie_alone() {
+async fn an_unknown_id_costs_one_read_and_keeps_the_cookie() {
     let server = Server::start().await;
     let app = serve(RedisSessionLayer::new(server.client())).await;
     let unknown = "5e0c1f0a-93a4-4f8e-a7d8-0c2f6f1b9a3e".to_owned();
@@ -306,7 +306,7 @@ async fn an_id_that_names_nothing_costs_one_read_and_leaves_the_cookie_alone() {
 }
 
 #[tokio::test]
-async fn an_id_that_was_rotated_away_costs_a_read_writes_nothing_and_leaves_the_cookie_alone() {
+async fn a_rotated_id_costs_one_read_and_keeps_the_cookie() {
     let server = Server::start().await;
     let layer = RedisSessionLayer::new(server.client());
     let cycle = Router::new()
@@ -348,7 +348,7 @@ async fn an_id_that_was_rotated_away_costs_a_read_writes_nothing_and_leaves_the_
 }
 
 #[tokio::test]
-async fn an_id_anywhere_but_in_the_cookie_is_anonymous() {
+async fn an_id_outside_the_cookie_is_ignored() {
     let server = Server::start().await;
     for (app_name, app, value) in apps(&server).await {
         let pair = format!("{NAME}={value}");

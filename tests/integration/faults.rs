@@ -25,7 +25,7 @@ async fn behind_a_proxy() -> (Server, Proxy, Address) {
 
 /// Requests are made again and again, each with the connection cut one byte further into the replies, until one gets through whole.
 #[tokio::test]
-async fn cut_at_each_byte_of_the_replies_a_visit_counts_once_or_says_that_it_may_not_have() {
+async fn an_update_over_a_broken_connection_is_exact_or_an_error() {
     let (server, proxy, app) = behind_a_proxy().await;
     let browser = Browser::new();
     let mut least = number(&browser.get(app.url("/")).await);
@@ -69,7 +69,7 @@ async fn cut_at_each_byte_of_the_replies_a_visit_counts_once_or_says_that_it_may
 
 /// The first cut comes right before the save's reply, so the save is done; the second one further and further into what is tried then.
 #[tokio::test]
-async fn cut_before_the_reply_to_a_save_and_once_more_a_visit_still_counts_once() {
+async fn an_update_is_applied_once_though_two_connections_break() {
     let (server, proxy, app) = behind_a_proxy().await;
     let browser = Browser::new();
     browser.get(app.url("/")).await;
@@ -105,7 +105,7 @@ async fn cut_before_the_reply_to_a_save_and_once_more_a_visit_still_counts_once(
 }
 
 #[tokio::test]
-async fn cut_at_each_byte_of_the_replies_a_new_session_is_created_once() {
+async fn a_session_is_created_once_over_a_broken_connection() {
     let (server, proxy, _) = behind_a_proxy().await;
     let mut keys = 0;
     for bytes in 0.. {
@@ -137,7 +137,7 @@ async fn cut_at_each_byte_of_the_replies_a_new_session_is_created_once() {
 }
 
 #[tokio::test]
-async fn cut_at_each_byte_of_the_replies_a_rotation_leaves_one_live_session() {
+async fn rotation_over_a_broken_connection_leaves_one_session() {
     let (server, proxy, app) = behind_a_proxy().await;
     let mut browser = Browser::new();
     browser.get(app.url("/keep/name/own")).await;
@@ -175,7 +175,7 @@ async fn cut_at_each_byte_of_the_replies_a_rotation_leaves_one_live_session() {
 }
 
 #[tokio::test]
-async fn cut_at_each_byte_of_the_replies_a_logout_that_was_acknowledged_is_one() {
+async fn a_logout_acknowledged_over_a_broken_connection_is_done() {
     let (server, proxy, app) = behind_a_proxy().await;
     for bytes in 0.. {
         let browser = Browser::new();
@@ -202,7 +202,7 @@ async fn cut_at_each_byte_of_the_replies_a_logout_that_was_acknowledged_is_one()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn cut_at_each_byte_of_the_replies_to_many_no_request_gets_the_reply_to_another() {
+async fn a_broken_connection_never_mixes_up_replies() {
     let (_server, proxy, app) = behind_a_proxy().await;
     let browsers: Vec<Browser> = (0..8).map(|_| Browser::new()).collect();
     for (name, browser) in browsers.iter().enumerate() {
@@ -239,7 +239,7 @@ async fn cut_at_each_byte_of_the_replies_to_many_no_request_gets_the_reply_to_an
 }
 
 #[tokio::test]
-async fn replies_that_come_late_are_waited_for_until_the_deadline() {
+async fn late_replies_are_awaited_until_the_deadline() {
     let (server, proxy, app) = behind_a_proxy().await;
     let browser = Browser::new();
     assert_eq!(browser.get(app.url("/")).await.body, "1");
@@ -259,7 +259,7 @@ async fn replies_that_come_late_are_waited_for_until_the_deadline() {
 }
 
 #[tokio::test]
-async fn replies_that_drip_are_waited_for_until_the_deadline() {
+async fn trickling_replies_are_awaited_until_the_deadline() {
     let (_server, proxy, app) = behind_a_proxy().await;
     let browser = Browser::new();
     assert_eq!(browser.get(app.url("/")).await.body, "1");
@@ -272,7 +272,7 @@ async fn replies_that_drip_are_waited_for_until_the_deadline() {
 }
 
 #[tokio::test]
-async fn a_connection_whose_other_side_says_no_more_is_replaced_unnoticed() {
+async fn a_half_closed_connection_is_replaced_without_an_error() {
     let (_server, proxy, app) = behind_a_proxy().await;
     let browser = Browser::new();
     for visit in 1..=20 {
@@ -283,7 +283,7 @@ async fn a_connection_whose_other_side_says_no_more_is_replaced_unnoticed() {
 }
 
 #[tokio::test]
-async fn a_connection_that_is_frozen_is_replaced_after_a_few_deadlines() {
+async fn a_frozen_connection_is_replaced_after_a_few_timeouts() {
     let (_server, proxy, app) = behind_a_proxy().await;
     let browser = Browser::new();
     assert_eq!(browser.get(app.url("/")).await.body, "1");
@@ -300,7 +300,7 @@ async fn a_connection_that_is_frozen_is_replaced_after_a_few_deadlines() {
 }
 
 #[tokio::test]
-async fn a_network_that_stands_still_goes_on_where_it_stopped() {
+async fn a_stalled_network_recovers() {
     let (server, proxy, app) = behind_a_proxy().await;
     let browser = Browser::new();
     assert_eq!(browser.get(app.url("/")).await.body, "1");
@@ -313,7 +313,7 @@ async fn a_network_that_stands_still_goes_on_where_it_stopped() {
 }
 
 #[tokio::test]
-async fn a_black_hole_that_accepts_and_never_answers_is_waited_for_until_the_deadline() {
+async fn a_server_that_accepts_but_never_replies_meets_the_deadline() {
     let server = Server::start().await;
     let browser = visitor_of(&server).await;
     let proxy = Proxy::before(server.port()).await;
@@ -327,7 +327,7 @@ async fn a_black_hole_that_accepts_and_never_answers_is_waited_for_until_the_dea
 }
 
 #[tokio::test]
-async fn a_black_hole_that_does_not_even_accept_is_waited_for_until_the_deadline() {
+async fn a_server_that_never_accepts_meets_the_deadline() {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket
         .bind("127.0.0.1:0".parse().expect("an address"))
@@ -350,7 +350,7 @@ async fn a_black_hole_that_does_not_even_accept_is_waited_for_until_the_deadline
 }
 
 #[tokio::test]
-async fn saves_whose_replies_are_swallowed_are_done_once() {
+async fn a_save_without_a_reply_is_done_once() {
     let server = Server::start().await;
     let proxy = Proxy::before(server.port()).await;
     let (app, gate) = serve_gated(proxy.client()).await;

@@ -59,7 +59,7 @@ fn no_sessions() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 #[tokio::test]
-async fn a_stored_value_that_is_no_session_is_an_error_and_is_left_as_it_is() {
+async fn an_invalid_stored_value_is_an_error_and_is_kept() {
     let server = Server::start().await;
     let app = serve(server.client()).await;
     let browser = Browser::new();
@@ -123,7 +123,7 @@ async fn a_stored_value_that_is_no_session_is_an_error_and_is_left_as_it_is() {
 }
 
 #[tokio::test]
-async fn an_object_without_a_key_counts_as_gone_and_is_left_as_it_is() {
+async fn an_empty_stored_object_is_no_session_and_is_kept() {
     let server = Server::start().await;
     let app = serve(server.client()).await;
     for stored in [
@@ -152,7 +152,7 @@ async fn an_object_without_a_key_counts_as_gone_and_is_left_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_value_written_by_hand_is_a_session_and_gets_the_lifetime_that_it_lacks() {
+async fn a_handwritten_session_gets_an_expiry() {
     let server = Server::start().await;
     let app = serve(server.client()).await;
     let browser = Browser::new();
@@ -174,7 +174,7 @@ async fn a_value_written_by_hand_is_a_session_and_gets_the_lifetime_that_it_lack
 }
 
 #[tokio::test]
-async fn a_session_beyond_the_size_limit_is_an_error_before_it_is_used_and_before_it_is_sent() {
+async fn the_size_limit_holds_for_reads_and_writes() {
     let server = Server::start().await;
     let layer = RedisSessionLayer::new(server.client()).with_max_size(1000);
     let app = serve_layer(layer).await;
@@ -204,7 +204,7 @@ async fn a_session_beyond_the_size_limit_is_an_error_before_it_is_used_and_befor
 }
 
 #[tokio::test]
-async fn a_session_that_is_flushed_mid_request_is_gone_and_not_recreated() {
+async fn a_session_flushed_mid_request_is_not_recreated() {
     let server = Server::start().await;
     mid_request(&server, async |_| {
         server.command::<String>(&["FLUSHALL"]).await;
@@ -213,7 +213,7 @@ async fn a_session_that_is_flushed_mid_request_is_gone_and_not_recreated() {
 }
 
 #[tokio::test]
-async fn a_session_that_is_evicted_mid_request_is_gone_and_not_recreated() {
+async fn a_session_evicted_mid_request_is_not_recreated() {
     let server = Server::start_with(&["--maxmemory-policy", "allkeys-lru"]).await;
     mid_request(&server, async |_| {
         // Any write makes room first.
@@ -225,7 +225,7 @@ async fn a_session_that_is_evicted_mid_request_is_gone_and_not_recreated() {
 }
 
 #[tokio::test]
-async fn a_session_that_expires_mid_request_is_gone_and_not_recreated() {
+async fn a_session_that_expires_mid_request_is_not_recreated() {
     let server = Server::start().await;
     mid_request(&server, async |key| {
         server.command::<i64>(&["PEXPIRE", key, "1"]).await;
@@ -259,7 +259,7 @@ async fn mid_request(server: &Server, end: impl AsyncFnOnce(&str)) {
 }
 
 #[tokio::test]
-async fn the_absolute_timeout_holds_on_clocks_that_differ_by_an_hour() {
+async fn the_absolute_timeout_tolerates_an_hour_of_clock_skew() {
     let hour = 3600;
     let server = Server::start().await;
     let layer = RedisSessionLayer::new(server.client())
@@ -317,7 +317,7 @@ async fn the_absolute_timeout_holds_on_clocks_that_differ_by_an_hour() {
 }
 
 #[tokio::test]
-async fn a_stored_timeout_that_is_none_ends_the_session_and_one_too_large_is_the_longest() {
+async fn an_invalid_stored_timeout_ends_the_session() {
     let server = Server::start().await;
     let app = serve(server.client()).await;
     for (idle, lives) in [

@@ -8,7 +8,7 @@ use axum_redis_sessions::{RedisSessionLayer, Session, SessionId};
 use crate::exchange::{app, begin, look, on_each_store, pair, send, set_cookie, text, visits};
 
 #[tokio::test]
-async fn a_session_begins_with_the_first_insert_and_goes_on_from_there() {
+async fn the_first_insert_creates_the_session_and_its_cookie() {
     on_each_store(|layer| async {
         let app = app(layer);
         let first = send(&app, "/", None).await;
@@ -33,7 +33,7 @@ async fn a_session_begins_with_the_first_insert_and_goes_on_from_there() {
 }
 
 #[tokio::test]
-async fn a_visitor_who_stores_nothing_gets_nothing() {
+async fn without_data_there_is_no_cookie() {
     on_each_store(|layer| async {
         let app = app(layer);
         for path in [
@@ -53,7 +53,7 @@ async fn a_visitor_who_stores_nothing_gets_nothing() {
 }
 
 #[tokio::test]
-async fn a_session_that_becomes_empty_is_deleted_with_its_cookie() {
+async fn an_emptied_session_is_deleted_with_its_cookie() {
     on_each_store(|layer| async {
         let app = app(layer);
         for path in ["/clear", "/remove", "/destroy"] {
@@ -71,7 +71,7 @@ async fn a_session_that_becomes_empty_is_deleted_with_its_cookie() {
 }
 
 #[tokio::test]
-async fn what_is_inserted_after_a_logout_is_another_session() {
+async fn an_insert_after_destroy_begins_a_new_session() {
     on_each_store(|layer| async {
         let app = app(layer);
         let cookie = begin(&app, "/").await;
@@ -90,7 +90,7 @@ async fn what_is_inserted_after_a_logout_is_another_session() {
 }
 
 #[tokio::test]
-async fn a_new_id_keeps_the_data_and_retires_the_old_id() {
+async fn cycle_id_keeps_the_data_and_invalidates_the_old_id() {
     on_each_store(|layer| async {
         let app = app(layer);
         let old = begin(&app, "/").await;
@@ -120,7 +120,7 @@ async fn a_new_id_keeps_the_data_and_retires_the_old_id() {
 }
 
 #[tokio::test]
-async fn a_permanent_session_outlives_the_browser_until_told_otherwise() {
+async fn permanence_sets_and_removes_max_age() {
     on_each_store(|layer| async {
         let app = app(layer.with_permanent_lifetime(Duration::from_secs(1000)));
         let line = set_cookie(&send(&app, "/permanent?is=true", None).await).expect("a cookie");
@@ -143,7 +143,7 @@ async fn a_permanent_session_outlives_the_browser_until_told_otherwise() {
 }
 
 #[tokio::test]
-async fn a_session_ends_after_its_idle_timeout_and_its_use_prolongs_it() {
+async fn the_idle_timeout_slides_with_use() {
     // Long enough for a slow moment of a busy machine between two requests.
     const IDLE: Duration = Duration::from_millis(1500);
     on_each_store(|layer| async {
@@ -164,7 +164,7 @@ async fn a_session_ends_after_its_idle_timeout_and_its_use_prolongs_it() {
 }
 
 #[tokio::test]
-async fn a_clients_unknown_id_is_never_adopted() {
+async fn an_id_chosen_by_the_client_is_never_adopted() {
     on_each_store(|layer| async {
         let app = app(layer);
         let unknown = "__Host-session=5e0c1f0a-93a4-4f8e-a7d8-0c2f6f1b9a3e";
@@ -203,7 +203,7 @@ async fn nested_routers_share_the_outer_session() {
 }
 
 #[tokio::test]
-async fn a_middleware_and_the_handler_see_one_session() {
+async fn middleware_and_handler_share_one_session() {
     async fn middleware(
         session: Session,
         request: axum::extract::Request,
@@ -227,7 +227,7 @@ async fn a_middleware_and_the_handler_see_one_session() {
 }
 
 #[tokio::test]
-async fn an_eager_layer_serves_extension_session() {
+async fn eager_load_provides_the_session_extension() {
     on_each_store(|layer| async {
         let app = Router::new()
             .route(
@@ -242,7 +242,7 @@ async fn an_eager_layer_serves_extension_session() {
 }
 
 #[tokio::test]
-async fn an_own_id_generator_is_used_and_a_broken_one_is_an_error() {
+async fn a_custom_id_generator_is_used_and_a_broken_one_fails() {
     on_each_store(|layer| async {
         let app = app(layer
             .clone()

@@ -76,7 +76,7 @@ async fn set_back(server: &Server, key: &str, name: &str, value: &str) {
 }
 
 #[tokio::test]
-async fn an_ordinary_session_lives_for_a_day_from_its_last_use() {
+async fn a_session_lives_a_day_from_its_last_use_by_default() {
     let server = Server::start().await;
     let app = serve(RedisSessionLayer::new(server.client())).await;
     let browser = Browser::new();
@@ -91,7 +91,7 @@ async fn an_ordinary_session_lives_for_a_day_from_its_last_use() {
 }
 
 #[tokio::test]
-async fn a_permanent_session_lives_for_31_days_from_its_last_use() {
+async fn a_permanent_session_lives_31_days_from_its_last_use() {
     let server = Server::start().await;
     let app = serve(RedisSessionLayer::new(server.client())).await;
     let browser = Browser::new();
@@ -113,7 +113,7 @@ async fn a_permanent_session_lives_for_31_days_from_its_last_use() {
 }
 
 #[tokio::test]
-async fn a_lasting_cookie_is_sent_again_once_a_tenth_of_its_time_has_passed() {
+async fn a_permanent_cookie_is_refreshed_after_a_tenth_of_max_age() {
     let server = Server::start().await;
     let app = serve(RedisSessionLayer::new(server.client())).await;
     let browser = Browser::new();
@@ -144,7 +144,7 @@ async fn a_lasting_cookie_is_sent_again_once_a_tenth_of_its_time_has_passed() {
 }
 
 #[tokio::test]
-async fn a_session_ends_at_its_absolute_timeout_however_much_it_is_used() {
+async fn the_absolute_timeout_ends_a_session_in_use() {
     let server = Server::start().await;
     let absolute = Duration::from_secs(7 * DAY);
     let app = serve(RedisSessionLayer::new(server.client()).with_absolute_timeout(absolute)).await;
@@ -183,7 +183,7 @@ async fn a_session_ends_at_its_absolute_timeout_however_much_it_is_used() {
 }
 
 #[tokio::test]
-async fn a_tombstone_ends_a_minute_after_the_rotation_however_often_it_is_found() {
+async fn reading_a_tombstone_does_not_extend_it() {
     let server = Server::start().await;
     let app = serve(RedisSessionLayer::new(server.client())).await;
     let browser = Browser::new();
@@ -202,7 +202,7 @@ async fn a_tombstone_ends_a_minute_after_the_rotation_however_often_it_is_found(
 }
 
 #[tokio::test]
-async fn a_session_may_have_timeouts_of_its_own() {
+async fn a_session_can_override_the_timeouts() {
     let server = Server::start().await;
     let app = Router::new()
         .route("/", get(count))
@@ -274,7 +274,7 @@ async fn a_session_may_have_timeouts_of_its_own() {
 }
 
 #[tokio::test]
-async fn own_timeouts_are_replayed_over_what_another_request_saved() {
+async fn overridden_timeouts_are_replayed_on_a_conflict() {
     let server = Server::start().await;
     let layer = RedisSessionLayer::new(server.client());
     let app = Router::new()
@@ -301,7 +301,7 @@ async fn own_timeouts_are_replayed_over_what_another_request_saved() {
 }
 
 #[tokio::test]
-async fn a_lasting_cookie_that_is_sent_again_does_not_undo_what_another_request_decided() {
+async fn a_cookie_refresh_does_not_undo_a_concurrent_change() {
     let server = Server::start().await;
     let loaded = std::sync::Arc::new(tokio::sync::Notify::new());
     let go_on = std::sync::Arc::new(tokio::sync::Notify::new());

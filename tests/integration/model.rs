@@ -416,7 +416,7 @@ async fn compare(model: &mut Model, server: &Server) {
 }
 
 #[test]
-fn random_requests_of_several_tabs_leave_what_the_rules_say() {
+fn random_concurrent_requests_agree_with_the_model() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let server = runtime.block_on(Server::start());
     let config = ProptestConfig {

@@ -16,7 +16,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn a_server_that_is_stopped_is_waited_for_until_the_deadline_and_then_goes_on() {
+async fn a_stopped_server_meets_the_deadline_and_recovers() {
     let server = Server::start().await;
     let app = serve(server.client()).await;
     let browser = Browser::new();
@@ -30,7 +30,7 @@ async fn a_server_that_is_stopped_is_waited_for_until_the_deadline_and_then_goes
 }
 
 #[tokio::test]
-async fn a_server_that_is_killed_and_restarted_is_found_again() {
+async fn a_restarted_server_is_reconnected_to() {
     let mut server = Server::start().await;
     let app = serve(server.client()).await;
     let browser = Browser::new();
@@ -44,7 +44,7 @@ async fn a_server_that_is_killed_and_restarted_is_found_again() {
 }
 
 #[tokio::test]
-async fn an_app_that_starts_before_its_server_finds_it_when_it_comes() {
+async fn an_app_can_start_before_its_server() {
     let mut server = Server::start().await;
     let browser = Browser::new();
     {
@@ -68,7 +68,7 @@ async fn an_app_that_starts_before_its_server_finds_it_when_it_comes() {
 }
 
 #[tokio::test]
-async fn a_connection_that_the_server_closed_is_replaced_unnoticed() {
+async fn a_closed_connection_is_replaced_without_an_error() {
     let server = Server::start().await;
     let app = serve(server.client()).await;
     let browser = Browser::new();
@@ -81,7 +81,7 @@ async fn a_connection_that_the_server_closed_is_replaced_unnoticed() {
 }
 
 #[tokio::test]
-async fn a_server_that_forgets_its_scripts_is_not_noticed() {
+async fn a_script_flush_causes_no_error() {
     let server = Server::start().await;
     let app = serve(server.client()).await;
     let browser = Browser::new();
@@ -92,7 +92,7 @@ async fn a_server_that_forgets_its_scripts_is_not_noticed() {
 }
 
 #[tokio::test]
-async fn a_server_without_memory_refuses_writes_and_still_answers_reads() {
+async fn a_server_out_of_memory_rejects_writes_but_serves_reads() {
     let server = Server::start().await;
     let app = serve(server.client()).await;
     let browser = Browser::new();
@@ -116,7 +116,7 @@ async fn a_server_without_memory_refuses_writes_and_still_answers_reads() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_is_killed_under_load_is_good_again_200_ms_after_its_port_accepts() {
+async fn requests_succeed_soon_after_a_restart_under_load() {
     let mut server = Server::start().await;
     let app = serve(server.client()).await;
     let browser = Browser::new();
@@ -148,14 +148,14 @@ async fn a_server_that_is_killed_under_load_is_good_again_200_ms_after_its_port_
 }
 
 #[tokio::test]
-async fn a_save_into_a_server_that_is_stopped_lands_once_or_not_at_all() {
+async fn a_save_to_a_stopped_server_is_applied_at_most_once() {
     let server = Server::start().await;
     let stop = async || server.stop();
     save_into_a_stall(&server, stop, async || server.resume()).await;
 }
 
 #[tokio::test]
-async fn a_save_into_a_server_that_sleeps_lands_once_or_not_at_all() {
+async fn a_save_to_a_sleeping_server_is_applied_at_most_once() {
     let server = Server::start_with(&["--enable-debug-command", "yes"]).await;
     let mut connection = server.connection().await;
     let sleep = async || {
@@ -182,7 +182,7 @@ async fn a_save_into_a_server_that_sleeps_lands_once_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn a_save_while_clients_are_paused_lands_once_or_not_at_all() {
+async fn a_save_to_paused_clients_is_applied_at_most_once() {
     let server = Server::start().await;
     let pause = async || {
         server
@@ -236,7 +236,7 @@ async fn save_into_a_stall(server: &Server, mut stall: impl AsyncFnMut(), resume
 }
 
 #[tokio::test]
-async fn a_server_that_is_loading_its_data_is_away_and_then_has_the_sessions() {
+async fn a_loading_server_is_unavailable_until_it_has_loaded() {
     let mut server = Server::start_with(&[
         "--enable-debug-command",
         "yes",
@@ -268,7 +268,7 @@ async fn a_server_that_is_loading_its_data_is_away_and_then_has_the_sessions() {
 }
 
 #[tokio::test]
-async fn a_server_without_memory_still_lets_people_log_out() {
+async fn a_server_out_of_memory_still_allows_logout() {
     let server = Server::start().await;
     let app = serve(server.client()).await;
     let [browser, other] = [Browser::new(), Browser::new()];
@@ -289,7 +289,7 @@ async fn a_server_without_memory_still_lets_people_log_out() {
 }
 
 #[tokio::test]
-async fn a_server_that_becomes_a_replica_is_away_until_it_is_a_master_again() {
+async fn a_demoted_master_is_unavailable_until_promoted() {
     let server = Server::start().await;
     let app = serve(server.client()).await;
     let browser = Browser::new();
@@ -306,7 +306,7 @@ async fn a_server_that_becomes_a_replica_is_away_until_it_is_a_master_again() {
 }
 
 #[tokio::test]
-async fn a_replica_that_lost_its_master_and_will_not_serve_stale_data_is_away() {
+async fn a_replica_without_its_master_is_unavailable() {
     // To one that is read-only it is READONLY first.
     let options = [
         "--replica-serve-stale-data",
@@ -329,7 +329,7 @@ async fn a_replica_that_lost_its_master_and_will_not_serve_stale_data_is_away() 
 }
 
 #[tokio::test]
-async fn a_server_with_too_many_clients_is_away_until_there_is_room() {
+async fn a_server_at_maxclients_is_unavailable_until_below() {
     let server = Server::start().await;
     let app = serve(server.client()).await;
     let browser = Browser::new();

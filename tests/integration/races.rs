@@ -153,7 +153,7 @@ fn served(pages: &[Page]) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_200_parallel_updates_of_one_key_200_count() {
+async fn parallel_updates_of_one_key_all_count() {
     let nodes = Nodes::start().await;
     let browser = Browser::new();
     browser.get(nodes.url(0, "/set/begun")).await;
@@ -173,7 +173,7 @@ async fn of_200_parallel_updates_of_one_key_200_count() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_200_parallel_inserts_of_different_keys_200_are_there() {
+async fn parallel_inserts_of_different_keys_all_persist() {
     let nodes = Nodes::start().await;
     let browser = Browser::new();
     browser.get(nodes.url(0, "/increment")).await;
@@ -187,7 +187,7 @@ async fn of_200_parallel_inserts_of_different_keys_200_are_there() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_500_logouts_that_race_a_slow_write_none_is_undone() {
+async fn a_late_save_cannot_undo_a_logout() {
     let nodes = Nodes::start().await;
     for round in 0..20 {
         join_all((0..25).map(|number| {
@@ -233,7 +233,7 @@ async fn of_500_logouts_that_race_a_slow_write_none_is_undone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_500_logins_that_race_reads_and_writes_none_is_lost() {
+async fn a_login_that_races_reads_and_writes_is_never_lost() {
     let nodes = Nodes::start().await;
     for _ in 0..20 {
         join_all((0..25).map(|number| {
@@ -266,7 +266,7 @@ async fn of_500_logins_that_race_reads_and_writes_none_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_racing_logins_both_succeed_and_the_browser_keeps_one() {
+async fn two_racing_logins_both_succeed() {
     let nodes = Nodes::start().await;
     for round in 0..100 {
         let browser = Browser::new();

@@ -74,7 +74,7 @@ async fn fail_over(master: &mut Server, replica: &Server) -> Address {
 }
 
 #[tokio::test]
-async fn a_logout_that_no_replica_has_comes_undone_in_a_failover() {
+async fn without_replica_acks_a_failover_can_undo_a_logout() {
     let (mut master, proxy, replica) = master_and_replica().await;
     let app = serve_client(master.client()).await;
     let browser = Browser::new();
@@ -89,7 +89,7 @@ async fn a_logout_that_no_replica_has_comes_undone_in_a_failover() {
 }
 
 #[tokio::test]
-async fn a_logout_that_no_replica_has_says_so_where_replicas_are_asked() {
+async fn an_unreplicated_logout_is_an_error() {
     let (mut master, proxy, replica) = master_and_replica().await;
     let app = serve(acknowledged(&master)).await;
     let browser = Browser::new();
@@ -122,7 +122,7 @@ async fn a_logout_that_no_replica_has_says_so_where_replicas_are_asked() {
 }
 
 #[tokio::test]
-async fn a_rotation_that_no_replica_has_says_so_where_replicas_are_asked() {
+async fn an_unreplicated_rotation_is_an_error() {
     let (master, proxy, _replica) = master_and_replica().await;
     let app = serve(acknowledged(&master)).await;
     let browser = Browser::new();
@@ -141,7 +141,7 @@ async fn a_rotation_that_no_replica_has_says_so_where_replicas_are_asked() {
 }
 
 #[tokio::test]
-async fn a_logout_after_a_rotation_that_no_replica_has_says_so_as_well() {
+async fn an_unreplicated_logout_after_a_rotation_is_an_error() {
     let (mut master, proxy, replica) = master_and_replica().await;
     let app = serve(acknowledged(&master)).await;
     let browser = Browser::new();
@@ -161,7 +161,7 @@ async fn a_logout_after_a_rotation_that_no_replica_has_says_so_as_well() {
 }
 
 #[tokio::test]
-async fn an_ordinary_save_waits_for_replicas_only_where_every_write_does() {
+async fn a_normal_save_waits_for_replicas_only_if_configured() {
     let (master, proxy, _replica) = master_and_replica().await;
     let app = serve(acknowledged(&master)).await;
     let every = serve(acknowledged(&master).with_replica_acks_for_every_write()).await;
@@ -186,7 +186,7 @@ async fn an_ordinary_save_waits_for_replicas_only_where_every_write_does() {
 }
 
 #[tokio::test]
-async fn nobody_else_waits_while_a_logout_waits_for_replicas() {
+async fn waiting_for_replicas_does_not_block_other_requests() {
     let (master, proxy, _replica) = master_and_replica().await;
     let layer = RedisSessionLayer::new(master.client()).with_replica_acks(1, TIMEOUT);
     let app = serve(layer).await;

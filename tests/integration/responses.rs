@@ -11,7 +11,7 @@ use axum_redis_sessions::{ErrorKind, LazySession, RedisSessionLayer, Session, Se
 use crate::exchange::{app, begin, on_each_store, send, set_cookie, text, visits};
 
 #[tokio::test]
-async fn a_response_that_depends_on_the_session_says_so_to_caches() {
+async fn a_response_that_uses_the_session_varies_by_cookie() {
     on_each_store(|layer| async {
         let app = app(layer);
         let cookie = begin(&app, "/").await;
@@ -40,7 +40,7 @@ async fn a_response_that_depends_on_the_session_says_so_to_caches() {
 }
 
 #[tokio::test]
-async fn the_handlers_own_vary_and_cache_control_are_kept() {
+async fn vary_and_cache_control_of_the_handler_are_kept() {
     async fn with(session: Session, vary: &'static str) -> impl IntoResponse {
         session.insert("a", 1).expect("a number");
         (
@@ -72,7 +72,7 @@ async fn the_handlers_own_vary_and_cache_control_are_kept() {
 }
 
 #[tokio::test]
-async fn a_route_without_the_layer_says_what_is_missing() {
+async fn a_missing_layer_is_an_error_that_says_so() {
     for handler in [
         get(visits),
         get(|_: Option<Session>| async {}),
@@ -89,7 +89,7 @@ async fn a_route_without_the_layer_says_what_is_missing() {
 }
 
 #[tokio::test]
-async fn the_app_shapes_every_error_response() {
+async fn with_error_response_shapes_every_error() {
     async fn wrong_type(session: Session) -> Result<(), SessionError> {
         session.insert("name", "Zoë")?;
         session.get::<u64>("name").map(drop)
@@ -125,7 +125,7 @@ async fn the_app_shapes_every_error_response() {
 }
 
 #[tokio::test]
-async fn a_panicking_handler_saves_nothing_and_harms_no_one() {
+async fn a_panic_saves_nothing_and_later_requests_succeed() {
     let layer = RedisSessionLayer::in_memory();
     let app = app(layer.clone()).merge(
         Router::new()

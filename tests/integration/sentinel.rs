@@ -22,7 +22,7 @@ fn layer(sentinels: &Sentinels) -> RedisSessionLayer {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failover_that_is_planned_is_followed_and_the_demoted_master_gets_no_more_writes() {
+async fn a_planned_failover_stops_writes_to_the_old_master() {
     let sentinels = Sentinels::start().await;
     let app = serve(layer(&sentinels)).await;
     let visitors = visitors(&app, 10).await;
@@ -82,7 +82,7 @@ async fn a_failover_that_is_planned_is_followed_and_the_demoted_master_gets_no_m
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failover_that_is_planned_loses_nothing_that_was_confirmed() {
+async fn a_planned_failover_loses_no_confirmed_write() {
     let sentinels = Sentinels::start().await;
     let confirmed = layer(&sentinels)
         .with_replica_acks(1, DEADLINE / 4)
@@ -116,7 +116,7 @@ async fn a_failover_that_is_planned_loses_nothing_that_was_confirmed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_master_that_is_killed_is_replaced_and_nothing_that_was_confirmed_is_lost() {
+async fn a_killed_master_loses_no_confirmed_write() {
     let mut sentinels = Sentinels::start().await;
     let master = sentinels.master().await.expect("a master");
     let confirmed = layer(&sentinels)
@@ -163,7 +163,7 @@ async fn a_master_that_is_killed_is_replaced_and_nothing_that_was_confirmed_is_l
 }
 
 #[tokio::test]
-async fn sentinels_that_are_away_are_told_and_a_connection_that_is_good_outlives_them() {
+async fn a_live_connection_outlasts_the_sentinels() {
     let mut sentinels = Sentinels::start().await;
     let app = serve(layer(&sentinels)).await;
     let browser = Browser::new();
@@ -181,7 +181,7 @@ async fn sentinels_that_are_away_are_told_and_a_connection_that_is_good_outlives
 }
 
 #[tokio::test]
-async fn a_name_that_no_sentinel_knows_is_told() {
+async fn an_unknown_master_name_is_reported() {
     let sentinels = Sentinels::start().await;
     let known = serve(layer(&sentinels)).await;
     let browser = Browser::new();

@@ -9,7 +9,7 @@ const OLD: [u8; 32] = [1; 32];
 const NEW: [u8; 32] = [2; 32];
 
 #[tokio::test]
-async fn a_forged_or_foreign_id_costs_no_command_and_a_signed_one_is_found() {
+async fn a_forged_signature_costs_no_command() {
     let server = Server::start().await;
     let signed = app(RedisSessionLayer::new(server.client()).with_signing_keys([NEW]));
     let foreign = app(RedisSessionLayer::new(server.client()).with_signing_keys([OLD]));
@@ -45,7 +45,7 @@ async fn a_forged_or_foreign_id_costs_no_command_and_a_signed_one_is_found() {
 }
 
 #[tokio::test]
-async fn keys_change_without_logging_anyone_out() {
+async fn signing_keys_rotate_without_logging_users_out() {
     let server = Server::start().await;
     let layer = || RedisSessionLayer::new(server.client());
     let before = app(layer().with_signing_keys([OLD]));
@@ -74,7 +74,7 @@ async fn keys_change_without_logging_anyone_out() {
 }
 
 #[tokio::test]
-async fn a_straggler_with_an_old_signature_does_not_overwrite_a_new_cookie() {
+async fn a_late_re_sign_does_not_overwrite_a_new_cookie() {
     let server = Server::start().await;
     let old = begin(
         &app(RedisSessionLayer::new(server.client()).with_signing_keys([OLD])),
@@ -112,7 +112,7 @@ async fn a_straggler_with_an_old_signature_does_not_overwrite_a_new_cookie() {
 }
 
 #[test]
-fn a_key_that_is_too_short_is_refused_when_the_layer_is_built() {
+fn a_short_signing_key_is_a_config_error() {
     let check = |keys: Vec<Vec<u8>>| {
         RedisSessionLayer::in_memory()
             .with_signing_keys(keys)
@@ -131,7 +131,7 @@ fn a_key_that_is_too_short_is_refused_when_the_layer_is_built() {
 }
 
 #[tokio::test]
-async fn a_hashed_key_keeps_ids_out_of_redis() {
+async fn hashed_keys_keep_ids_out_of_redis() {
     let server = Server::start().await;
     let hashed = app(RedisSessionLayer::new(server.client()).with_hashed_keys());
     let plain = app(RedisSessionLayer::new(server.client()));

@@ -55,7 +55,7 @@ async fn look(session: Session) -> Result<String, SessionError> {
 }
 
 #[tokio::test]
-async fn a_stream_saves_as_it_goes() {
+async fn a_stream_can_save_while_it_is_sent() {
     let server = Server::start().await;
     let app = Router::new()
         .route("/", get(count))
@@ -85,7 +85,7 @@ async fn a_stream_saves_as_it_goes() {
 }
 
 #[tokio::test]
-async fn a_session_that_is_first_looked_at_in_a_stream_cannot_begin_there() {
+async fn a_session_cannot_be_created_inside_a_stream() {
     let app = Router::new()
         .route(
             "/",
@@ -106,7 +106,7 @@ async fn a_session_that_is_first_looked_at_in_a_stream_cannot_begin_there() {
 }
 
 #[tokio::test]
-async fn a_stream_learns_that_its_session_was_logged_out() {
+async fn a_stream_gets_an_error_after_a_logout() {
     let layer = RedisSessionLayer::in_memory();
     let app = Router::new()
         .route("/", get(count))
@@ -142,7 +142,7 @@ async fn a_stream_learns_that_its_session_was_logged_out() {
 }
 
 #[tokio::test]
-async fn a_new_id_after_the_responses_head_is_refused_and_nothing_is_lost() {
+async fn rotation_after_the_headers_fails_and_loses_nothing() {
     let kept: Arc<Mutex<Option<Session>>> = Arc::default();
     let app = Router::new()
         .route(
@@ -175,7 +175,7 @@ async fn a_new_id_after_the_responses_head_is_refused_and_nothing_is_lost() {
 }
 
 #[tokio::test]
-async fn a_commit_that_began_lands_even_if_the_client_is_gone() {
+async fn a_commit_completes_after_the_client_disconnects() {
     let server = Server::start().await;
     let [loaded, go, handled]: [Arc<Notify>; 3] = Default::default();
     let slow = {
@@ -243,7 +243,7 @@ async fn a_commit_that_began_lands_even_if_the_client_is_gone() {
 }
 
 #[tokio::test]
-async fn a_change_that_nobody_saved_is_reported_at_debug() {
+async fn an_unsaved_change_is_logged_at_debug() {
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<String>>>);
 

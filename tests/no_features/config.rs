@@ -10,7 +10,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 type Configure = fn(RedisSessionLayer) -> RedisSessionLayer;
 
 #[test]
-fn a_mistake_says_what_to_change_and_its_neighbour_is_fine() {
+fn each_config_error_says_what_to_change() {
     let cases: &[(&str, Configure, &str)] = &[
         ("defaults", |l| l, ""),
         (
@@ -194,7 +194,7 @@ fn a_mistake_says_what_to_change_and_its_neighbour_is_fine() {
 #[should_panic(
     expected = "RedisSessionLayer: a browser refuses the cookie \"__Host-sid\" with a Domain"
 )]
-fn a_mistake_that_nobody_validated_panics_as_the_app_starts() {
+fn an_invalid_config_panics_when_the_layer_is_applied() {
     let layer = RedisSessionLayer::in_memory()
         .with_cookie_name("__Host-sid")
         .with_cookie_domain("example.com");
@@ -203,7 +203,7 @@ fn a_mistake_that_nobody_validated_panics_as_the_app_starts() {
 
 /// What the README's table, `src/docs/security.md` and ASVS 5.0 (13.1.3, 13.2.6) rest on.
 #[test]
-fn the_defaults_are_the_safe_ones_that_the_documents_name() {
+fn the_defaults_are_secure_and_as_documented() {
     let layer = RedisSessionLayer::in_memory().validate().expect("defaults");
     assert_eq!(
         format!("{layer:?}"),

@@ -56,7 +56,7 @@ async fn body(response: Response<Body>) -> String {
 }
 
 #[tokio::test]
-async fn a_plain_service_loads_by_hand() {
+async fn a_plain_service_can_load_the_session() {
     let service = RedisSessionLayer::in_memory().layer(service_fn(count));
     let first = service
         .clone()
@@ -74,7 +74,7 @@ async fn a_plain_service_loads_by_hand() {
 }
 
 #[tokio::test]
-async fn an_eager_layer_leaves_a_loaded_session_in_the_extensions() {
+async fn eager_load_puts_the_session_into_the_extensions() {
     let service = RedisSessionLayer::in_memory()
         .with_eager_load()
         .layer(service_fn(|request: Request<()>| async move {
@@ -91,7 +91,7 @@ async fn an_eager_layer_leaves_a_loaded_session_in_the_extensions() {
 }
 
 #[tokio::test]
-async fn the_service_that_was_polled_ready_is_the_one_that_is_called() {
+async fn the_service_that_was_polled_ready_is_called() {
     /// Panics, like a concurrency limit may, when a clone that nobody polled ready is called.
     #[derive(Default)]
     struct Picky {
@@ -133,7 +133,7 @@ async fn the_service_that_was_polled_ready_is_the_one_that_is_called() {
 }
 
 #[tokio::test]
-async fn a_request_is_loaded_once_however_many_ask() {
+async fn concurrent_loads_of_a_request_share_one_session() {
     let service =
         RedisSessionLayer::in_memory().layer(service_fn(|request: Request<()>| async move {
             let lazy = LazySession::from_extensions(request.extensions()).expect("the layer");
@@ -148,7 +148,7 @@ async fn a_request_is_loaded_once_however_many_ask() {
 }
 
 #[tokio::test]
-async fn a_service_without_the_layer_is_told_what_is_missing() {
+async fn a_plain_service_reports_a_missing_layer() {
     let error = LazySession::from_extensions(request(None).extensions()).expect_err("no layer");
     assert_eq!(error.kind(), ErrorKind::MissingLayer);
     assert!(
@@ -199,7 +199,7 @@ async fn the_layer_applied_twice_acts_once() {
 }
 
 #[test]
-fn a_layer_is_made_outside_a_runtime() {
+fn a_layer_can_be_built_outside_a_runtime() {
     fn is_shareable<T: Clone + Send + Sync + 'static>(_: &T) {}
     let client = redis::Client::open("redis://127.0.0.1:1/").expect("an address");
     is_shareable(&RedisSessionLayer::new(client));

@@ -15,7 +15,7 @@ fn layer(cluster: &Cluster) -> RedisSessionLayer {
 }
 
 #[tokio::test]
-async fn of_100_sessions_that_another_node_ends_100_are_dead_at_their_next_request() {
+async fn a_revoke_on_one_node_is_effective_on_all_nodes() {
     let cluster = Cluster::start().await;
     let layers = [layer(&cluster), layer(&cluster)];
     let apps = layers.each_ref().map(app);
@@ -44,7 +44,7 @@ async fn of_100_sessions_that_another_node_ends_100_are_dead_at_their_next_reque
 }
 
 #[tokio::test]
-async fn the_limit_holds_in_a_cluster() {
+async fn the_session_limit_holds_in_a_cluster() {
     let cluster = Cluster::start().await;
     let refuse = layer(&cluster).with_sessions_per_user(2, SessionLimit::Reject);
     let refusing = app(&refuse);

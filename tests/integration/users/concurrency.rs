@@ -26,7 +26,7 @@ async fn count(layer: &RedisSessionLayer, user: &str) -> usize {
 }
 
 #[tokio::test]
-async fn the_set_outlives_a_session_that_is_prolonged_after_the_login() {
+async fn the_index_outlives_a_session_extended_after_login() {
     let server = Server::start().await;
     let layer = RedisSessionLayer::new(server.client())
         .with_prefix("s:")
@@ -63,7 +63,7 @@ async fn the_set_outlives_a_session_that_is_prolonged_after_the_login() {
 
 /// Somebody logs in in one tab, and before that is saved another tab of the browser saves.
 #[tokio::test]
-async fn a_login_that_has_to_try_again_is_not_in_its_own_way() {
+async fn a_retried_login_does_not_count_against_itself() {
     let server = Server::start().await;
     let layer =
         RedisSessionLayer::new(server.client()).with_sessions_per_user(1, SessionLimit::Reject);
@@ -99,7 +99,7 @@ async fn a_login_that_has_to_try_again_is_not_in_its_own_way() {
 
 /// A session that is destroyed, by a clone of it, while its login is on its way.
 #[tokio::test]
-async fn a_login_that_comes_to_nothing_takes_nobody_s_place() {
+async fn a_failed_login_revokes_no_other_session() {
     let server = Server::start().await;
     let layer =
         RedisSessionLayer::new(server.client()).with_sessions_per_user(1, SessionLimit::Reject);
@@ -128,7 +128,7 @@ async fn a_login_that_comes_to_nothing_takes_nobody_s_place() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_two_logins_that_race_for_one_place_one_stays() {
+async fn one_of_two_logins_racing_for_one_place_remains() {
     let server = Server::start().await;
     let node = || {
         let layer = RedisSessionLayer::new(server.client())

@@ -29,7 +29,7 @@ async fn names(server: &Server) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn an_entry_is_what_follows_the_prefix_in_the_session_s_key() {
+async fn an_index_entry_is_the_suffix_of_the_session_key() {
     let server = Server::start().await;
     let layer = layer(&server);
     let phone = Device::of(&app(&layer), "zoe", "phone").await;
@@ -43,7 +43,7 @@ async fn an_entry_is_what_follows_the_prefix_in_the_session_s_key() {
 }
 
 #[tokio::test]
-async fn with_hashed_keys_an_entry_does_not_show_the_id_either() {
+async fn with_hashed_keys_an_index_entry_does_not_reveal_the_id() {
     let server = Server::start().await;
     let layer = layer(&server).with_hashed_keys();
     let app = app(&layer);
@@ -72,7 +72,7 @@ async fn with_hashed_keys_an_entry_does_not_show_the_id_either() {
 }
 
 #[tokio::test]
-async fn an_entry_without_a_session_is_not_listed_and_goes_once_it_is_old() {
+async fn an_entry_without_a_session_is_removed_once_it_is_old() {
     let server = Server::start().await;
     let layer = layer(&server);
     let phone = Device::of(&app(&layer), "zoe", "phone").await;
@@ -101,7 +101,7 @@ async fn an_entry_without_a_session_is_not_listed_and_goes_once_it_is_old() {
 }
 
 #[tokio::test]
-async fn an_entry_of_somebody_else_s_session_is_neither_shown_nor_ended() {
+async fn an_entry_for_another_users_session_is_ignored() {
     let server = Server::start().await;
     let layer = layer(&server);
     let max = Device::of(&app(&layer), "max", "desktop").await;
@@ -123,7 +123,7 @@ async fn an_entry_of_somebody_else_s_session_is_neither_shown_nor_ended() {
 }
 
 #[tokio::test]
-async fn a_value_that_is_no_session_hides_no_other() {
+async fn an_invalid_value_does_not_hide_other_sessions() {
     let server = Server::start().await;
     let layer = layer(&server);
     Device::of(&app(&layer), "zoe", "phone").await;
@@ -140,7 +140,7 @@ async fn a_value_that_is_no_session_hides_no_other() {
 }
 
 #[tokio::test]
-async fn the_entries_outlive_their_sessions_though_reads_do_not_touch_them() {
+async fn index_entries_outlive_their_sessions() {
     let server = Server::start().await;
     let layer = layer(&server);
     let app = app(&layer);
@@ -165,7 +165,7 @@ async fn the_entries_outlive_their_sessions_though_reads_do_not_touch_them() {
 }
 
 #[tokio::test]
-async fn entries_that_were_lost_come_back_with_use() {
+async fn lost_index_entries_are_restored_by_use() {
     let server = Server::start().await;
     let layer = layer(&server);
     let phone = Device::of(&app(&layer), "zoe", "phone").await;
@@ -200,7 +200,7 @@ fn number(text: &str, after: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn a_request_of_somebody_who_is_logged_in_costs_what_any_other_does() {
+async fn a_request_of_a_logged_in_user_costs_no_more_commands() {
     let server = Server::start().await;
     let layer = layer(&server);
     let app = app(&layer);
@@ -229,7 +229,7 @@ async fn a_request_of_somebody_who_is_logged_in_costs_what_any_other_does() {
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_answer_is_an_error_at_the_deadline() {
+async fn list_and_revoke_fail_at_the_deadline() {
     let server = Server::start().await;
     let deadline = Duration::from_millis(300);
     let layer = RedisSessionLayer::new(server.client());
@@ -256,7 +256,7 @@ async fn a_server_that_does_not_answer_is_an_error_at_the_deadline() {
 }
 
 #[tokio::test]
-async fn an_error_names_the_permissions_that_are_missing_and_no_user() {
+async fn an_error_names_missing_permissions_and_no_user() {
     // The end of the name looks like a session's.
     const USER: &str = "zoe-5e0c1f0a-93a4-4f8e-a7d8-0c2f6f1b9a3e";
     let server = Server::start().await;
@@ -318,7 +318,7 @@ async fn an_error_names_the_permissions_that_are_missing_and_no_user() {
 
 /// Nothing that Redis does for it may hold up others: no command is about more than a part of the sessions.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_100_000_sessions_of_one_user_are_listed_and_ended_in_parts() {
+async fn many_sessions_of_one_user_are_listed_and_revoked_in_pages() {
     const COUNT: usize = 100_000;
     let server = Server::start().await;
     let layer = layer(&server);

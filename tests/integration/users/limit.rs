@@ -22,7 +22,7 @@ use crate::exchange::on_each_store;
 use crate::support::server::Server;
 
 #[tokio::test]
-async fn beyond_the_limit_the_oldest_session_ends() {
+async fn beyond_the_limit_the_oldest_session_is_revoked() {
     on_each_store(async |layer| {
         let layer = layer.with_sessions_per_user(2, SessionLimit::RevokeOldest);
         let app = app(&layer);
@@ -40,7 +40,7 @@ async fn beyond_the_limit_the_oldest_session_ends() {
 }
 
 #[tokio::test]
-async fn use_does_not_make_a_session_younger_and_a_new_id_neither() {
+async fn use_and_rotation_do_not_change_the_age_of_a_session() {
     on_each_store(async |layer| {
         let layer = layer.with_sessions_per_user(2, SessionLimit::RevokeOldest);
         let app = app(&layer);
@@ -60,7 +60,7 @@ async fn use_does_not_make_a_session_younger_and_a_new_id_neither() {
 }
 
 #[tokio::test]
-async fn a_login_beyond_the_limit_is_refused_and_leaves_nothing() {
+async fn a_login_beyond_the_limit_is_rejected_without_a_trace() {
     on_each_store(async |layer| {
         let layer = layer.with_sessions_per_user(2, SessionLimit::Reject);
         let app = app(&layer);
@@ -98,7 +98,7 @@ async fn a_login_beyond_the_limit_is_refused_and_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn at_the_limit_a_person_can_log_in_again_where_they_are_logged_in() {
+async fn at_the_limit_a_logged_in_device_can_log_in_again() {
     on_each_store(async |layer| {
         let layer = layer.with_sessions_per_user(1, SessionLimit::Reject);
         let app = app(&layer);
@@ -115,7 +115,7 @@ async fn at_the_limit_a_person_can_log_in_again_where_they_are_logged_in() {
 }
 
 #[tokio::test]
-async fn what_has_expired_does_not_count() {
+async fn expired_sessions_do_not_count_against_the_limit() {
     let server = Server::start().await;
     let layer =
         RedisSessionLayer::new(server.client()).with_sessions_per_user(1, SessionLimit::Reject);
@@ -145,7 +145,7 @@ async fn expire(server: &Server, device: &Device) {
 }
 
 #[tokio::test]
-async fn a_handler_that_saves_is_told_of_the_limit() {
+async fn an_explicit_save_reports_the_session_limit() {
     async fn log_in(session: Session) -> Result<(), SessionError> {
         session.set_user("zoe");
         session.save().await
@@ -182,7 +182,7 @@ async fn a_handler_that_saves_is_told_of_the_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_logins_that_race_for_the_last_place_exactly_one_has_it() {
+async fn exactly_one_of_the_racing_logins_gets_the_last_place() {
     let server = Server::start().await;
     let nodes = [(); 2].map(|()| {
         RedisSessionLayer::new(server.client())
@@ -221,7 +221,7 @@ async fn of_logins_that_race_for_the_last_place_exactly_one_has_it() {
 
 /// It is written again on top of what the others stored, under an id that is another each time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_login_that_conflicts_with_other_requests_counts_once() {
+async fn a_login_with_conflicts_counts_once() {
     let server = Server::start().await;
     let layer = RedisSessionLayer::new(server.client())
         .with_deadline(std::time::Duration::from_secs(20))
@@ -257,7 +257,7 @@ async fn a_login_that_conflicts_with_other_requests_counts_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn however_many_log_in_at_once_no_more_than_the_limit_stay() {
+async fn concurrent_logins_never_exceed_the_limit() {
     let server = Server::start().await;
     let layer = RedisSessionLayer::new(server.client())
         .with_deadline(std::time::Duration::from_secs(20))

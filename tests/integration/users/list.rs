@@ -9,7 +9,7 @@ use super::{Device, app, devices, next_moment, sorted_devices};
 use crate::exchange::on_each_store;
 
 #[tokio::test]
-async fn a_user_s_sessions_are_listed_the_newest_first() {
+async fn a_users_sessions_are_listed_newest_first() {
     on_each_store(async |layer| {
         let app = app(&layer);
         let sessions = layer.sessions();
@@ -31,7 +31,7 @@ async fn a_user_s_sessions_are_listed_the_newest_first() {
 }
 
 #[tokio::test]
-async fn a_listed_session_says_when_it_was_begun_last_seen_and_ends() {
+async fn a_listed_session_has_its_times() {
     on_each_store(async |layer| {
         let layer = layer.with_idle_timeout(Duration::from_secs(3600));
         let app = app(&layer);
@@ -68,7 +68,7 @@ async fn a_listed_session_says_when_it_was_begun_last_seen_and_ends() {
 }
 
 #[tokio::test]
-async fn one_session_is_ended_by_its_handle_and_no_other() {
+async fn revoke_ends_the_session_of_the_handle_only() {
     on_each_store(async |layer| {
         let app = app(&layer);
         let sessions = layer.sessions();
@@ -91,7 +91,7 @@ async fn one_session_is_ended_by_its_handle_and_no_other() {
 }
 
 #[tokio::test]
-async fn nobody_ends_another_person_s_session() {
+async fn a_session_of_another_user_cannot_be_revoked() {
     on_each_store(async |layer| {
         let app = app(&layer);
         let sessions = layer.sessions();
@@ -106,7 +106,7 @@ async fn nobody_ends_another_person_s_session() {
 }
 
 #[tokio::test]
-async fn a_handle_opens_nothing_and_does_not_show_the_id() {
+async fn a_handle_gives_no_access_and_does_not_reveal_the_id() {
     on_each_store(async |layer| {
         let app = app(&layer);
         let phone = Device::of(&app, "zoe", "phone").await;
@@ -162,7 +162,7 @@ async fn a_handle_opens_nothing_and_does_not_show_the_id() {
 }
 
 #[tokio::test]
-async fn all_sessions_of_a_user_end_at_once_and_nobody_else_s() {
+async fn revoke_all_ends_the_sessions_of_one_user_only() {
     on_each_store(async |layer| {
         let app = app(&layer);
         let sessions = layer.sessions();
@@ -186,7 +186,7 @@ async fn all_sessions_of_a_user_end_at_once_and_nobody_else_s() {
 }
 
 #[tokio::test]
-async fn a_person_logs_out_everywhere_else() {
+async fn revoke_others_keeps_the_current_session() {
     on_each_store(async |layer| {
         let app = app(&layer);
         let phone = Device::of(&app, "zoe", "phone").await;
@@ -205,7 +205,7 @@ async fn a_person_logs_out_everywhere_else() {
 }
 
 #[tokio::test]
-async fn logging_out_and_a_new_id_are_seen_in_the_list() {
+async fn a_logout_and_a_rotation_update_the_list() {
     on_each_store(async |layer| {
         let app = app(&layer);
         let sessions = layer.sessions();
@@ -226,7 +226,7 @@ async fn logging_out_and_a_new_id_are_seen_in_the_list() {
 }
 
 #[tokio::test]
-async fn a_session_belongs_to_the_one_who_logged_in_last() {
+async fn a_session_belongs_to_its_latest_user() {
     on_each_store(async |layer| {
         let app = app(&layer);
         let sessions = layer.sessions();
@@ -241,7 +241,7 @@ async fn a_session_belongs_to_the_one_who_logged_in_last() {
 }
 
 #[tokio::test]
-async fn clearing_a_session_leaves_it_its_user_s_and_removing_the_user_leaves_the_rest() {
+async fn clear_keeps_the_user_and_remove_user_keeps_the_data() {
     on_each_store(async |layer| {
         let app = app(&layer);
         let sessions = layer.sessions();
@@ -260,7 +260,7 @@ async fn clearing_a_session_leaves_it_its_user_s_and_removing_the_user_leaves_th
 }
 
 #[tokio::test]
-async fn a_listed_session_knows_whether_it_is_this_one() {
+async fn a_listed_session_knows_whether_it_is_current() {
     async fn marks(session: Session) -> Result<String, SessionError> {
         let user = session.user().unwrap_or_default();
         let listed = session.sessions().list(&user).await?;
@@ -284,7 +284,7 @@ async fn a_listed_session_knows_whether_it_is_this_one() {
 }
 
 #[tokio::test]
-async fn a_user_s_name_may_be_any_text() {
+async fn a_user_name_may_be_any_text() {
     on_each_store(async |layer| {
         let app = app(&layer);
         let sessions = layer.sessions();
@@ -327,7 +327,7 @@ async fn a_user_s_name_may_be_any_text() {
 }
 
 #[tokio::test]
-async fn no_debug_output_shows_a_session_or_a_person() {
+async fn debug_output_shows_no_session_and_no_user() {
     on_each_store(async |layer| {
         let app = app(&layer);
         let phone = Device::of(&app, "zoe-who-is-secret", "a-secret-phone").await;

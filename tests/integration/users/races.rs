@@ -54,7 +54,7 @@ impl Nodes {
 }
 
 #[tokio::test]
-async fn of_100_sessions_that_another_node_ends_100_are_dead_at_their_next_request() {
+async fn a_revoke_on_one_node_is_effective_on_all_nodes() {
     let nodes = Nodes::start().await;
     for round in 0..100 {
         let device = Device::of(&nodes.apps[0], "zoe", "phone").await;
@@ -82,7 +82,7 @@ async fn of_100_sessions_that_another_node_ends_100_are_dead_at_their_next_reque
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_500_times_all_sessions_end_while_they_get_new_ids_none_escapes() {
+async fn no_rotation_escapes_revoke_all() {
     let nodes = Nodes::start().await;
     let rotations = Arc::new(AtomicUsize::new(0));
     for round in 0..500 {
@@ -134,7 +134,7 @@ async fn of_500_times_all_sessions_end_while_they_get_new_ids_none_escapes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_200_logins_beside_a_list_that_is_looked_at_none_is_missing_from_it() {
+async fn logins_during_a_list_are_never_missing_afterwards() {
     let nodes = Nodes::start().await;
     let stop = Arc::new(AtomicBool::new(false));
     let sessions = nodes.layers[1].sessions();
@@ -161,7 +161,7 @@ async fn of_200_logins_beside_a_list_that_is_looked_at_none_is_missing_from_it()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_500_writes_that_race_the_ending_of_their_session_none_revives_it() {
+async fn a_write_that_races_a_revoke_never_revives_the_session() {
     let nodes = Nodes::start().await;
     let sessions = nodes.layers[1].sessions();
     for round in 0..500 {
