@@ -2,18 +2,21 @@
 
 #![cfg(all(feature = "axum", feature = "tls-rustls"))]
 
-#[path = "support/site.rs"]
-mod site;
 mod support;
+#[path = "support/visits.rs"]
+mod visits;
 
 use axum_redis_sessions::RedisSessionLayer;
 use redis::{Client, TlsCertificates};
-use site::{assert_away, assert_back, serve, serve_client};
-use support::{
-    browser::Browser,
-    proxy::Proxy,
-    server::Server,
-    tls::{Authority, TlsServer},
+
+use crate::{
+    support::{
+        browser::Browser,
+        proxy::Proxy,
+        server::Server,
+        tls::{Authority, TlsServer},
+    },
+    visits::{assert_away, assert_back, serve, serve_client},
 };
 
 const HOST: &str = "localhost";
@@ -45,7 +48,7 @@ async fn visitor_of(server: &Server) -> Browser {
 async fn assert_told(client: Client, browser: &Browser, words: &[&str]) {
     let app = serve_client(client).await;
     assert_away(&app, browser).await;
-    site::assert_told(&app, browser, words).await;
+    crate::visits::assert_told(&app, browser, words).await;
 }
 
 #[tokio::test]
@@ -128,10 +131,10 @@ async fn a_client_without_tls_to_a_tls_port_is_reported() {
 async fn tls_settings_are_kept_with_a_password_provider() {
     let authority = Authority::named("ours");
     let server = TlsServer::start(&authority.sign(HOST, LATER)).await;
-    let set = ["ACL", "SETUSER", "app", "on", ">swordfish", "~*", "+@all"];
+    let set = ["ACL", "SETUSER", "app", "on", ">sesame", "~*", "+@all"];
     server.plain.command::<String>(&set).await;
     let client = client_of("app@", server.port(), &authority);
-    let layer = RedisSessionLayer::new(client).with_password_provider(|| "swordfish".to_owned());
+    let layer = RedisSessionLayer::new(client).with_password_provider(|| "sesame".to_owned());
     let app = serve(layer).await;
     let browser = Browser::new();
     assert_eq!(browser.get(app.url("/")).await.body, "1");

@@ -11,8 +11,11 @@ use axum::{
 };
 use axum_redis_sessions::{LazySession, RedisSessionLayer, Session, SessionError};
 
-use crate::exchange::{begin, on_each_store, send, visits};
-use crate::support::server::Server;
+use crate::{
+    client::{begin, on_each_store, send},
+    support::server::Server,
+    visits::visits,
+};
 
 fn values(response: &Response<Body>, name: HeaderName) -> Vec<&str> {
     let values = response.headers().get_all(name).iter();

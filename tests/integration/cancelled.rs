@@ -1,14 +1,12 @@
 //! Requests that end early, wherever they are: nothing half-saved, nobody else's reply, nothing left behind.
 
 use std::{
-    future::{Future, poll_fn},
     io,
     pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
-    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -25,42 +23,26 @@ use axum_redis_sessions::{RedisSessionLayer, Session, SessionError};
 use futures_util::{StreamExt, stream};
 use tower::ServiceExt;
 
-use crate::exchange::{begin, pair, send, set_cookie, text};
-use crate::site::{DEADLINE, SLACK, gated_site, id, site};
-use crate::support::{
-    app::{self, Address},
-    browser::Browser,
-    eventually,
-    proxy::{Manner, Proxy},
-    server::Server,
+use crate::{
+    client::{begin, pair, polled, send, set_cookie, text},
+    support::{
+        app::{self, Address},
+        browser::Browser,
+        eventually,
+        proxy::{Manner, Proxy},
+        server::Server,
+    },
+    visits::{self, DEADLINE, SLACK, app, gated_app, id},
 };
 
 /// What is cancelled here is cancelled by us, and nothing by the clock.
 const PATIENT: Duration = Duration::from_secs(20);
 
-/// Polls the future so many times, and drops it if it is not ready then.
-async fn polled<F: Future>(future: F, times: u32) -> Option<F::Output> {
-    let mut future = pin!(future);
-    let mut left = times;
-    poll_fn(|task| match future.as_mut().poll(task) {
-        Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending => {
-            left -= 1;
-            if left == 0 {
-                Poll::Ready(None)
-            } else {
-                Poll::Pending
-            }
-        }
-    })
-    .await
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cancellation_never_mixes_up_replies() {
     const SESSIONS: usize = 50;
     let server = Server::start().await;
-    let app = site(RedisSessionLayer::new(server.client()).with_deadline(PATIENT));
+    let app = app(RedisSessionLayer::new(server.client()).with_deadline(PATIENT));
     let mut cookies = Vec::new();
     for name in 0..SESSIONS {
         cookies.push(begin(&app, &format!("/keep/name/own-{name}")).await);
@@ -111,7 +93,7 @@ async fn cancellation_never_mixes_up_replies() {
         let cookie = Some(cookies[name].as_str());
         let body = text(send(&app, "/kept/name", cookie).await).await;
         assert_eq!(body, format!("own-{name}"));
-        let body = text(send(&app, "/look", cookie).await).await;
+        let body = text(send(&app, "/visits", cookie).await).await;
         let visits: u64 = body.parse().expect("a number");
         let possible = counted[name].load(SeqCst)..=asked[name].load(SeqCst);
         assert!(possible.contains(&visits), "{visits}, not {possible:?}");
@@ -120,58 +102,9 @@ async fn cancellation_never_mixes_up_replies() {
 }
 
 #[tokio::test]
-async fn cancelled_requests_leak_no_task_and_no_memory() {
-    let server = Server::start().await;
-    let app = site(RedisSessionLayer::new(server.client()).with_deadline(PATIENT));
-    let cookie = begin(&app, "/keep/name/own").await;
-    let tasks = || {
-        tokio::runtime::Handle::current()
-            .metrics()
-            .num_alive_tasks()
-    };
-    let cancel = async |requests: u32| {
-        let mut cancelled = 0;
-        for request in 0..requests {
-            let path = if request % 4 == 0 { "/" } else { "/kept/name" };
-            // A load whose reply is awaited, or a save.
-            let times = 1 + request % 4 / 3;
-            let exchange = send(&app, path, Some(&cookie));
-            cancelled += u32::from(polled(exchange, times).await.is_none());
-            if request % 100 == 0 {
-                // Nobody may hurry away from replies for ever.
-                assert_eq!(
-                    text(send(&app, "/kept/name", Some(&cookie)).await).await,
-                    "own"
-                );
-            }
-        }
-        cancelled
-    };
-    cancel(20_000).await;
-    eventually(PATIENT, async || tasks() <= 2).await;
-    let before = (tasks(), resident());
-    let cancelled = cancel(100_000).await;
-    eventually(PATIENT, async || tasks() <= before.0).await;
-    let grown = resident().saturating_sub(before.1);
-    println!(
-        "{cancelled} cancelled, {} tasks alive, {grown} bytes more",
-        tasks()
-    );
-    assert!(cancelled > 60_000, "{cancelled}");
-    assert!(grown < 4 << 20, "{grown} bytes more than {}", before.1);
-}
-
-/// Bytes of memory of this process. Where there is no /proc, there is nothing to see.
-fn resident() -> usize {
-    let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let resident = pages.split(' ').nth(1).and_then(|pages| pages.parse().ok());
-    resident.unwrap_or(0) * 4096
-}
-
-#[tokio::test]
 async fn a_request_dropped_in_its_handler_saves_nothing() {
     let server = Server::start().await;
-    let (app, gate) = gated_site(RedisSessionLayer::new(server.client()));
+    let (app, gate) = gated_app(RedisSessionLayer::new(server.client()));
     let cookie = begin(&app, "/").await;
     let request = {
         let (app, cookie) = (app.clone(), cookie.clone());
@@ -180,7 +113,7 @@ async fn a_request_dropped_in_its_handler_saves_nothing() {
     gate.arrived(1).await;
     request.abort();
     assert!(request.await.expect_err("dropped").is_cancelled());
-    let visits = text(send(&app, "/look", Some(&cookie)).await).await;
+    let visits = text(send(&app, "/visits", Some(&cookie)).await).await;
     assert_eq!(visits, "1");
 }
 
@@ -229,10 +162,10 @@ impl Stray {
         let server = Server::start().await;
         let proxy = Proxy::before(server.port()).await;
         let layer = RedisSessionLayer::new(proxy.client()).with_deadline(deadline);
-        let (site, gate) = gated_site(layer.clone());
+        let (app, gate) = gated_app(layer.clone());
         // Says when the server of the app gave a request up.
         let given_up = Arc::new(AtomicBool::new(false));
-        let app = site.layer(middleware::from_fn({
+        let app = app.layer(middleware::from_fn({
             let given_up = given_up.clone();
             move |request: Request, next: Next| {
                 let guard = GivenUp(given_up.clone());
@@ -252,7 +185,7 @@ impl Stray {
             tokio::spawn(async move { browser.get(url).await.status })
         };
         gate.arrived(1).await;
-        let direct = crate::site::serve_client(server.client()).await;
+        let direct = visits::serve_client(server.client()).await;
         assert_eq!(browser.get(direct.url("/")).await.body, "3");
         proxy.set(Manner::Stands);
         let before = proxy.asked();
@@ -297,8 +230,7 @@ async fn a_panicking_handler_saves_nothing_and_sends_no_cookie() {
         panic!("as this test wants it");
     };
     let layer = RedisSessionLayer::new(server.client());
-    let app = Router::new().route("/panic", get(panics));
-    let app = app.layer(layer.clone()).merge(site(layer));
+    let app = visits::routes().route("/panic", get(panics)).layer(layer);
     // A visitor whose first request it is, and one with a session.
     assert!(panicked(&app, "/panic", None).await);
     assert_eq!(server.session_keys().await.len(), 0);
@@ -337,11 +269,10 @@ async fn a_failing_body_never_leaves_a_half_saved_session() {
         session.insert("two", 2)?;
         Ok::<_, SessionError>(Response::new(failing()))
     };
-    let app = Router::new()
+    let app = visits::routes()
         .route("/reads", post(reads))
         .route("/writes", get(writes))
-        .layer(layer.clone())
-        .merge(site(layer));
+        .layer(layer);
     let cookie = begin(&app, "/").await;
 
     let request = Request::post("/reads").header(header::COOKIE, &cookie);

@@ -5,13 +5,15 @@ use std::time::{Duration, Instant};
 use axum_redis_sessions::RedisSessionLayer;
 use redis::cluster::ClusterClient;
 
-use crate::site::{DEADLINE, SLACK, id, serve, visitors, visits_of_each};
-use crate::support::{
-    app::Address,
-    browser::Browser,
-    cluster::Cluster,
-    eventually,
-    load::{Answer, Load, good_of_each, longest},
+use crate::{
+    support::{
+        app::Address,
+        browser::Browser,
+        cluster::Cluster,
+        eventually,
+        load::{Answer, Load, good_of_each, longest},
+    },
+    visits::{DEADLINE, SLACK, id, serve, visitors, visits_of_each},
 };
 
 fn layer(cluster: &Cluster) -> RedisSessionLayer {
@@ -45,13 +47,13 @@ async fn sessions_work_in_every_slot() {
         assert_eq!(browser.get(app.url("/cycle")).await.status, 200);
         assert_eq!(browser.get(app.url("/")).await.body, "3");
         assert_eq!(
-            old.get(app.url("/look")).await.body,
+            old.get(app.url("/visits")).await.body,
             "0",
             "its id is retired"
         );
         let late = browser.fork(&app.url("/"));
         assert_eq!(browser.get(app.url("/destroy")).await.status, 200);
-        assert_eq!(late.get(app.url("/look")).await.body, "0", "logged out");
+        assert_eq!(late.get(app.url("/visits")).await.body, "0", "logged out");
     }
 }
 
@@ -66,12 +68,12 @@ async fn a_cluster_is_found_through_any_reachable_node() {
 
     let client = ClusterClient::new([nobody]).expect("addresses");
     let lost = serve(RedisSessionLayer::cluster(client)).await;
-    crate::site::assert_away(&lost, &browser).await;
+    crate::visits::assert_away(&lost, &browser).await;
 
     for node in &mut cluster.nodes {
         node.kill();
     }
-    crate::site::assert_away(&app, &browser).await;
+    crate::visits::assert_away(&app, &browser).await;
     for node in &mut cluster.nodes {
         node.restart().await;
     }

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::site::{
-    DEADLINE, SLACK, assert_away, assert_back, id, serve_client as serve, serve_gated,
-};
-use crate::support::{
-    app::Address,
-    browser::{Browser, Page},
-    proxy::{Manner, Proxy},
-    server::Server,
+use crate::{
+    support::{
+        app::Address,
+        browser::{Browser, Page},
+        proxy::{Manner, Proxy},
+        server::Server,
+    },
+    visits::{DEADLINE, SLACK, assert_away, assert_back, id, serve_client as serve, serve_gated},
 };
 
 async fn behind_a_proxy() -> (Server, Proxy, Address) {
@@ -63,7 +63,7 @@ async fn an_update_over_a_broken_connection_is_exact_or_an_error() {
         "one cut is made up for by the one retry: {good} and {bad}"
     );
     assert_eq!(server.session_keys().await.len(), 1);
-    let visits = number(&browser.get(app.url("/look")).await);
+    let visits = number(&browser.get(app.url("/visits")).await);
     assert!((least..=most).contains(&visits), "{visits}");
 }
 
@@ -78,7 +78,7 @@ async fn an_update_is_applied_once_though_two_connections_break() {
         // The next save over this connection knows what its server knows, and takes one command.
         let mut visits = number(&browser.get(app.url("/")).await);
         let before = proxy.replied();
-        browser.get(app.url("/look")).await;
+        browser.get(app.url("/visits")).await;
         let load = proxy.replied() - before;
 
         proxy.cut_after_each([load, bytes]);
@@ -93,7 +93,7 @@ async fn an_update_is_applied_once_though_two_connections_break() {
             assert_eq!(page.status, 503, "byte {bytes}: {}", page.body);
         }
         assert_back(&app, &browser).await;
-        let counted = number(&browser.get(app.url("/look")).await);
+        let counted = number(&browser.get(app.url("/visits")).await);
         assert_eq!(counted, visits, "byte {bytes}: once, whatever was said");
         if is_whole {
             break;

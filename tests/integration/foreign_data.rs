@@ -4,8 +4,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum_redis_sessions::RedisSessionLayer;
 
-use crate::site::{id, serve as serve_layer, serve_client as serve, serve_gated};
-use crate::support::{browser::Browser, server::Server};
+use crate::{
+    support::{browser::Browser, server::Server},
+    visits::{id, serve as serve_layer, serve_client as serve, serve_gated},
+};
 
 /// Each with a word that no answer may have in it.
 fn no_sessions() -> Vec<(&'static str, Vec<u8>)> {
@@ -75,7 +77,7 @@ async fn an_invalid_stored_value_is_an_error_and_is_kept() {
     for (name, stored) in no_sessions() {
         set(&stored).await;
         // To look, to write, to end and to change the id.
-        for path in ["/look", "/", "/only-if", "/cycle", "/destroy"] {
+        for path in ["/visits", "/", "/only-if", "/cycle", "/destroy"] {
             let page = browser.get(app.url(path)).await;
             assert_eq!(
                 (page.status, page.set_cookies.len()),
@@ -108,7 +110,7 @@ async fn an_invalid_stored_value_is_an_error_and_is_kept() {
         server.command::<redis::Value>(words).await;
         let dump = async || server.command::<redis::Value>(&["DUMP", &key]).await;
         let before = dump().await;
-        for path in ["/look", "/", "/destroy"] {
+        for path in ["/visits", "/", "/destroy"] {
             let page = browser.get(app.url(path)).await;
             assert_eq!(
                 (page.status, page.set_cookies.len()),
@@ -163,7 +165,7 @@ async fn a_handwritten_session_gets_an_expiry() {
     server.command::<String>(&["SET", &key, &stored]).await;
     assert_eq!(server.command::<i64>(&["TTL", &key]).await, -1);
     // To look is enough.
-    assert_eq!(browser.get(app.url("/look")).await.body, "41");
+    assert_eq!(browser.get(app.url("/visits")).await.body, "41");
     assert!(server.command::<i64>(&["TTL", &key]).await > 86_000);
     server.command::<i64>(&["PERSIST", &key]).await;
     assert_eq!(browser.get(app.url("/")).await.body, "42");
@@ -194,7 +196,7 @@ async fn the_size_limit_holds_for_reads_and_writes() {
 
     let large = format!(r#"{{"visits":1,"padding":"{}"}}"#, "x".repeat(1000));
     server.command::<String>(&["SET", &key, &large]).await;
-    for path in ["/look", "/"] {
+    for path in ["/visits", "/"] {
         let page = browser.get(app.url(path)).await;
         assert_eq!((page.status, page.set_cookies.len()), (500, 0), "{path}");
         assert!(page.body.contains("1000 are allowed"), "{}", page.body);
@@ -254,7 +256,7 @@ async fn mid_request(server: &Server, end: impl AsyncFnOnce(&str)) {
     assert_eq!((page.status, page.body.as_str()), (200, "passed"));
     assert!(page.set_cookies.is_empty(), "{:?}", page.set_cookies);
     assert_eq!(server.session_keys().await, Vec::<String>::new());
-    assert_eq!(browser.get(app.url("/look")).await.body, "0");
+    assert_eq!(browser.get(app.url("/visits")).await.body, "0");
     assert_eq!(browser.get(app.url("/")).await.body, "1", "a new session");
 }
 

@@ -5,7 +5,10 @@ use std::time::Duration;
 use axum::{Extension, Router, http::StatusCode, response::IntoResponse, routing::get};
 use axum_redis_sessions::{RedisSessionLayer, Session, SessionId};
 
-use crate::exchange::{app, begin, look, on_each_store, pair, send, set_cookie, text, visits};
+use crate::{
+    client::{begin, on_each_store, pair, send, set_cookie, text},
+    visits::{app, look, visits},
+};
 
 #[tokio::test]
 async fn the_first_insert_creates_the_session_and_its_cookie() {
@@ -257,8 +260,7 @@ async fn a_custom_id_generator_is_used_and_a_broken_one_fails() {
             (StatusCode::INTERNAL_SERVER_ERROR, None),
             "the same id again"
         );
-        let zeros =
-            crate::exchange::app(layer.with_id_generator(|| SessionId::from_bytes([0; 16])));
+        let zeros = crate::visits::app(layer.with_id_generator(|| SessionId::from_bytes([0; 16])));
         assert_eq!(
             send(&zeros, "/", None).await.status(),
             StatusCode::INTERNAL_SERVER_ERROR

@@ -4,12 +4,12 @@
 // A test binary has no API.
 #![allow(unreachable_pub)]
 
-#[path = "../support/exchange.rs"]
-mod exchange;
-#[path = "../support/site.rs"]
-mod site;
+#[path = "../support/client.rs"]
+mod client;
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../support/visits.rs"]
+mod visits;
 
 mod access;
 mod caching;

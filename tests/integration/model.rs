@@ -1,5 +1,7 @@
 //! Random requests of two browsers, some of them in several tabs at once, compared with a model after each.
 
+mod rules;
+
 use std::collections::BTreeMap;
 
 use axum::{
@@ -14,6 +16,7 @@ use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
 use tokio::{sync::oneshot, task::JoinHandle};
 use tower::ServiceExt;
 
+use self::rules::{Contents, Cookie, Model, View};
 use crate::support::server::Server;
 
 /// Requests that can be under way at once; the first three are tabs of one browser.
@@ -61,204 +64,12 @@ fn transition() -> impl Strategy<Value = Transition> {
     ]
 }
 
-/// A session as the model sees it.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Contents {
-    map: BTreeMap<String, u64>,
-    permanent: bool,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-enum Place {
-    New,
-    Stored(String),
-    Retired,
-    Ended,
-}
-
 /// A request under way: what it saw and what it did, in the model's own terms.
 struct UnderWay {
     task: JoinHandle<Response<Body>>,
     go: oneshot::Sender<()>,
     ops: Vec<Op>,
     view: View,
-}
-
-struct View {
-    place: Place,
-    base: Contents,
-    done: Vec<Op>,
-    cycle: bool,
-    cookie: Option<Cookie>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-enum Cookie {
-    /// The id, if it is known beforehand, and whether it has a Max-Age.
-    Issue(Option<String>, bool),
-    Remove,
-}
-
-#[derive(Default)]
-struct Model {
-    live: BTreeMap<String, Contents>,
-    tombstones: Vec<String>,
-    jars: [Option<String>; 2],
-}
-
-impl Model {
-    fn view(&self, jar: Option<&String>) -> View {
-        let (place, base) = match jar {
-            Some(id) if self.live.contains_key(id) => {
-                (Place::Stored(id.clone()), self.live[id].clone())
-            }
-            Some(id) if self.tombstones.contains(id) => (Place::Retired, Contents::default()),
-            _ => (Place::New, Contents::default()),
-        };
-        View {
-            place,
-            base,
-            done: Vec::new(),
-            cycle: false,
-            cookie: None,
-        }
-    }
-
-    /// One operation of a handler. `Err`: the handler gets an error, and ends there.
-    fn operate(&mut self, view: &mut View, op: &Op) -> Result<(), ()> {
-        let seen = view.seen();
-        match op {
-            Op::Remove(key) if !seen.map.contains_key(KEYS[*key]) => {}
-            Op::SetPermanent(permanent) if seen.permanent == *permanent => {}
-            Op::Insert(..) | Op::Increment(_) | Op::Remove(_) | Op::Clear | Op::SetPermanent(_) => {
-                view.done.push(op.clone());
-            }
-            Op::CycleId => view.cycle = true,
-            Op::Destroy => {
-                view.done.clear();
-                view.cycle = false;
-                view.cookie = None;
-                view.base = Contents::default();
-                if let Place::Stored(id) = &view.place {
-                    // Done at the next commit, which in these sequences nothing comes between.
-                    view.done.push(Op::Destroy);
-                    view.place = Place::Stored(id.clone());
-                }
-            }
-            Op::Save => return self.commit(view),
-        }
-        Ok(())
-    }
-
-    /// `Err`: the session had ended.
-    fn commit(&mut self, view: &mut View) -> Result<(), ()> {
-        if view
-            .done
-            .first()
-            .is_some_and(|op| matches!(op, Op::Destroy))
-        {
-            view.done.remove(0);
-            let Place::Stored(id) = view.place.clone() else {
-                unreachable!("only a stored session is destroyed")
-            };
-            view.place = if self.tombstones.contains(&id) {
-                Place::Retired
-            } else {
-                self.live.remove(&id);
-                view.cookie = Some(Cookie::Remove);
-                Place::New
-            };
-        }
-        if view.place == Place::Retired && view.cycle {
-            view.place = Place::New;
-        }
-        let changed = view.seen() != view.base;
-        match view.place.clone() {
-            Place::New => self.create(view),
-            Place::Stored(_) if !changed && !view.cycle => view.done.clear(),
-            Place::Stored(id) => match self.live.get(&id).cloned() {
-                Some(current) => {
-                    view.base = current.clone();
-                    let next = view.seen();
-                    if next.map.is_empty() {
-                        self.live.remove(&id);
-                        view.settle(Place::New, Contents::default(), Some(Cookie::Remove));
-                    } else if view.cycle {
-                        self.live.remove(&id);
-                        self.tombstones.push(id);
-                        self.create(view);
-                    } else {
-                        let cookie = (next.permanent != current.permanent)
-                            .then_some(Cookie::Issue(Some(id.clone()), next.permanent));
-                        self.live.insert(id.clone(), next.clone());
-                        let cookie = cookie.or(view.cookie.take());
-                        view.settle(Place::Stored(id), next, cookie);
-                    }
-                }
-                None if self.tombstones.contains(&id) && view.cycle => {
-                    view.place = Place::New;
-                    self.create(view);
-                }
-                None => {
-                    let place = if self.tombstones.contains(&id) {
-                        Place::Retired
-                    } else {
-                        Place::Ended
-                    };
-                    view.settle(place, Contents::default(), None);
-                    return Err(());
-                }
-            },
-            place @ (Place::Retired | Place::Ended) => {
-                let lost = !view.done.is_empty() || view.cycle;
-                view.settle(place, Contents::default(), None);
-                return if lost { Err(()) } else { Ok(()) };
-            }
-        }
-        Ok(())
-    }
-
-    /// The new id is not known before the response; until then it is called `new`.
-    fn create(&mut self, view: &mut View) {
-        let next = view.seen();
-        if next.map.is_empty() {
-            return;
-        }
-        self.live.insert("new".to_owned(), next.clone());
-        let permanent = next.permanent;
-        view.settle(
-            Place::Stored("new".to_owned()),
-            next,
-            Some(Cookie::Issue(None, permanent)),
-        );
-    }
-}
-
-impl View {
-    fn seen(&self) -> Contents {
-        let mut seen = self.base.clone();
-        for op in &self.done {
-            match op {
-                Op::Insert(key, value) => drop(seen.map.insert(KEYS[*key].to_owned(), *value)),
-                Op::Increment(key) => *seen.map.entry(KEYS[*key].to_owned()).or_default() += 1,
-                Op::Remove(key) => drop(seen.map.remove(KEYS[*key])),
-                Op::Clear => seen.map.clear(),
-                Op::SetPermanent(permanent) => seen.permanent = *permanent,
-                Op::Destroy | Op::CycleId | Op::Save => {}
-            }
-        }
-        seen
-    }
-
-    fn settle(&mut self, place: Place, base: Contents, cookie: Option<Cookie>) {
-        *self = Self {
-            place,
-            base,
-            done: Vec::new(),
-            cycle: false,
-            cookie,
-        };
-    }
 }
 
 type Orders =

@@ -5,14 +5,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::site::{
-    DEADLINE, SLACK, assert_away, assert_back, assert_told, id, serve_client as serve, serve_gated,
-};
-use crate::support::{
-    browser::Browser,
-    eventually,
-    load::{Load, longest},
-    server::Server,
+use crate::{
+    support::{
+        browser::Browser,
+        eventually,
+        load::{Load, longest},
+        server::Server,
+    },
+    visits::{
+        DEADLINE, SLACK, assert_away, assert_back, assert_told, id, serve_client as serve,
+        serve_gated,
+    },
 };
 
 #[tokio::test]
@@ -124,7 +127,7 @@ async fn requests_succeed_soon_after_a_restart_under_load() {
     for _ in 0..5 {
         assert_eq!(browser.get(app.url("/")).await.status, 200);
         let visitors = [browser.clone(), browser.clone()];
-        let load = Load::begin(&app.url("/look"), &visitors, Duration::from_millis(10));
+        let load = Load::begin(&app.url("/visits"), &visitors, Duration::from_millis(10));
         server.kill();
         eventually(Duration::from_secs(5), || async { load.failed() > 20 }).await;
         server.relaunch();
@@ -134,7 +137,7 @@ async fn requests_succeed_soon_after_a_restart_under_load() {
         .await;
         let accepts = Instant::now();
         eventually(Duration::from_secs(5), || async {
-            browser.get(app.url("/look")).await.status == 200
+            browser.get(app.url("/visits")).await.status == 200
         })
         .await;
         took.push(accepts.elapsed());
@@ -276,7 +279,7 @@ async fn a_server_out_of_memory_still_allows_logout() {
     other.get(app.url("/")).await;
     server.set("maxmemory", "1").await;
     assert_eq!(browser.get(app.url("/")).await.status, 503);
-    assert_eq!(browser.get(app.url("/look")).await.body, "1");
+    assert_eq!(browser.get(app.url("/visits")).await.body, "1");
     assert_eq!(browser.get(app.url("/destroy")).await.status, 200);
     assert_eq!(server.session_keys().await.len(), 1);
     assert_eq!(id(&app, &browser), None);
@@ -285,7 +288,7 @@ async fn a_server_out_of_memory_still_allows_logout() {
         503,
         "which writes"
     );
-    assert_eq!(other.get(app.url("/look")).await.body, "1");
+    assert_eq!(other.get(app.url("/visits")).await.body, "1");
 }
 
 #[tokio::test]

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use axum_redis_sessions::RedisSessionLayer;
 
-use crate::site::{id, serve_client, site};
-use crate::support::{
-    app::{self, Address},
-    browser::Browser,
-    eventually,
-    proxy::{Manner, Proxy},
-    server::Server,
+use crate::{
+    support::{
+        app::{self, Address},
+        browser::Browser,
+        eventually,
+        proxy::{Manner, Proxy},
+        server::Server,
+    },
+    visits::{app, id, serve_client},
 };
 
 const TIMEOUT: Duration = Duration::from_millis(200);
@@ -59,7 +61,7 @@ async fn has_arrived(replica: &Server) {
 }
 
 async fn serve(layer: RedisSessionLayer) -> Address {
-    app::serve(site(layer.with_deadline(DEADLINE))).await
+    app::serve(app(layer.with_deadline(DEADLINE))).await
 }
 
 fn acknowledged(master: &Server) -> RedisSessionLayer {
@@ -85,7 +87,7 @@ async fn without_replica_acks_a_failover_can_undo_a_logout() {
     // This is what `with_replica_acks` is for.
     assert_eq!(browser.get(app.url("/destroy")).await.status, 200);
     let app = fail_over(&mut master, &replica).await;
-    assert_eq!(stolen.get(app.url("/look")).await.body, "1", "it is back");
+    assert_eq!(stolen.get(app.url("/visits")).await.body, "1", "it is back");
 }
 
 #[tokio::test]
@@ -117,7 +119,7 @@ async fn an_unreplicated_logout_is_an_error() {
     .await;
     // The cookie stays: a login that came in between would have given the browser a newer one.
     let app = fail_over(&mut master, &replica).await;
-    assert_eq!(browser.get(app.url("/look")).await.body, "0");
+    assert_eq!(browser.get(app.url("/visits")).await.body, "0");
     assert_eq!(replica.session_keys().await.len(), 0);
 }
 
@@ -157,7 +159,7 @@ async fn an_unreplicated_logout_after_a_rotation_is_an_error() {
     })
     .await;
     let app = fail_over(&mut master, &replica).await;
-    assert_eq!(browser.get(app.url("/look")).await.body, "0");
+    assert_eq!(browser.get(app.url("/visits")).await.body, "0");
 }
 
 #[tokio::test]
@@ -177,9 +179,9 @@ async fn a_normal_save_waits_for_replicas_only_if_configured() {
         page.body
     );
     // The change was made all the same.
-    assert_eq!(browser.get(app.url("/look")).await.body, "3");
+    assert_eq!(browser.get(app.url("/visits")).await.body, "3");
     assert_eq!(
-        browser.get(every.url("/look")).await.body,
+        browser.get(every.url("/visits")).await.body,
         "3",
         "a load waits for nobody"
     );

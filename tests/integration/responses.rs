@@ -8,7 +8,10 @@ use axum::{
 };
 use axum_redis_sessions::{ErrorKind, LazySession, RedisSessionLayer, Session, SessionError};
 
-use crate::exchange::{app, begin, on_each_store, send, set_cookie, text, visits};
+use crate::{
+    client::{begin, on_each_store, send, set_cookie, text},
+    visits::{app, visits},
+};
 
 #[tokio::test]
 async fn a_response_that_uses_the_session_varies_by_cookie() {

@@ -5,14 +5,16 @@ use std::time::{Duration, Instant};
 use axum_redis_sessions::RedisSessionLayer;
 use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
 
-use crate::site::{
-    DEADLINE, SLACK, assert_away, assert_back, assert_told, serve, visitors, visits_of_each,
-};
-use crate::support::{
-    browser::Browser,
-    eventually,
-    load::{Load, good_of_each, longest},
-    sentinels::{NAME, Sentinels},
+use crate::{
+    support::{
+        browser::Browser,
+        eventually,
+        load::{Load, good_of_each, longest},
+        sentinels::{NAME, Sentinels},
+    },
+    visits::{
+        DEADLINE, SLACK, assert_away, assert_back, assert_told, serve, visitors, visits_of_each,
+    },
 };
 
 fn layer(sentinels: &Sentinels) -> RedisSessionLayer {
@@ -131,7 +133,7 @@ async fn a_killed_master_loses_no_confirmed_write() {
     let killed = Instant::now();
     let told = good_of_each(&load.end().await, visitors.len());
 
-    let load = Load::begin(&app.url("/look"), &visitors, Duration::from_millis(10));
+    let load = Load::begin(&app.url("/visits"), &visitors, Duration::from_millis(10));
     eventually(Duration::from_secs(30), async || {
         sentinels.master().await == Some(1 - master)
     })

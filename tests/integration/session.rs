@@ -4,7 +4,7 @@ use axum::{Router, http::StatusCode, routing::get};
 use axum_redis_sessions::{ErrorKind, Session, SessionError};
 use serde::{Deserialize, Serialize};
 
-use crate::exchange::{on_each_store, send, set_cookie};
+use crate::client::{on_each_store, send, set_cookie};
 
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Cart {

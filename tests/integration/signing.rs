@@ -2,8 +2,11 @@
 
 use axum_redis_sessions::RedisSessionLayer;
 
-use crate::exchange::{app, begin, pair, send, set_cookie, text};
-use crate::support::server::Server;
+use crate::{
+    client::{begin, pair, send, set_cookie, text},
+    support::server::Server,
+    visits::app,
+};
 
 const OLD: [u8; 32] = [1; 32];
 const NEW: [u8; 32] = [2; 32];

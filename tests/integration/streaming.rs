@@ -1,4 +1,4 @@
-//! What goes on after the handler: streams, WebSockets, clients that leave, and changes that nobody saves.
+//! After the handler has returned: streamed bodies, clients that disconnect, changes that are never saved.
 
 use std::{
     convert::Infallible,
@@ -10,15 +10,18 @@ use axum::{
     Router,
     body::{Body, Bytes},
     extract::State,
-    http::{Request, StatusCode, header},
+    http::{StatusCode, header},
     routing::get,
 };
 use axum_redis_sessions::{ErrorKind, LazySession, RedisSessionLayer, Session, SessionError};
 use futures_util::stream;
 use tokio::sync::Notify;
-use tower::ServiceExt;
 
-use crate::support::{app, browser::Browser, eventually, server::Server};
+use crate::{
+    client::{begin, send, text},
+    support::{app, browser::Browser, eventually, server::Server},
+    visits,
+};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -40,13 +43,7 @@ async fn lines(session: Session) -> Body {
     }))
 }
 
-async fn count(session: Session) -> Result<String, SessionError> {
-    session
-        .update("visits", |n: Option<u64>| n.unwrap_or(0) + 1)
-        .map(|n| n.to_string())
-}
-
-async fn look(session: Session) -> Result<String, SessionError> {
+async fn counts(session: Session) -> Result<String, SessionError> {
     Ok(format!(
         "visits {:?}, lines {:?}",
         session.get::<u64>("visits")?,
@@ -54,21 +51,19 @@ async fn look(session: Session) -> Result<String, SessionError> {
     ))
 }
 
+fn routes() -> Router {
+    visits::routes()
+        .route("/lines", get(lines))
+        .route("/counts", get(counts))
+}
+
 #[tokio::test]
 async fn a_stream_can_save_while_it_is_sent() {
     let server = Server::start().await;
-    let app = Router::new()
-        .route("/", get(count))
-        .route("/lines", get(lines))
-        .route("/look", get(look))
-        .route(
-            "/log-out",
-            get(|session: Session| async move { session.destroy() }),
-        )
-        .layer(RedisSessionLayer::new(server.client()));
+    let app = routes().layer(RedisSessionLayer::new(server.client()));
     let app = app::serve(app).await;
     let browser = Browser::new();
-    // Nothing was stored before the response's head, so there is no id that the browser could be told.
+    // Nothing was stored before the headers were sent, so the browser cannot be told of an id.
     assert_eq!(
         browser.get(app.url("/lines")).await.body,
         "HeadersSent\n".repeat(3)
@@ -79,7 +74,7 @@ async fn a_stream_can_save_while_it_is_sent() {
         "line 0\nline 1\nline 2\n"
     );
     assert_eq!(
-        browser.get(app.url("/look")).await.body,
+        browser.get(app.url("/counts")).await.body,
         "visits Some(1), lines Some(3)"
     );
 }
@@ -99,44 +94,23 @@ async fn a_session_cannot_be_created_inside_a_stream() {
             }),
         )
         .layer(RedisSessionLayer::in_memory());
-    let request = Request::new(Body::empty());
-    let response = app.oneshot(request).await.expect("infallible");
-    let body = axum::body::to_bytes(response.into_body(), 1024).await;
-    assert_eq!(body.expect("a body"), "HeadersSent");
+    assert_eq!(text(send(&app, "/", None).await).await, "HeadersSent");
 }
 
 #[tokio::test]
 async fn a_stream_gets_an_error_after_a_logout() {
     let layer = RedisSessionLayer::in_memory();
-    let app = Router::new()
-        .route("/", get(count))
-        .route("/lines", get(lines))
-        .route(
-            "/log-out",
-            get(|session: Session| async move { session.destroy() }),
-        )
-        .layer(layer.clone());
-    let send = async |path: &str, cookie: &str| {
-        let request = Request::builder().uri(path).header(header::COOKIE, cookie);
-        app.clone()
-            .oneshot(request.body(Body::empty()).expect("a request"))
-            .await
-            .expect("infallible")
-    };
-    let first = send("/", "").await;
-    let cookie = first.headers()[header::SET_COOKIE]
-        .to_str()
-        .expect("text")
-        .split(';')
-        .next()
-        .expect("a pair");
-    let mut streaming = send("/lines", cookie).await.into_body().into_data_stream();
+    let app = routes().layer(layer.clone());
+    let cookie = begin(&app, "/").await;
+    let response = send(&app, "/lines", Some(&cookie)).await;
+    let mut streaming = response.into_body().into_data_stream();
     let line = async |stream: &mut axum::body::BodyDataStream| {
         use futures_util::StreamExt;
         stream.next().await.expect("a line").expect("in memory")
     };
     assert_eq!(line(&mut streaming).await, "line 0\n");
-    assert_eq!(send("/log-out", cookie).await.status(), StatusCode::OK);
+    let logout = send(&app, "/destroy", Some(&cookie)).await;
+    assert_eq!(logout.status(), StatusCode::OK);
     assert_eq!(line(&mut streaming).await, "Ended\n");
     assert_eq!(layer.commit_stats().discarded, 1);
 }
@@ -156,10 +130,7 @@ async fn rotation_after_the_headers_fails_and_loses_nothing() {
         )
         .layer(RedisSessionLayer::in_memory())
         .with_state(kept.clone());
-    let response = app
-        .oneshot(Request::new(Body::empty()))
-        .await
-        .expect("infallible");
+    let response = send(&app, "/", None).await;
     assert!(response.headers().contains_key(header::SET_COOKIE));
     let session = kept.lock().expect("never poisoned").take().expect("kept");
     let id = session.id();
@@ -187,27 +158,14 @@ async fn a_commit_completes_after_the_client_disconnects() {
             handled.notify_one();
         }
     };
-    let app = Router::new()
-        .route("/", get(count))
-        .route("/look", get(look))
+    let app = routes()
         .route("/slow", get(slow))
         .layer(RedisSessionLayer::new(server.client()).with_deadline(PATIENCE));
-    let request = |path: &str, cookie: &str| {
-        let request = Request::builder().uri(path).header(header::COOKIE, cookie);
-        app.clone()
-            .oneshot(request.body(Body::empty()).expect("a request"))
-    };
-    let first = request("/", "").await.expect("infallible");
-    let cookie = first.headers()[header::SET_COOKIE]
-        .to_str()
-        .expect("text")
-        .split(';')
-        .next()
-        .expect("a pair");
+    let cookie = begin(&app, "/").await;
 
-    // Twice: the first client leaves before its handler is through, the second one after.
+    // The first client disconnects while its handler runs, the second one after it.
     for leaves_early in [true, false] {
-        let mut leaving = Box::pin(request("/slow", cookie));
+        let mut leaving = Box::pin(send(&app, "/slow", Some(&cookie)));
         let reached = async |leaving: &mut (dyn Future<Output = _> + Unpin), point: &Notify| {
             tokio::select! {
                 _ = leaving => panic!("answered without a server"),
@@ -215,7 +173,7 @@ async fn a_commit_completes_after_the_client_disconnects() {
             }
         };
         reached(&mut leaving, &loaded).await;
-        // Without its script the server has to be asked twice, and the client is gone before the second time.
+        // Without the script in its cache the server is asked twice; the client is gone before the second time.
         server.command::<String>(&["SCRIPT", "FLUSH"]).await;
         if leaves_early {
             drop(leaving);
@@ -232,11 +190,7 @@ async fn a_commit_completes_after_the_client_disconnects() {
             "visits Some(1), lines Some(7)"
         };
         eventually(PATIENCE, || async {
-            let response = request("/look", cookie).await.expect("infallible");
-            let body = axum::body::to_bytes(response.into_body(), 1024)
-                .await
-                .expect("a body");
-            body == expected
+            text(send(&app, "/counts", Some(&cookie)).await).await == expected
         })
         .await;
     }
@@ -268,7 +222,7 @@ async fn an_unsaved_change_is_logged_at_debug() {
     let _guard = tracing::subscriber::set_default(lines.clone());
     let seen = || std::mem::take(&mut *lines.0.lock().expect("never poisoned"));
     let app = Router::new()
-        .route("/", get(count))
+        .route("/", get(visits::visits))
         .route(
             "/blank",
             get(|session: Session| async move {
@@ -287,14 +241,7 @@ async fn an_unsaved_change_is_logged_at_debug() {
         )
         .layer(RedisSessionLayer::in_memory());
     for (path, reported) in [("/", false), ("/blank", false), ("/late", true)] {
-        let request = Request::builder()
-            .uri(path)
-            .body(Body::empty())
-            .expect("a request");
-        let response = app.clone().oneshot(request).await.expect("infallible");
-        axum::body::to_bytes(response.into_body(), 1024)
-            .await
-            .expect("a body");
+        text(send(&app, path, None).await).await;
         let lines = seen();
         let found = lines
             .iter()

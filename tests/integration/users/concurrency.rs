@@ -7,8 +7,11 @@ use axum_redis_sessions::{RedisSessionLayer, Session, SessionLimit};
 use futures_util::future::join_all;
 use tokio::sync::Barrier;
 
-use crate::exchange::{begin, pair, send, set_cookie, text, visits};
-use crate::support::server::Server;
+use crate::{
+    client::{begin, pair, send, set_cookie, text},
+    support::server::Server,
+    visits::visits,
+};
 
 const HOUR: Duration = Duration::from_secs(3600);
 

@@ -265,8 +265,8 @@ async fn an_error_names_missing_permissions_and_no_user() {
         let command: Vec<&str> = ["ACL", "SETUSER", "app"].into_iter().chain(rules).collect();
         server.command::<String>(&command).await;
     };
-    acl("on >swordfish ~session:* +getex +get +getrange +set +del +pexpire +eval +evalsha").await;
-    let url = format!("redis://app:swordfish@127.0.0.1:{}/", server.port());
+    acl("on >sesame ~session:* +getex +get +getrange +set +del +pexpire +eval +evalsha").await;
+    let url = format!("redis://app:sesame@127.0.0.1:{}/", server.port());
     let client = redis::Client::open(url).expect("an address");
     let layer = RedisSessionLayer::new(client).with_deadline(Duration::from_secs(20));
     let without_scripts = layer.clone().with_last_write_wins();
@@ -302,11 +302,8 @@ async fn an_error_names_missing_permissions_and_no_user() {
 
     acl("resetkeys ~other:*").await;
     let layer = RedisSessionLayer::new(
-        redis::Client::open(format!(
-            "redis://app:swordfish@127.0.0.1:{}/",
-            server.port()
-        ))
-        .expect("an address"),
+        redis::Client::open(format!("redis://app:sesame@127.0.0.1:{}/", server.port()))
+            .expect("an address"),
     );
     let error = layer.sessions().list(USER).await.expect_err("forbidden");
     let told = error.to_string();

@@ -18,8 +18,7 @@ use tokio::sync::Barrier;
 use tower::ServiceExt;
 
 use super::{Device, app, devices, next_moment, next_second, sorted_devices};
-use crate::exchange::on_each_store;
-use crate::support::server::Server;
+use crate::{client::on_each_store, support::server::Server};
 
 #[tokio::test]
 async fn beyond_the_limit_the_oldest_session_is_revoked() {

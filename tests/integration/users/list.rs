@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum_redis_sessions::{Session, SessionError, SessionHandle};
 
 use super::{Device, app, devices, next_moment, sorted_devices};
-use crate::exchange::on_each_store;
+use crate::client::on_each_store;
 
 #[tokio::test]
 async fn a_users_sessions_are_listed_newest_first() {
@@ -122,8 +122,8 @@ async fn a_handle_gives_no_access_and_does_not_reveal_the_id() {
             .split_once('=')
             .map(|(a, b)| (a.to_owned(), b.to_owned()))
             .expect("a cookie");
-        let thief = crate::exchange::send(&app, "/look", Some(&format!("{name}={handle}"))).await;
-        assert_eq!(crate::exchange::text(thief).await, "nobody on nothing");
+        let thief = crate::client::send(&app, "/look", Some(&format!("{name}={handle}"))).await;
+        assert_eq!(crate::client::text(thief).await, "nobody on nothing");
         // It is fit for a form and a JSON document, and goes there and back.
         assert!(
             handle.len() <= 64

@@ -1,16 +1,16 @@
 //! Requests to an app without a socket in between, on each store.
 
-// Each test binary uses a part of it. It is no part of `support`, which the crate's own tests include.
+// Each test binary uses a part of it. It is not in `support`, which the crate's own tests include.
 #![allow(dead_code, unreachable_pub)]
+
+use std::{future::poll_fn, pin::pin, task::Poll};
 
 use axum::{
     Router,
     body::{Body, to_bytes},
-    extract::Query,
     http::{Request, Response, StatusCode, header},
-    routing::get,
 };
-use axum_redis_sessions::{LazySession, RedisSessionLayer, Session, SessionError};
+use axum_redis_sessions::RedisSessionLayer;
 use tower::ServiceExt;
 
 use crate::support::server::Server;
@@ -39,6 +39,7 @@ pub async fn send(app: &Router, path: &str, cookie: Option<&str>) -> Response<Bo
         .expect("infallible")
 }
 
+/// The one Set-Cookie line, if there is any.
 pub fn set_cookie(response: &Response<Body>) -> Option<String> {
     assert!(
         response
@@ -58,6 +59,7 @@ pub fn set_cookie(response: &Response<Body>) -> Option<String> {
     )
 }
 
+/// `name=value` of a Set-Cookie line.
 pub fn pair(line: &str) -> &str {
     line.split(';').next().expect("a cookie")
 }
@@ -69,50 +71,27 @@ pub async fn text(response: Response<Body>) -> String {
     String::from_utf8(bytes.to_vec()).expect("text")
 }
 
+/// The cookie of the session that a request to `path` begins.
 pub async fn begin(app: &Router, path: &str) -> String {
     let response = send(app, path, None).await;
     assert_eq!(response.status(), StatusCode::OK);
     pair(&set_cookie(&response).expect("a new session")).to_owned()
 }
 
-pub async fn visits(session: Session) -> Result<String, SessionError> {
-    session
-        .update("visits", |n: Option<u64>| n.unwrap_or(0) + 1)
-        .map(|n| n.to_string())
-}
-
-pub async fn look(session: Session) -> Result<String, SessionError> {
-    Ok(format!(
-        "{:?} {:?}",
-        session.keys(),
-        session.get::<u64>("visits")?
-    ))
-}
-
-pub fn app(layer: RedisSessionLayer) -> Router {
-    Router::new()
-        .route("/", get(visits))
-        .route("/look", get(look))
-        .route("/untouched", get(|| async { "hello" }))
-        .route("/lazy", get(|_: LazySession| async { "hello" }))
-        .route("/only-if", get(|session: Option<Session>| async move { session.is_some().to_string() }))
-        .route("/clear", get(|session: Session| async move { session.clear() }))
-        .route("/remove", get(|session: Session| async move { session.remove("visits").to_string() }))
-        .route("/destroy", get(|session: Session| async move { session.destroy() }))
-        .route("/cycle", get(|session: Session| async move { session.cycle_id() }))
-        .route(
-            "/farewell",
-            get(|session: Session| async move {
-                session.destroy();
-                session.insert("flash", "goodbye")
-            }),
-        )
-        .route(
-            "/permanent",
-            get(|session: Session, Query(query): Query<std::collections::HashMap<String, bool>>| async move {
-                session.set_permanent(query["is"]);
-                session.insert("name", "Zoë")
-            }),
-        )
-        .layer(layer)
+/// Polls the future at most `times` times, and drops it if it is not ready by then.
+pub async fn polled<F: Future>(future: F, times: u32) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut left = times;
+    poll_fn(|task| match future.as_mut().poll(task) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => {
+            left -= 1;
+            if left == 0 {
+                Poll::Ready(None)
+            } else {
+                Poll::Pending
+            }
+        }
+    })
+    .await
 }

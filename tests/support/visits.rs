@@ -1,6 +1,6 @@
-//! The app that the tests of faults ask, and what they expect of it while its server is away.
+//! The app that most tests ask, and what they expect of it while its server is unavailable.
 
-// Each test binary uses a part of it. It is no part of `support`, which the crate's own tests include.
+// Each test binary uses a part of it. It is not in `support`, which the crate's own tests include.
 #![allow(dead_code, unreachable_pub)]
 
 use std::{
@@ -8,13 +8,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{Router, extract::Path, routing::get};
-use axum_redis_sessions::{RedisSessionLayer, Session, SessionError};
-
+use axum::{
+    Router,
+    extract::{Path, Query},
+    routing::get,
+};
+use axum_redis_sessions::{LazySession, RedisSessionLayer, Session, SessionError};
+use serde::Deserialize;
 use tokio::sync::Semaphore;
 
 use crate::support::{
-    app::{self, Address},
+    app::{Address, serve as serve_app},
     browser::Browser,
     eventually,
 };
@@ -24,21 +28,81 @@ pub const DEADLINE: Duration = Duration::from_millis(500);
 /// What a loaded machine may add. Far below the seconds that a client without a deadline waits.
 pub const SLACK: Duration = Duration::from_millis(1500);
 
-pub fn site(layer: RedisSessionLayer) -> Router {
+/// The app: `/` counts a visit, `/visits` tells the count, and the others do one thing each.
+pub fn app(layer: RedisSessionLayer) -> Router {
+    routes().layer(layer)
+}
+
+pub fn routes() -> Router {
+    let untouched = || async { "served" };
+    let only_if = async |session: Option<Session>| session.is_some().to_string();
+    let remove = async |session: Session| session.remove("visits").to_string();
     Router::new()
         .route("/", get(visits))
+        .route("/visits", get(count))
         .route("/look", get(look))
-        .route("/untouched", get(|| async { "served" }))
-        .route(
-            "/only-if",
-            get(async |session: Option<Session>| session.is_some().to_string()),
-        )
+        .route("/untouched", get(untouched))
+        .route("/lazy", get(async |_: LazySession| "served"))
+        .route("/only-if", get(only_if))
         .route("/either", get(either))
-        .route("/cycle", get(async |session: Session| session.cycle_id()))
-        .route("/destroy", get(async |session: Session| session.destroy()))
         .route("/keep/{key}/{value}", get(keep))
         .route("/kept/{key}", get(kept))
-        .layer(layer)
+        .route("/remove", get(remove))
+        .route("/clear", get(async |session: Session| session.clear()))
+        .route("/cycle", get(async |session: Session| session.cycle_id()))
+        .route("/destroy", get(async |session: Session| session.destroy()))
+        .route("/farewell", get(farewell))
+        .route("/permanent", get(permanent))
+}
+
+pub async fn visits(session: Session) -> Result<String, SessionError> {
+    let visits = session.update("visits", |n: Option<u64>| n.unwrap_or(0) + 1)?;
+    Ok(visits.to_string())
+}
+
+async fn count(session: Session) -> Result<String, SessionError> {
+    Ok(session.get::<u64>("visits")?.unwrap_or(0).to_string())
+}
+
+pub async fn look(session: Session) -> Result<String, SessionError> {
+    let visits = session.get::<u64>("visits")?;
+    Ok(format!("{:?} {visits:?}", session.keys()))
+}
+
+async fn either(session: Result<Session, SessionError>) -> String {
+    session.map_or_else(
+        |error| format!("{:?}", error.kind()),
+        |_| "loaded".to_owned(),
+    )
+}
+
+async fn keep(
+    session: Session,
+    Path((key, value)): Path<(String, String)>,
+) -> Result<(), SessionError> {
+    session.insert(&key, value)
+}
+
+async fn kept(session: Session, Path(key): Path<String>) -> Result<String, SessionError> {
+    Ok(session.get(&key)?.unwrap_or_default())
+}
+
+async fn farewell(session: Session) -> Result<(), SessionError> {
+    session.destroy();
+    session.insert("flash", "goodbye")
+}
+
+#[derive(Deserialize)]
+struct Permanent {
+    is: bool,
+}
+
+async fn permanent(
+    session: Session,
+    Query(permanent): Query<Permanent>,
+) -> Result<(), SessionError> {
+    session.set_permanent(permanent.is);
+    session.insert("name", "Zoë")
 }
 
 /// Stops a request between its load and its save.
@@ -72,8 +136,8 @@ impl Gate {
     }
 }
 
-/// Beside the site: `/gated/{key}` counts a visit, leaves a mark, and then stops at the gate.
-pub fn gated_site(layer: RedisSessionLayer) -> (Router, Gate) {
+/// Besides those of `app`: `/gated/{key}` counts a visit, leaves a mark, and then stops at the gate.
+pub fn gated_app(layer: RedisSessionLayer) -> (Router, Gate) {
     let gate = Gate::new();
     let at = gate.clone();
     let handler = async move |session: Session, Path(key): Path<String>| {
@@ -83,48 +147,20 @@ pub fn gated_site(layer: RedisSessionLayer) -> (Router, Gate) {
         Ok::<_, SessionError>("passed")
     };
     let gated = Router::new().route("/gated/{key}", get(handler));
-    (gated.layer(layer.clone()).merge(site(layer)), gate)
+    (gated.layer(layer.clone()).merge(app(layer)), gate)
 }
 
 pub async fn serve_gated(client: redis::Client) -> (Address, Gate) {
-    let (site, gate) = gated_site(RedisSessionLayer::new(client).with_deadline(DEADLINE));
-    (app::serve(site).await, gate)
+    let (app, gate) = gated_app(RedisSessionLayer::new(client).with_deadline(DEADLINE));
+    (serve_app(app).await, gate)
 }
 
 pub async fn serve(layer: RedisSessionLayer) -> Address {
-    app::serve(site(layer.with_deadline(DEADLINE))).await
+    serve_app(app(layer.with_deadline(DEADLINE))).await
 }
 
 pub async fn serve_client(client: redis::Client) -> Address {
     serve(RedisSessionLayer::new(client)).await
-}
-
-async fn visits(session: Session) -> Result<String, SessionError> {
-    session
-        .update("visits", |n: Option<u64>| n.unwrap_or(0) + 1)
-        .map(|n| n.to_string())
-}
-
-async fn look(session: Session) -> Result<String, SessionError> {
-    Ok(session.get::<u64>("visits")?.unwrap_or(0).to_string())
-}
-
-async fn keep(
-    session: Session,
-    Path((key, value)): Path<(String, String)>,
-) -> Result<(), SessionError> {
-    session.insert(&key, value)
-}
-
-async fn kept(session: Session, Path(key): Path<String>) -> Result<String, SessionError> {
-    Ok(session.get(&key)?.unwrap_or_default())
-}
-
-async fn either(session: Result<Session, SessionError>) -> String {
-    session.map_or_else(
-        |error| format!("{:?}", error.kind()),
-        |_| "loaded".to_owned(),
-    )
 }
 
 /// The id in the browser's cookie.
@@ -137,10 +173,10 @@ pub async fn visits_of_each(app: &Address, visitors: &[Browser]) -> Vec<u64> {
     let mut visits = Vec::new();
     for browser in visitors {
         eventually(Duration::from_secs(10), || async {
-            browser.get(app.url("/look")).await.status == 200
+            browser.get(app.url("/visits")).await.status == 200
         })
         .await;
-        let page = browser.get(app.url("/look")).await;
+        let page = browser.get(app.url("/visits")).await;
         visits.push(page.body.parse().expect("a number"));
     }
     visits
@@ -177,7 +213,7 @@ pub async fn assert_away(app: &Address, browser: &Browser) {
 /// The reason is given. On a busy machine an attempt to connect may end before it comes to that, so not necessarily at once.
 pub async fn assert_told(app: &Address, browser: &Browser, words: &[&str]) {
     eventually(Duration::from_secs(10), || async {
-        let told = browser.get(app.url("/look")).await;
+        let told = browser.get(app.url("/visits")).await;
         told.status == 503 && words.iter().all(|word| told.body.contains(word))
     })
     .await;

@@ -1,8 +1,5 @@
 //! Chromium, driven by WebDriver: what a browser does, instead of what one believes it does.
 
-// Each test binary uses a part of it. It is no part of `support`, which the crate's own tests include.
-#![allow(dead_code, unreachable_pub)]
-
 use std::{
     env, fs,
     io::{Read, Write},

@@ -1,8 +1,5 @@
 //! `examples/login` as a process of its own, and a browser to look at it with.
 
-// It is no part of `support`, which the crate's own tests include.
-#![allow(unreachable_pub)]
-
 use std::{
     io::{BufRead, BufReader},
     process::{Child, Command, Stdio},
