@@ -1,9 +1,11 @@
 //! `examples/login` as a process of its own, and a browser to look at it with.
 
 use std::{
+    env, fs,
     io::{BufRead, BufReader},
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::OnceLock,
+    time::SystemTime,
 };
 
 use crate::{
@@ -74,7 +76,7 @@ impl App {
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
         let mut child = command.spawn().expect("the example starts");
-        // It says where it listens once it does, and ends with an error otherwise; so this ends.
+        // It prints its port once it listens, and exits with an error otherwise, so this ends.
         let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         let port = lines
             .map_while(Result::ok)
@@ -91,55 +93,41 @@ impl Drop for App {
     }
 }
 
-/// The example as the sources are now, which `cargo test --test browser` alone would not build.
-fn binary() -> &'static str {
-    static BINARY: OnceLock<String> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo
-            .args([
-                "build",
-                "--example",
-                "login",
-                "--locked",
-                "--message-format=json",
-            ])
-            .args(["--features", &FEATURES.concat()])
-            .current_dir(env!("CARGO_MANIFEST_DIR"));
-        if !cfg!(debug_assertions) {
-            cargo.arg("--release");
-        }
-        let built = cargo.output().expect("cargo");
-        let messages = String::from_utf8(built.stdout).expect("text");
-        let executable = messages.lines().find_map(|line| {
-            let message: serde_json::Value = serde_json::from_str(line).ok()?;
-            (message["target"]["name"] == "login").then_some(())?;
-            Some(message["executable"].as_str()?.to_owned())
-        });
-        executable.unwrap_or_else(|| {
-            panic!(
-                "the example was not built:\n{}",
-                String::from_utf8_lossy(&built.stderr)
-            )
-        })
-    })
+/// The example as `cargo test` built it, beside this test. A test that runs cargo waits for the lock of any other.
+fn binary() -> PathBuf {
+    let test = env::current_exe().expect("a path");
+    let target = test.ancestors().nth(2).expect("target/debug");
+    let name = format!("login{}", env::consts::EXE_SUFFIX);
+    let binary = target.join("examples").join(name);
+    let built = modified(&binary);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let sources = [root.join("src"), root.join("examples/login")];
+    let changed = sources
+        .iter()
+        .filter_map(|directory| newest(directory))
+        .max();
+    assert!(
+        built.is_some() && built >= changed,
+        "{} is missing or older than its sources; run `cargo build --all-features --example login`, as tests/run.sh does",
+        binary.display()
+    );
+    binary
 }
 
-/// Those that this test was built with, so that nothing is built twice.
-const FEATURES: &[&str] = &[
-    if cfg!(feature = "cluster") {
-        "cluster,"
-    } else {
-        ""
-    },
-    if cfg!(feature = "sentinel") {
-        "sentinel,"
-    } else {
-        ""
-    },
-    if cfg!(feature = "tls-rustls") {
-        "tls-rustls,"
-    } else {
-        ""
-    },
-];
+/// When a file below this directory was last changed.
+fn newest(directory: &Path) -> Option<SystemTime> {
+    let entries = fs::read_dir(directory).expect("a directory");
+    let times = entries.map(|entry| {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            newest(&path)
+        } else {
+            modified(&path)
+        }
+    });
+    times.max().flatten()
+}
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    fs::metadata(path).and_then(|data| data.modified()).ok()
+}

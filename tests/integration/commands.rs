@@ -1,54 +1,33 @@
 //! What a request costs in Redis commands, as the server sees them.
 
-use axum::{Router, http::header, routing::get};
+use axum::{http::header, routing::get};
 use axum_redis_sessions::{RedisSessionLayer, Session};
 
-use crate::support::{app, browser::Browser, server::Server};
+use crate::{
+    support::{app, browser::Browser, server::Server},
+    visits,
+};
 
 const REQUESTS: usize = 100;
 
 #[tokio::test]
 async fn each_kind_of_request_costs_the_documented_commands() {
     let server = Server::start().await;
-    let app = Router::new()
-        .route("/untouched", get(|| async {}))
-        .route(
-            "/read",
-            get(|session: Session| async move { session.contains_key("n").to_string() }),
-        )
-        .route(
-            "/write",
-            get(|session: Session| async move {
-                session
-                    .update("n", |n: Option<u64>| n.unwrap_or(0) + 1)
-                    .map(|n| n.to_string())
-            }),
-        )
-        .route(
-            "/same",
-            get(|session: Session| async move { session.insert("constant", 1) }),
-        )
-        .route(
-            "/forget",
-            get(|session: Session| async move { session.destroy() }),
-        )
-        .route(
-            "/cycle",
-            get(|session: Session| async move { session.cycle_id() }),
-        )
-        .route("/only-if", get(|_: Option<Session>| async {}))
+    let same = async |session: Session| session.insert("constant", 1);
+    let app = visits::routes()
+        .route("/same", get(same))
         .layer(RedisSessionLayer::new(server.client()));
     let app = app::serve(app).await;
     let browser = Browser::new();
 
-    // Once each, so that the connection is open and the server has the scripts.
-    for path in ["/write", "/write", "/same", "/cycle", "/forget"] {
+    // Open the connection and load the scripts.
+    for path in ["/", "/", "/same", "/cycle", "/destroy"] {
         browser.get(app.url(path)).await;
     }
     let monitor = server.monitor().await;
 
     let anonymous = Browser::new();
-    for path in ["/untouched", "/read", "/only-if", "/cycle", "/forget"] {
+    for path in ["/untouched", "/visits", "/only-if", "/cycle", "/destroy"] {
         for _ in 0..REQUESTS {
             assert_eq!(anonymous.get(app.url(path)).await.status, 200);
         }
@@ -56,12 +35,12 @@ async fn each_kind_of_request_costs_the_documented_commands() {
     assert_eq!(
         count(&monitor.drain().await),
         [],
-        "without a cookie nothing is asked"
+        "no commands without a cookie"
     );
 
     for _ in 0..REQUESTS {
         let new = Browser::new();
-        assert_eq!(new.get(app.url("/write")).await.body, "1");
+        assert_eq!(new.get(app.url("/")).await.body, "1");
     }
     assert_eq!(
         count(&monitor.drain().await),
@@ -69,10 +48,10 @@ async fn each_kind_of_request_costs_the_documented_commands() {
         "a new session"
     );
 
-    browser.get(app.url("/write")).await;
+    browser.get(app.url("/")).await;
     browser.get(app.url("/same")).await;
     monitor.drain().await;
-    // Valkey compares by itself, Redis 7.0 needs a script for it.
+    // Valkey has SET … IFEQ, Redis 7.0 needs a script.
     let write = match server.is_valkey().await {
         true => vec![("GETEX", REQUESTS), ("SET", REQUESTS)],
         false => vec![("EVALSHA", REQUESTS), ("GETEX", REQUESTS)],
@@ -80,10 +59,10 @@ async fn each_kind_of_request_costs_the_documented_commands() {
     monitor.drain().await;
     for (path, expected) in [
         ("/untouched", vec![]),
-        ("/read", vec![("GETEX", REQUESTS)]),
+        ("/visits", vec![("GETEX", REQUESTS)]),
         ("/only-if", vec![("GETEX", REQUESTS)]),
         ("/same", vec![("GETEX", REQUESTS)]),
-        ("/write", write),
+        ("/", write),
         ("/cycle", vec![("EVALSHA", REQUESTS), ("GETEX", REQUESTS)]),
     ] {
         for _ in 0..REQUESTS {
@@ -92,11 +71,11 @@ async fn each_kind_of_request_costs_the_documented_commands() {
         assert_eq!(count(&monitor.drain().await), expected, "{path}");
     }
 
-    browser.get(app.url("/forget")).await;
+    browser.get(app.url("/destroy")).await;
     assert_eq!(
         count(&monitor.drain().await),
         [("EVALSHA", 1), ("GETEX", 1)],
-        "one beyond the load"
+        "one besides the load"
     );
     // The new sessions, and a tombstone for each rotation.
     let keys = server.command::<Vec<String>>(&["KEYS", "session:*"]).await;
@@ -106,13 +85,7 @@ async fn each_kind_of_request_costs_the_documented_commands() {
 #[tokio::test]
 async fn an_invalid_cookie_costs_no_command() {
     let server = Server::start().await;
-    let app = Router::new()
-        .route(
-            "/",
-            get(|session: Session| async move { session.len().to_string() }),
-        )
-        .layer(RedisSessionLayer::new(server.client()));
-    let app = app::serve(app).await;
+    let app = app::serve(visits::app(RedisSessionLayer::new(server.client()))).await;
     let client = reqwest::Client::builder()
         .no_proxy()
         .build()
@@ -126,7 +99,7 @@ async fn an_invalid_cookie_costs_no_command() {
         "other=1",
     ] {
         let response = client
-            .get(app.url("/"))
+            .get(app.url("/visits"))
             .header(header::COOKIE, cookie)
             .send()
             .await

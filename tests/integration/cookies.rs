@@ -9,17 +9,20 @@ use axum::{
     http::{Version, header},
     routing::any,
 };
-use axum_redis_sessions::{RedisSessionLayer, Session, SessionError};
+use axum_redis_sessions::{RedisSessionLayer, Session};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
-use crate::support::{
-    app::{self, Address},
-    eventually,
-    monitor::Monitor,
-    server::Server,
+use crate::{
+    support::{
+        app::{self, Address},
+        eventually,
+        monitor::Monitor,
+        server::Server,
+    },
+    visits::visits,
 };
 
 const NAME: &str = "__Host-session";
@@ -31,15 +34,10 @@ async fn look(session: Session) -> String {
     format!("{which} session, {} keys", session.len())
 }
 
-async fn count(session: Session) -> Result<String, SessionError> {
-    let visits = session.update("visits", |n: Option<u64>| n.unwrap_or(0) + 1)?;
-    Ok(visits.to_string())
-}
-
 async fn serve(layer: RedisSessionLayer) -> Address {
     let app = Router::new()
         .route("/look", any(look))
-        .route("/count", any(count))
+        .route("/count", any(visits))
         .layer(layer);
     app::serve(app).await
 }

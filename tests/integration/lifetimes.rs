@@ -1,45 +1,25 @@
-//! How long a session lives, as Redis has it. Time passes by hand: the stored times are set back.
+//! How long a session lives in Redis. The tests set stored times back instead of waiting.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::{Router, routing::get};
-use axum_redis_sessions::{RedisSessionLayer, Session, SessionError};
+use axum_redis_sessions::{RedisSessionLayer, Session};
 
-use crate::support::{
-    app::{self, Address},
-    browser::Browser,
-    eventually,
-    server::Server,
+use crate::{
+    support::{
+        app::{self, Address},
+        browser::Browser,
+        eventually,
+        server::Server,
+    },
+    visits::{self, visits},
 };
 
 const DAY: u64 = 86_400;
 const PATIENCE: Duration = Duration::from_secs(10);
 
-async fn count(session: Session) -> Result<String, SessionError> {
-    session
-        .update("visits", |n: Option<u64>| n.unwrap_or(0) + 1)
-        .map(|n| n.to_string())
-}
-
-async fn remember(session: Session) -> Result<(), SessionError> {
-    session.set_permanent(true);
-    session.insert("name", "Zoë")
-}
-
 async fn serve(layer: RedisSessionLayer) -> Address {
-    let app = Router::new()
-        .route("/", get(count))
-        .route(
-            "/look",
-            get(|session: Session| async move { format!("{:?}", session.keys()) }),
-        )
-        .route("/remember", get(remember))
-        .route(
-            "/cycle",
-            get(|session: Session| async move { session.cycle_id() }),
-        )
-        .layer(layer);
-    app::serve(app).await
+    app::serve(visits::app(layer)).await
 }
 
 fn key(app: &Address, browser: &Browser) -> String {
@@ -95,12 +75,12 @@ async fn a_permanent_session_lives_31_days_from_its_last_use() {
     let server = Server::start().await;
     let app = serve(RedisSessionLayer::new(server.client())).await;
     let browser = Browser::new();
-    browser.get(app.url("/remember")).await;
+    browser.get(app.url("/permanent?is=true")).await;
     let key = key(&app, &browser);
     assert!(lives_for(&server, &key, 31 * DAY).await);
     server.command::<i64>(&["EXPIRE", &key, "100"]).await;
     browser.get(app.url("/look")).await;
-    // The load could not know; what it learned follows without anybody waiting for it.
+    // The load does not know yet that it is permanent; the longer TTL is set in the background.
     eventually(PATIENCE, || async {
         lives_for(&server, &key, 31 * DAY).await
     })
@@ -117,7 +97,7 @@ async fn a_permanent_cookie_is_refreshed_after_a_tenth_of_max_age() {
     let server = Server::start().await;
     let app = serve(RedisSessionLayer::new(server.client())).await;
     let browser = Browser::new();
-    let first = browser.get(app.url("/remember")).await.set_cookies;
+    let first = browser.get(app.url("/permanent?is=true")).await.set_cookies;
     assert!(first[0].ends_with("; Max-Age=2678400"), "{first:?}");
     let key = key(&app, &browser);
     for (days, sent_again) in [(0, false), (3, false), (4, true), (30, true)] {
@@ -153,7 +133,7 @@ async fn the_absolute_timeout_ends_a_session_in_use() {
     let key = key(&app, &browser);
     assert!(lives_for(&server, &key, DAY).await);
 
-    // An hour before its end a save gives it an hour, and a mere look as well.
+    // An hour before the end, a save and a read both set a TTL of an hour.
     for path in ["/", "/look"] {
         set_back(
             &server,
@@ -177,7 +157,11 @@ async fn the_absolute_timeout_ends_a_session_in_use() {
         browser.get(app.url("/")).await;
         let key = self::key(&app, &browser);
         set_back(&server, &key, "_created", &created).await;
-        assert_eq!(browser.get(app.url("/look")).await.body, "[]", "{name}");
+        assert_eq!(
+            browser.get(app.url("/look")).await.body,
+            "[] None",
+            "{name}"
+        );
         assert_eq!(server.command::<i64>(&["EXISTS", &key]).await, 0, "{name}");
     }
 }
@@ -193,10 +177,10 @@ async fn reading_a_tombstone_does_not_extend_it() {
     browser.get(app.url("/cycle")).await;
     assert!(lives_for(&server, &old, 60).await);
     for _ in 0..3 {
-        assert_eq!(straggler.get(app.url("/look")).await.body, "[]");
+        assert_eq!(straggler.get(app.url("/look")).await.body, "[] None");
         eventually(PATIENCE, || async { lives_for(&server, &old, 60).await }).await;
     }
-    // A tombstone whose time is over is like any unknown id: the next insert begins a session.
+    // An expired tombstone is like any unknown id: the next insert begins a session.
     set_back(&server, &old, "_rotated", "1000").await;
     assert_eq!(straggler.get(app.url("/")).await.set_cookies.len(), 1);
 }
@@ -205,7 +189,7 @@ async fn reading_a_tombstone_does_not_extend_it() {
 async fn a_session_can_override_the_timeouts() {
     let server = Server::start().await;
     let app = Router::new()
-        .route("/", get(count))
+        .route("/", get(visits))
         .route(
             "/log-in/{remember}",
             get(
@@ -240,7 +224,7 @@ async fn a_session_can_override_the_timeouts() {
         assert_eq!(
             browser.get(app.url("/left")).await.body,
             "",
-            "none to expire"
+            "there is no session"
         );
         browser.get(app.url("/")).await;
         assert!(lives_for(&server, &key(&app, &browser), DAY / 4).await);
@@ -254,19 +238,19 @@ async fn a_session_can_override_the_timeouts() {
         );
         let key = key(&app, &browser);
         assert!(lives_for(&server, &key, idle).await);
-        // A load slides by the layer's timeout, and then by the session's.
+        // A load sets the TTL to the layer's timeout, and then to the session's own.
         server.command::<i64>(&["EXPIRE", &key, "100"]).await;
         let left = browser.get(app.url("/left")).await.body;
         assert!(about(left.parse().expect("seconds"), idle), "{left}");
         eventually(PATIENCE, || lives_for(&server, &key, idle)).await;
-        // Near the end of the absolute timeout no more than what is left of it.
+        // Near the end of the absolute timeout the TTL is what is left of it.
         let created = (now() - absolute + 100).to_string();
         set_back(&server, &key, "_created", &created).await;
         let left = browser.get(app.url("/left")).await.body;
         assert!(about(left.parse().expect("seconds"), 100), "{left}");
         assert_eq!(browser.get(app.url("/")).await.body, "2");
         assert!(lives_for(&server, &key, 100).await);
-        // And past it nothing.
+        // Past it there is no session.
         set_back(&server, &key, "_created", &(now() - absolute).to_string()).await;
         assert_eq!(browser.get(app.url("/")).await.body, "1");
         assert_eq!(server.command::<i64>(&["EXISTS", &key]).await, 0);
@@ -278,7 +262,7 @@ async fn overridden_timeouts_are_replayed_on_a_conflict() {
     let server = Server::start().await;
     let layer = RedisSessionLayer::new(server.client());
     let app = Router::new()
-        .route("/", get(count))
+        .route("/", get(visits))
         .route(
             "/both",
             get(|session: Session| async move {
@@ -316,8 +300,7 @@ async fn a_cookie_refresh_does_not_undo_a_concurrent_change() {
         }
     };
     let look = wait.clone();
-    let app = Router::new()
-        .route("/remember", get(remember))
+    let app = visits::routes()
         .route(
             "/forget",
             get(|session: Session| async move { session.set_permanent(false) }),
@@ -329,12 +312,12 @@ async fn a_cookie_refresh_does_not_undo_a_concurrent_change() {
                 session.cycle_id();
             }),
         )
-        .route("/look", get(|_: Session| async move { look().await }))
+        .route("/slow", get(|_: Session| async move { look().await }))
         .layer(RedisSessionLayer::new(server.client()));
     let app = app::serve(app).await;
-    for path in ["/look", "/rotate"] {
+    for path in ["/slow", "/rotate"] {
         let browser = Browser::new();
-        browser.get(app.url("/remember")).await;
+        browser.get(app.url("/permanent?is=true")).await;
         // The cookie is due to be sent again.
         set_back(&server, &key(&app, &browser), "_permanent", "1000").await;
         let other = browser.fork(&app.url("/"));

@@ -1,4 +1,4 @@
-//! People who log in from several devices.
+//! Users who log in on several devices.
 
 #[cfg(feature = "cluster")]
 mod cluster;
@@ -15,14 +15,17 @@ use std::{
 
 use axum::{
     Router,
-    body::{Body, to_bytes},
     extract::{Path, Query},
-    http::{Request, StatusCode, header},
+    http::StatusCode,
     routing::get,
 };
 use axum_redis_sessions::{RedisSessionLayer, Session, SessionError, UserSessions};
 use serde::Deserialize;
-use tower::ServiceExt;
+
+use crate::{
+    client::{pair, send, set_cookie, text},
+    visits::visits,
+};
 
 #[derive(Deserialize)]
 struct Login {
@@ -62,14 +65,7 @@ pub fn app(layer: &RedisSessionLayer) -> Router {
     Router::new()
         .route("/log-in/{device}", get(log_in))
         .route("/look", get(look))
-        .route(
-            "/visit",
-            get(|session: Session| async move {
-                session
-                    .update("visits", |n: Option<u64>| n.unwrap_or(0) + 1)
-                    .map(|n| n.to_string())
-            }),
-        )
+        .route("/visit", get(visits))
         .route(
             "/rotate",
             get(|session: Session| async move { session.cycle_id() }),
@@ -142,23 +138,13 @@ impl Device {
 
     /// At another node.
     pub async fn get_at(&self, app: &Router, path: &str) -> (StatusCode, String) {
-        let mut request = Request::builder().uri(path);
-        if let Some(cookie) = self.cookie() {
-            request = request.header(header::COOKIE, cookie);
-        }
-        let request = request.body(Body::empty()).expect("a request");
-        let response = app.clone().oneshot(request).await.expect("infallible");
-        if let Some(line) = response.headers().get(header::SET_COOKIE) {
-            let line = line.to_str().expect("text");
-            let pair = line.split(';').next().expect("a cookie");
+        let response = send(app, path, self.cookie().as_deref()).await;
+        if let Some(line) = set_cookie(&response) {
+            let pair = pair(&line);
             let is_removal = pair.ends_with('=');
             *self.cookie.lock().expect("never poisoned") = (!is_removal).then(|| pair.to_owned());
         }
-        let status = response.status();
-        let body = to_bytes(response.into_body(), 1 << 20)
-            .await
-            .expect("a body");
-        (status, String::from_utf8(body.to_vec()).expect("text"))
+        (response.status(), text(response).await)
     }
 
     pub fn cookie(&self) -> Option<String> {
