@@ -8,18 +8,13 @@ mod support;
 #[path = "support/visits.rs"]
 mod visits;
 
-use std::time::Duration;
-
 use axum_redis_sessions::RedisSessionLayer;
 
 use crate::{
     client::{begin, polled, send, text},
     support::{eventually, server::Server},
-    visits::app,
+    visits::{PATIENT, app},
 };
-
-/// Requests end here because the test cancels them, and not because of a deadline.
-const PATIENT: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn cancelled_requests_leak_no_task_and_no_memory() {

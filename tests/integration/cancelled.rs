@@ -32,11 +32,8 @@ use crate::{
         proxy::{Manner, Proxy},
         server::Server,
     },
-    visits::{self, DEADLINE, SLACK, app, gated_app, id},
+    visits::{self, DEADLINE, PATIENT, SLACK, app, gated_app, id},
 };
-
-/// What is cancelled here is cancelled by us, and nothing by the clock.
-const PATIENT: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cancellation_never_mixes_up_replies() {

@@ -9,11 +9,12 @@ use crate::{
     support::{
         browser::Browser,
         eventually,
-        load::{Load, good_of_each, longest},
+        load::{Load, good_of_each, longest, recovery_time},
         sentinels::{NAME, Sentinels},
     },
     visits::{
-        DEADLINE, SLACK, assert_away, assert_back, assert_told, serve, visitors, visits_of_each,
+        DEADLINE, RECOVERY, SLACK, assert_away, assert_back, assert_told, serve, visitors,
+        visits_of_each,
     },
 };
 
@@ -43,7 +44,7 @@ async fn a_planned_failover_stops_writes_to_the_old_master() {
         load.good_for() > Duration::from_secs(3)
     })
     .await;
-    // Whoever writes to it afterwards is not one of ours.
+    // Our connections send it no more commands.
     let old = &sentinels.servers[before];
     eventually(Duration::from_secs(20), async || {
         old.information("role").await.as_deref() == Some("slave")
@@ -56,15 +57,14 @@ async fn a_planned_failover_stops_writes_to_the_old_master() {
         .filter(|line| writes.iter().any(|write| line.contains(write)));
     let answers = load.end().await;
     let bad = answers.iter().filter(|answer| !answer.is_good());
-    let healed = bad.clone().map(|answer| answer.asked + answer.took).max();
-    let healed = healed.map_or(Duration::ZERO, |at| at.saturating_duration_since(replaced));
+    let healed = recovery_time(&answers, replaced);
     println!(
         "planned: {} answers, {} bad, errors ended {healed:?} after the sentinels agreed, the longest {:?}",
         answers.len(),
         bad.count(),
         longest(&answers)
     );
-    assert!(healed < Duration::from_secs(1), "{healed:?}");
+    assert!(healed < RECOVERY, "{healed:?}");
     assert!(
         longest(&answers) < 2 * DEADLINE + SLACK,
         "a load, and a save"
@@ -76,11 +76,11 @@ async fn a_planned_failover_stops_writes_to_the_old_master() {
     let lost: u64 = lost
         .map(|(told, kept)| (1 + told).saturating_sub(*kept))
         .sum();
-    // Nobody asked it to wait for a replica. Sentinel itself takes a second to notice that the new master is one.
+    // Without replica acks some writes are lost: Sentinel itself takes a second to notice the new master.
     let rate = answers.len() as f64 / begun.elapsed().as_secs_f64();
     let lost = Duration::from_secs_f64(lost as f64 / rate);
     println!("planned: what the demoted master acknowledged within {lost:?} was lost");
-    assert!(lost < Duration::from_secs(1) + SLACK, "{lost:?}");
+    assert!(lost < RECOVERY, "{lost:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -145,8 +145,7 @@ async fn a_killed_master_loses_no_confirmed_write() {
     .await;
     let answers = load.end().await;
     let bad = answers.iter().filter(|answer| !answer.is_good());
-    let healed = bad.clone().map(|answer| answer.asked + answer.took).max();
-    let healed = healed.map_or(Duration::ZERO, |at| at.saturating_duration_since(replaced));
+    let healed = recovery_time(&answers, replaced);
     println!(
         "killed: replaced after {:?}, errors ended {healed:?} later, {} answers, {} bad, the longest {:?}",
         replaced - killed,
@@ -154,7 +153,7 @@ async fn a_killed_master_loses_no_confirmed_write() {
         bad.count(),
         longest(&answers)
     );
-    assert!(healed < Duration::from_secs(1), "{healed:?}");
+    assert!(healed < RECOVERY, "{healed:?}");
     assert!(longest(&answers) < DEADLINE + SLACK);
     for (told, kept) in told.iter().zip(visits_of_each(&app, &visitors).await) {
         assert!(

@@ -94,7 +94,7 @@ async fn debug_output_is_redacted_for_every_public_type() {
             in_handler("Session", &session);
             in_handler("SessionId", &session.id());
             in_handler("SessionHandle", &session.handle());
-            in_handler("Sessions", &session.sessions());
+            in_handler("UserSessions", &session.sessions());
             let of_user = session.sessions().list(USER).await?;
             assert_eq!(of_user.len(), 1);
             in_handler("UserSession", &of_user);

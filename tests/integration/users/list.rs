@@ -51,17 +51,17 @@ async fn a_listed_session_has_its_times() {
         assert!(left <= Duration::from_secs(3601), "{left:?}");
         assert!(left > Duration::from_secs(3500), "{left:?}");
 
-        // To look at the list is not to use a session; a request is, even one that only reads.
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        // Listing is not use of a session; a request is, even one that only reads.
+        tokio::time::sleep(Duration::from_millis(500)).await;
         let listed = layer.sessions().list("zoe").await.expect("listed");
         let drift = listed[0]
             .last_seen()
             .duration_since(first[0].last_seen())
             .unwrap_or_default();
-        assert!(drift < Duration::from_millis(20), "{drift:?}");
+        assert!(drift < Duration::from_millis(250), "{drift:?}");
         phone.look().await;
         let used = layer.sessions().list("zoe").await.expect("listed");
-        assert!(used[0].last_seen() >= first[0].last_seen() + Duration::from_millis(30));
+        assert!(used[0].last_seen() >= first[0].last_seen() + Duration::from_millis(300));
         assert_eq!(used[0].created(), first[0].created());
     })
     .await;
