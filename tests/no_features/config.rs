@@ -1,4 +1,4 @@
-//! Each mistake in the configuration is found while the app starts, and the text says what to change.
+//! Each configuration error is found while the app starts, and says what to change.
 
 use std::time::Duration;
 
@@ -201,7 +201,7 @@ fn an_invalid_config_panics_when_the_layer_is_applied() {
     let _ = layer.layer(());
 }
 
-/// What the README's table, `src/docs/security.md` and ASVS 5.0 (13.1.3, 13.2.6) rest on.
+/// The defaults that `src/docs/security.md` and ASVS 5.0 (13.1.3, 13.2.6) rely on.
 #[test]
 fn the_defaults_are_secure_and_as_documented() {
     let layer = RedisSessionLayer::in_memory().validate().expect("defaults");

@@ -37,7 +37,7 @@ use crate::{
     },
 };
 
-/// All tests of this binary write to it.
+/// The log of all tests of this binary.
 static LOG: LazyLock<Log> = LazyLock::new(Log::of_this_process);
 
 const PASSWORD: &str = "sesame-of-the-server";
@@ -109,7 +109,7 @@ async fn debug_output_is_redacted_for_every_public_type() {
             .layer(layer.clone());
         let response = send(&app, "/", None).await;
         assert_eq!(response.status(), 200);
-        // The header itself, for an access log that writes them all.
+        // Access logs may print all headers.
         assert_debug("the response's headers", response.headers());
         let cookie = pair(&set_cookie(&response).expect("a cookie")).to_owned();
         let shown = send(&app, "/show", Some(&cookie)).await;
@@ -139,11 +139,11 @@ async fn debug_output_is_redacted_for_every_public_type() {
     let mistake = mistake.validate().expect_err("a short key");
     show("ConfigError", &mistake);
     assert_redacted("ConfigError", &mistake.to_string());
-    // Without a secret to show, and shown for the list below to be whole.
+    // They hold no secrets; shown so that the list below is complete.
     show("SessionLimit", &SessionLimit::Reject);
     show("SameSite", &SameSite::Lax);
     show("Timeouts", &Timeouts::NIST_AAL1);
-    // These two have a test of their own.
+    // Errors have tests of their own.
     show("ErrorKind", &ErrorKind::InvalidData);
     shown.lock().expect("no panic").insert("SessionError");
 
@@ -213,7 +213,7 @@ async fn the_log_is_redacted_at_trace_level() {
                 send(&app, path, Some(cookie)).await;
             }
         }
-        // Behind a tombstone: dropped, as the log says.
+        // Discarded because of the tombstone, which is logged.
         send(&app, "/", Some(&first)).await;
         let kept = send(&app, "/keep", Some(&second)).await;
         assert_eq!(kept.status(), 200);
@@ -234,7 +234,7 @@ async fn the_log_is_redacted_at_trace_level() {
         assert!(panicking.await.expect_err("a panic").is_panic());
         send(&app, "/end-all", Some(&third)).await;
     }
-    // And away.
+    // With the server unavailable.
     let layer = layers(&server)[1]
         .clone()
         .with_deadline(Duration::from_millis(300));
