@@ -248,7 +248,7 @@ async fn an_unsaved_change_is_logged_at_debug() {
         let lines = seen();
         let found = lines
             .iter()
-            .any(|line| line.starts_with("DEBUG") && line.contains("changes that nobody saved"));
+            .any(|line| line.starts_with("DEBUG") && line.contains("unsaved changes"));
         assert_eq!(found, reported, "{path}: {lines:?}");
         assert!(!format!("{lines:?}").contains("secret"));
     }
