@@ -63,6 +63,8 @@ pub enum ErrorKind {
     Encode,
     /// Keys that begin with `_` belong to this crate. Status 500.
     ReservedKey,
+    /// The user passed to [`Session::set_user`](crate::Session::set_user) or [`Users::of`](crate::Users::of) is empty. Status 500.
+    InvalidUser,
     /// The session is larger than [`with_max_size`](crate::RedisSessionLayer::with_max_size) allows. Status 500.
     TooLarge,
     /// No random numbers, or an id generator that gives the same id again. Status 500.
@@ -177,6 +179,7 @@ impl SessionError {
             | ErrorKind::Decode
             | ErrorKind::Encode
             | ErrorKind::ReservedKey
+            | ErrorKind::InvalidUser
             | ErrorKind::TooLarge
             | ErrorKind::IdGeneration => http::StatusCode::INTERNAL_SERVER_ERROR,
         }

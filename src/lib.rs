@@ -35,7 +35,7 @@ pub use crate::{
     service::{ResponseFuture, SessionService},
     session::{Session, lazy::LazySession},
     stats::CommitStats,
-    users::{ParseSessionHandleError, SessionHandle, UserSession, UserSessions},
+    users::{ParseSessionHandleError, SessionHandle, UserSession, UserSessions, Users},
 };
 
 /// Longer texts: how it works, and what changed. Their code is compiled with the crate.

@@ -94,7 +94,7 @@ fn layers(server: &Server) -> [RedisSessionLayer; 3] {
 
 async fn log_in(session: Session) -> Result<(), SessionError> {
     session.cycle_id();
-    session.set_user(USER);
+    session.set_user(USER)?;
     session.insert("name", VALUE)
 }
 
@@ -116,8 +116,9 @@ async fn debug_of_no_public_type_shows_an_id_a_key_or_a_value() {
             in_handler("Session", &session);
             in_handler("SessionId", &session.id());
             in_handler("SessionHandle", &session.handle());
-            in_handler("Sessions", &session.sessions());
-            let of_user = session.sessions().list(USER).await?;
+            let sessions = session.user_sessions().expect("a user");
+            in_handler("UserSessions", &sessions);
+            let of_user = sessions.list().await?;
             assert_eq!(of_user.len(), 1);
             in_handler("UserSession", &of_user);
             session.insert("another", VALUE)?;
@@ -139,6 +140,7 @@ async fn debug_of_no_public_type_shows_an_id_a_key_or_a_value() {
 
         show("RedisSessionLayer", &layer);
         show("CommitStats", &layer.commit_stats());
+        show("Users", &layer.users());
         let inner = tower::service_fn(async |_: Request<String>| {
             Ok::<_, std::convert::Infallible>(Response::new(String::new()))
         });
@@ -243,6 +245,7 @@ async fn errors_of(server: &Server, layer: &RedisSessionLayer) -> Vec<ErrorKind>
     let reserved = get(async |session: Session| session.insert("_sesame-is-not-told", VALUE));
     let reserved = error_of(layer, &cookie, reserved).await;
     errors.push(reserved);
+    errors.push(layer.users().of("").expect_err("no user"));
     let small = layer.clone().with_max_size(20);
     errors.push(error_of(&small, &cookie, write()).await);
     let full = layer
@@ -365,11 +368,8 @@ async fn the_log_at_trace_has_no_id_no_key_and_no_value() {
             .route(
                 "/end-all",
                 get(async |session: Session| {
-                    session
-                        .sessions()
-                        .revoke_all(USER)
-                        .await
-                        .map(|ended| ended.to_string())
+                    let sessions = session.user_sessions().expect("a user");
+                    sessions.revoke_all().await.map(|ended| ended.to_string())
                 }),
             )
             .route(

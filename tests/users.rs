@@ -8,16 +8,16 @@ mod support;
 
 use std::time::{Duration, SystemTime};
 
-use axum::http::StatusCode;
-use axum_redis_sessions::{Session, SessionError, SessionHandle};
+use axum::{Router, extract::Path, http::StatusCode, routing::get};
+use axum_redis_sessions::{ErrorKind, Session, SessionError, SessionHandle};
 use exchange::on_each_store;
-use people::{Device, app, devices, next_moment, sorted_devices};
+use people::{Device, app, devices, next_moment, of, sorted_devices};
 
 #[tokio::test]
 async fn a_user_s_sessions_are_listed_the_newest_first() {
     on_each_store(async |layer| {
         let app = app(&layer);
-        let sessions = layer.sessions();
+        let sessions = layer.users();
         assert_eq!(devices(&sessions, "zoe").await, [""; 0]);
         for device in ["phone", "laptop", "tablet"] {
             next_moment().await;
@@ -42,7 +42,7 @@ async fn a_listed_session_says_when_it_was_begun_last_seen_and_ends() {
         let app = app(&layer);
         let before = SystemTime::now();
         let phone = Device::of(&app, "zoe", "phone").await;
-        let first = layer.sessions().list("zoe").await.expect("listed");
+        let first = of(&layer.users(), "zoe").list().await.expect("listed");
         let second = Duration::from_secs(1);
         let now = SystemTime::now();
         for time in [first[0].created(), first[0].last_seen()] {
@@ -58,14 +58,14 @@ async fn a_listed_session_says_when_it_was_begun_last_seen_and_ends() {
 
         // To look at the list is not to use a session; a request is, even one that only reads.
         tokio::time::sleep(Duration::from_millis(50)).await;
-        let listed = layer.sessions().list("zoe").await.expect("listed");
+        let listed = of(&layer.users(), "zoe").list().await.expect("listed");
         let drift = listed[0]
             .last_seen()
             .duration_since(first[0].last_seen())
             .unwrap_or_default();
         assert!(drift < Duration::from_millis(20), "{drift:?}");
         phone.look().await;
-        let used = layer.sessions().list("zoe").await.expect("listed");
+        let used = of(&layer.users(), "zoe").list().await.expect("listed");
         assert!(used[0].last_seen() >= first[0].last_seen() + Duration::from_millis(30));
         assert_eq!(used[0].created(), first[0].created());
     })
@@ -76,21 +76,26 @@ async fn a_listed_session_says_when_it_was_begun_last_seen_and_ends() {
 async fn one_session_is_ended_by_its_handle_and_no_other() {
     on_each_store(async |layer| {
         let app = app(&layer);
-        let sessions = layer.sessions();
+        let sessions = layer.users();
         let phone = Device::of(&app, "zoe", "phone").await;
         let laptop = Device::of(&app, "zoe", "laptop").await;
         let handle: SessionHandle = laptop.text("/handle").await.parse().expect("a handle");
-        let listed = sessions.list("zoe").await.expect("listed");
+        let listed = of(&sessions, "zoe").list().await.expect("listed");
         let same = listed.iter().find(|other| other.handle() == handle);
         let device = same.expect("there").get::<String>("device").expect("text");
         assert_eq!(device.as_deref(), Some("laptop"));
 
-        assert!(sessions.revoke("zoe", &handle).await.expect("ended"));
+        assert!(of(&sessions, "zoe").revoke(&handle).await.expect("ended"));
         assert_eq!(laptop.look().await, "nobody on nothing");
         assert_eq!(phone.look().await, "zoe on phone");
         assert_eq!(devices(&sessions, "zoe").await, ["phone"]);
         // Twice is no error, and no news.
-        assert!(!sessions.revoke("zoe", &handle).await.expect("answered"));
+        assert!(
+            !of(&sessions, "zoe")
+                .revoke(&handle)
+                .await
+                .expect("answered")
+        );
     })
     .await;
 }
@@ -99,12 +104,16 @@ async fn one_session_is_ended_by_its_handle_and_no_other() {
 async fn nobody_ends_another_person_s_session() {
     on_each_store(async |layer| {
         let app = app(&layer);
-        let sessions = layer.sessions();
+        let sessions = layer.users();
         let phone = Device::of(&app, "zoe", "phone").await;
         Device::of(&app, "max", "desktop").await;
         let handle: SessionHandle = phone.text("/handle").await.parse().expect("a handle");
-        assert!(!sessions.revoke("max", &handle).await.expect("answered"));
-        assert!(!sessions.revoke("", &handle).await.expect("answered"));
+        assert!(
+            !of(&sessions, "max")
+                .revoke(&handle)
+                .await
+                .expect("answered")
+        );
         assert_eq!(phone.look().await, "zoe on phone");
     })
     .await;
@@ -152,9 +161,8 @@ async fn a_handle_opens_nothing_and_does_not_show_the_id() {
         ] {
             if let Ok(handle) = text.parse::<SessionHandle>() {
                 assert!(
-                    !layer
-                        .sessions()
-                        .revoke("zoe", &handle)
+                    !of(&layer.users(), "zoe")
+                        .revoke(&handle)
                         .await
                         .expect("answered")
                 );
@@ -170,19 +178,22 @@ async fn a_handle_opens_nothing_and_does_not_show_the_id() {
 async fn all_sessions_of_a_user_end_at_once_and_nobody_else_s() {
     on_each_store(async |layer| {
         let app = app(&layer);
-        let sessions = layer.sessions();
+        let sessions = layer.users();
         let zoe = [
             Device::of(&app, "zoe", "phone").await,
             Device::of(&app, "zoe", "laptop").await,
         ];
         let max = Device::of(&app, "max", "desktop").await;
-        assert_eq!(sessions.revoke_all("zoe").await.expect("ended"), 2);
+        assert_eq!(of(&sessions, "zoe").revoke_all().await.expect("ended"), 2);
         for device in &zoe {
             assert_eq!(device.look().await, "nobody on nothing");
         }
         assert_eq!(max.look().await, "max on desktop");
         assert_eq!(devices(&sessions, "zoe").await, [""; 0]);
-        assert_eq!(sessions.revoke_all("zoe").await.expect("answered"), 0);
+        assert_eq!(
+            of(&sessions, "zoe").revoke_all().await.expect("answered"),
+            0
+        );
         // She may come back.
         assert_eq!(zoe[0].log_in("zoe", "phone").await, StatusCode::OK);
         assert_eq!(devices(&sessions, "zoe").await, ["phone"]);
@@ -204,7 +215,7 @@ async fn a_person_logs_out_everywhere_else() {
         for other in &others {
             assert_eq!(other.look().await, "nobody on nothing");
         }
-        assert_eq!(devices(&layer.sessions(), "zoe").await, ["phone"]);
+        assert_eq!(devices(&layer.users(), "zoe").await, ["phone"]);
     })
     .await;
 }
@@ -213,7 +224,7 @@ async fn a_person_logs_out_everywhere_else() {
 async fn logging_out_and_a_new_id_are_seen_in_the_list() {
     on_each_store(async |layer| {
         let app = app(&layer);
-        let sessions = layer.sessions();
+        let sessions = layer.users();
         let phone = Device::of(&app, "zoe", "phone").await;
         let laptop = Device::of(&app, "zoe", "laptop").await;
         let before = phone.id();
@@ -221,7 +232,7 @@ async fn logging_out_and_a_new_id_are_seen_in_the_list() {
         assert_ne!(phone.id(), before);
         assert_eq!(sorted_devices(&sessions, "zoe").await, ["laptop", "phone"]);
         let handle = phone.text("/handle").await.parse().expect("a handle");
-        assert!(sessions.revoke("zoe", &handle).await.expect("ended"));
+        assert!(of(&sessions, "zoe").revoke(&handle).await.expect("ended"));
         assert_eq!(phone.look().await, "nobody on nothing");
 
         laptop.text("/log-out").await;
@@ -234,12 +245,15 @@ async fn logging_out_and_a_new_id_are_seen_in_the_list() {
 async fn a_session_belongs_to_the_one_who_logged_in_last() {
     on_each_store(async |layer| {
         let app = app(&layer);
-        let sessions = layer.sessions();
+        let sessions = layer.users();
         let shared = Device::of(&app, "zoe", "kiosk").await;
         assert_eq!(shared.log_in("max", "kiosk").await, StatusCode::OK);
         assert_eq!(devices(&sessions, "zoe").await, [""; 0]);
         assert_eq!(devices(&sessions, "max").await, ["kiosk"]);
-        assert_eq!(sessions.revoke_all("zoe").await.expect("answered"), 0);
+        assert_eq!(
+            of(&sessions, "zoe").revoke_all().await.expect("answered"),
+            0
+        );
         assert_eq!(shared.look().await, "max on kiosk");
     })
     .await;
@@ -249,7 +263,7 @@ async fn a_session_belongs_to_the_one_who_logged_in_last() {
 async fn clearing_a_session_leaves_it_its_user_s_and_removing_the_user_leaves_the_rest() {
     on_each_store(async |layer| {
         let app = app(&layer);
-        let sessions = layer.sessions();
+        let sessions = layer.users();
         let phone = Device::of(&app, "zoe", "phone").await;
         phone.text("/clear").await;
         assert_eq!(phone.look().await, "zoe on nothing");
@@ -258,7 +272,10 @@ async fn clearing_a_session_leaves_it_its_user_s_and_removing_the_user_leaves_th
         phone.text("/remove-user").await;
         assert_eq!(phone.look().await, "nobody on nothing");
         assert_eq!(devices(&sessions, "zoe").await, [""; 0]);
-        assert_eq!(sessions.revoke_all("zoe").await.expect("answered"), 0);
+        assert_eq!(
+            of(&sessions, "zoe").revoke_all().await.expect("answered"),
+            0
+        );
         assert_eq!(phone.text("/visit").await, "2");
     })
     .await;
@@ -267,11 +284,11 @@ async fn clearing_a_session_leaves_it_its_user_s_and_removing_the_user_leaves_th
 #[tokio::test]
 async fn a_listed_session_knows_whether_it_is_this_one() {
     async fn marks(session: Session) -> Result<String, SessionError> {
-        let user = session.user().unwrap_or_default();
-        let listed = session.sessions().list(&user).await?;
+        let sessions = session.user_sessions().expect("a user");
+        let listed = sessions.list().await?;
         let mark = |other: &axum_redis_sessions::UserSession| {
             let device = other.get::<String>("device")?.unwrap_or_default();
-            let here = if other.is_current(&session) { "*" } else { "" };
+            let here = if other.is_current() { "*" } else { "" };
             Ok(format!("{device}{here} "))
         };
         listed.iter().map(mark).collect()
@@ -289,14 +306,56 @@ async fn a_listed_session_knows_whether_it_is_this_one() {
 }
 
 #[tokio::test]
+async fn revoking_the_current_session_destroys_it_in_this_request() {
+    async fn revoke(session: Session, Path(how): Path<String>) -> Result<String, SessionError> {
+        let sessions = session.user_sessions().expect("a user");
+        session.insert("unsaved", true)?;
+        let revoked = match &*how {
+            "one" => usize::from(sessions.revoke(&session.handle().expect("stored")).await?),
+            "all" => sessions.revoke_all().await?,
+            _ => sessions.revoke_others().await?,
+        };
+        let left = session.user().unwrap_or_default();
+        session.insert("device", "new")?;
+        Ok(format!("{revoked} {left}"))
+    }
+    on_each_store(async |layer| {
+        let revoke = Router::new().route("/revoke/{how}", get(revoke));
+        let app = app(&layer).merge(revoke.layer(layer.clone()));
+        for (how, revoked, after) in [
+            ("one", "1 ", "nobody on new"),
+            ("all", "2 ", "nobody on new"),
+            ("others", "1 zoe", "zoe on new"),
+        ] {
+            let phone = Device::of(&app, "zoe", "phone").await;
+            let laptop = Device::of(&app, "zoe", "laptop").await;
+            let before = phone.id();
+            assert_eq!(phone.text(&format!("/revoke/{how}")).await, revoked);
+            assert_eq!(phone.look().await, after, "{how}");
+            assert_eq!(phone.id() == before, how == "others", "{how}");
+            let laptop = laptop.look().await == "zoe on laptop";
+            assert_eq!(laptop, how == "one", "{how}");
+            of(&layer.users(), "zoe")
+                .revoke_all()
+                .await
+                .expect("revoked");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_user_s_name_may_be_any_text() {
     on_each_store(async |layer| {
         let app = app(&layer);
-        let sessions = layer.sessions();
+        let sessions = layer.users();
         let long = "long".repeat(500);
         let id = "5e0c1f0a-93a4-4f8e-a7d8-0c2f6f1b9a3e";
+        let anonymous = Device::new(&app).log_in("", "phone").await;
+        assert_eq!(anonymous, StatusCode::INTERNAL_SERVER_ERROR);
+        let error = sessions.of("").expect_err("an empty user");
+        assert_eq!(error.kind(), ErrorKind::InvalidUser);
         let names = [
-            "",
             "42",
             "Zoë",
             "a b",
@@ -314,12 +373,12 @@ async fn a_user_s_name_may_be_any_text() {
             Device::of(&app, name, "phone").await;
         }
         for name in names {
-            let listed = sessions.list(name).await.expect("listed");
+            let listed = of(&sessions, name).list().await.expect("listed");
             assert_eq!(listed.len(), 1, "{name:?}");
         }
         for (ended, name) in names.iter().enumerate() {
             assert_eq!(
-                sessions.revoke_all(name).await.expect("ended"),
+                of(&sessions, name).revoke_all().await.expect("ended"),
                 1,
                 "{name:?}"
             );
@@ -336,8 +395,11 @@ async fn no_debug_output_shows_a_session_or_a_person() {
     on_each_store(async |layer| {
         let app = app(&layer);
         let phone = Device::of(&app, "zoe-who-is-secret", "a-secret-phone").await;
-        let sessions = layer.sessions();
-        let listed = sessions.list("zoe-who-is-secret").await.expect("listed");
+        let sessions = layer.users();
+        let listed = of(&sessions, "zoe-who-is-secret")
+            .list()
+            .await
+            .expect("listed");
         let shown = format!("{sessions:?} {listed:?} {layer:?}");
         let id = phone.id();
         for secret in [&id, "zoe-who", "a-secret", &id[..8]] {

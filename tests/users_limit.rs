@@ -39,7 +39,7 @@ async fn beyond_the_limit_the_oldest_session_ends() {
         Device::of(&app, "max", "desktop").await;
         let seen = join_all(all.iter().map(Device::look)).await;
         assert_eq!(seen, ["nobody on nothing", "zoe on second", "zoe on third"]);
-        assert_eq!(devices(&layer.sessions(), "zoe").await, ["third", "second"]);
+        assert_eq!(devices(&layer.users(), "zoe").await, ["third", "second"]);
     })
     .await;
 }
@@ -79,7 +79,7 @@ async fn a_login_beyond_the_limit_is_refused_and_leaves_nothing() {
         assert!(!message.contains("zoe"), "{message}");
         assert_eq!(phone.look().await, "zoe on phone");
         assert_eq!(laptop.look().await, "zoe on laptop");
-        let sessions = layer.sessions();
+        let sessions = layer.users();
         assert_eq!(sorted_devices(&sessions, "zoe").await, ["laptop", "phone"]);
 
         // An anonymous session that logs in in vain is as it was.
@@ -114,7 +114,7 @@ async fn at_the_limit_a_person_can_log_in_again_where_they_are_logged_in() {
         assert_ne!(phone.id(), id);
         phone.text("/rotate").await;
         assert_eq!(phone.look().await, "zoe on phone");
-        assert_eq!(devices(&layer.sessions(), "zoe").await, ["phone"]);
+        assert_eq!(devices(&layer.users(), "zoe").await, ["phone"]);
     })
     .await;
 }
@@ -152,7 +152,7 @@ async fn expire(server: &Server, device: &Device) {
 #[tokio::test]
 async fn a_handler_that_saves_is_told_of_the_limit() {
     async fn log_in(session: Session) -> Result<(), SessionError> {
-        session.set_user("zoe");
+        session.set_user("zoe")?;
         session.save().await
     }
     on_each_store(async |layer| {
@@ -219,7 +219,7 @@ async fn of_logins_that_race_for_the_last_place_exactly_one_has_it() {
             .iter()
             .filter(|&&status| status == StatusCode::FORBIDDEN);
         assert_eq!(refused.count(), 3, "{answers:?}");
-        let devices = sorted_devices(&nodes[0].sessions(), &user).await;
+        let devices = sorted_devices(&nodes[0].users(), &user).await;
         assert_eq!(devices, ["one", "racer", "two"]);
     }
 }
@@ -255,7 +255,7 @@ async fn a_login_that_conflicts_with_other_requests_counts_once() {
         for visit in join_all(visits).await {
             assert_eq!(visit.expect("no panic").0, StatusCode::OK);
         }
-        assert_eq!(devices(&layer.sessions(), &user).await, ["phone"]);
+        assert_eq!(devices(&layer.users(), &user).await, ["phone"]);
     }
     let replays = layer.commit_stats().retries;
     assert!(replays > 50, "they hardly ever met: {replays}");
@@ -285,6 +285,6 @@ async fn however_many_log_in_at_once_no_more_than_the_limit_stay() {
         }
         // Each login leaves the youngest three, so the last one to look leaves no more, and nobody ends the youngest.
         assert!((1..=3).contains(&alive), "{alive}");
-        assert_eq!(devices(&layer.sessions(), &user).await.len(), alive);
+        assert_eq!(devices(&layer.users(), &user).await.len(), alive);
     }
 }

@@ -14,7 +14,7 @@ use std::{
 
 use axum::Router;
 use axum_redis_sessions::RedisSessionLayer;
-use people::{Device, app, sorted_devices};
+use people::{Device, app, of, sorted_devices};
 use support::server::Server;
 use tokio::sync::Barrier;
 
@@ -64,11 +64,11 @@ async fn of_100_sessions_that_another_node_ends_100_are_dead_at_their_next_reque
         // It is known at the other node too.
         let (_, seen) = device.get_at(&nodes.apps[1], "/look").await;
         assert_eq!(seen, "zoe on phone");
-        let sessions = nodes.layers[1].sessions();
+        let sessions = nodes.layers[1].users();
         let handle = device.text("/handle").await.parse().expect("a handle");
         let ended = match round % 3 {
-            0 => sessions.revoke("zoe", &handle).await.expect("ended"),
-            1 => sessions.revoke_all("zoe").await.expect("ended") == 1,
+            0 => of(&sessions, "zoe").revoke(&handle).await.expect("ended"),
+            1 => of(&sessions, "zoe").revoke_all().await.expect("ended") == 1,
             _ => {
                 let other = Device::of(&nodes.apps[1], "zoe", "laptop").await;
                 let ended = other.text("/log-out-elsewhere").await == "1";
@@ -113,9 +113,8 @@ async fn of_500_times_all_sessions_end_while_they_get_new_ids_none_escapes() {
         for _ in 0..round % 7 * 30 {
             tokio::task::yield_now().await;
         }
-        nodes.layers[1]
-            .sessions()
-            .revoke_all("zoe")
+        of(&nodes.layers[1].users(), "zoe")
+            .revoke_all()
             .await
             .expect("ended");
         // At this very moment, though the requests go on.
@@ -140,13 +139,13 @@ async fn of_500_times_all_sessions_end_while_they_get_new_ids_none_escapes() {
 async fn of_200_logins_beside_a_list_that_is_looked_at_none_is_missing_from_it() {
     let nodes = Nodes::start().await;
     let stop = Arc::new(AtomicBool::new(false));
-    let sessions = nodes.layers[1].sessions();
+    let sessions = nodes.layers[1].users();
     let looks = tokio::spawn({
         let (stop, sessions) = (stop.clone(), sessions.clone());
         async move {
             let mut looks = 0;
             while !stop.load(SeqCst) {
-                sessions.list("zoe").await.expect("listed");
+                of(&sessions, "zoe").list().await.expect("listed");
                 looks += 1;
             }
             looks
@@ -166,12 +165,12 @@ async fn of_200_logins_beside_a_list_that_is_looked_at_none_is_missing_from_it()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_500_writes_that_race_the_ending_of_their_session_none_revives_it() {
     let nodes = Nodes::start().await;
-    let sessions = nodes.layers[1].sessions();
+    let sessions = nodes.layers[1].users();
     for round in 0..500 {
         let device = Device::of(&nodes.apps[0], "zoe", "phone").await;
         let (writer, other) = (device.clone(), sessions.clone());
         let write = tokio::spawn(async move { writer.get("/visit").await });
-        let end = tokio::spawn(async move { other.revoke_all("zoe").await });
+        let end = tokio::spawn(async move { of(&other, "zoe").revoke_all().await });
         assert!(write.await.expect("no panic").0.is_success());
         assert_eq!(end.await.expect("no panic").expect("ended"), 1);
         assert!(!device.look().await.starts_with("zoe"), "round {round}");

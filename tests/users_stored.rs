@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::http::StatusCode;
 use axum_redis_sessions::{ErrorKind, RedisSessionLayer, SessionLimit};
-use people::{Device, app, devices};
+use people::{Device, app, devices, of};
 use support::{eventually, server::Server};
 
 const INDEX: &str = "session:user:zoe";
@@ -64,14 +64,13 @@ async fn with_hashed_keys_an_entry_does_not_show_the_id_either() {
     }
     let handle = phone.text("/handle").await.parse().expect("a handle");
     assert!(
-        layer
-            .sessions()
-            .revoke("zoe", &handle)
+        of(&layer.users(), "zoe")
+            .revoke(&handle)
             .await
             .expect("ended")
     );
     assert_eq!(phone.look().await, "nobody on nothing");
-    assert_eq!(devices(&layer.sessions(), "zoe").await, ["laptop"]);
+    assert_eq!(devices(&layer.users(), "zoe").await, ["laptop"]);
 }
 
 #[tokio::test]
@@ -91,7 +90,7 @@ async fn an_entry_without_a_session_is_not_listed_and_goes_once_it_is_old() {
     server
         .command::<u64>(&["ZADD", INDEX, &now_micros().to_string(), ids[1]])
         .await;
-    let sessions = layer.sessions();
+    let sessions = layer.users();
     assert_eq!(devices(&sessions, "zoe").await, ["phone"]);
     let mut left = names(&server).await;
     left.sort();
@@ -99,7 +98,7 @@ async fn an_entry_without_a_session_is_not_listed_and_goes_once_it_is_old() {
     expected.sort();
     assert_eq!(left, expected);
     // It is left too when all end: its session would escape otherwise.
-    assert_eq!(sessions.revoke_all("zoe").await.expect("ended"), 1);
+    assert_eq!(of(&sessions, "zoe").revoke_all().await.expect("ended"), 1);
     assert_eq!(names(&server).await, [ids[1]]);
 }
 
@@ -112,8 +111,13 @@ async fn an_entry_of_somebody_else_s_session_is_neither_shown_nor_ended() {
         .command::<u64>(&["ZADD", INDEX, "1000", &max.id()])
         .await;
     let handle = max.text("/handle").await.parse().expect("a handle");
-    let sessions = layer.sessions();
-    assert!(!sessions.revoke("zoe", &handle).await.expect("answered"));
+    let sessions = layer.users();
+    assert!(
+        !of(&sessions, "zoe")
+            .revoke(&handle)
+            .await
+            .expect("answered")
+    );
     server
         .command::<u64>(&["ZADD", INDEX, "1000", &max.id()])
         .await;
@@ -121,7 +125,10 @@ async fn an_entry_of_somebody_else_s_session_is_neither_shown_nor_ended() {
     server
         .command::<u64>(&["ZADD", INDEX, "1000", &max.id()])
         .await;
-    assert_eq!(sessions.revoke_all("zoe").await.expect("answered"), 0);
+    assert_eq!(
+        of(&sessions, "zoe").revoke_all().await.expect("answered"),
+        0
+    );
     assert_eq!(max.look().await, "max on desktop");
 }
 
@@ -135,9 +142,9 @@ async fn a_value_that_is_no_session_hides_no_other() {
     server
         .command::<String>(&["SET", &format!("session:{id}"), "what is this"])
         .await;
-    let sessions = layer.sessions();
+    let sessions = layer.users();
     assert_eq!(devices(&sessions, "zoe").await, ["phone"]);
-    assert_eq!(sessions.revoke_all("zoe").await.expect("ended"), 1);
+    assert_eq!(of(&sessions, "zoe").revoke_all().await.expect("ended"), 1);
     let left: String = server.command(&["GET", &format!("session:{id}")]).await;
     assert_eq!(left, "what is this");
 }
@@ -175,7 +182,7 @@ async fn entries_that_were_lost_come_back_with_use() {
     server.command::<u64>(&["DEL", INDEX]).await;
     // Not at once, for a read is one command. As documented, it is not listed meanwhile.
     phone.look().await;
-    let sessions = layer.sessions();
+    let sessions = layer.users();
     assert_eq!(devices(&sessions, "zoe").await, [""; 0]);
     // A tenth of an hour later.
     let key = format!("session:{}", phone.id());
@@ -192,7 +199,7 @@ async fn entries_that_were_lost_come_back_with_use() {
     assert_eq!(phone.look().await, "zoe on phone");
     assert_eq!(devices(&sessions, "zoe").await, ["phone"]);
     assert!(server.command::<i64>(&["PTTL", INDEX]).await > 3_600_000);
-    assert_eq!(sessions.revoke_all("zoe").await.expect("ended"), 1);
+    assert_eq!(of(&sessions, "zoe").revoke_all().await.expect("ended"), 1);
     assert_eq!(phone.look().await, "nobody on nothing");
 }
 
@@ -237,13 +244,16 @@ async fn a_server_that_does_not_answer_is_an_error_at_the_deadline() {
     let deadline = Duration::from_millis(300);
     let layer = RedisSessionLayer::new(server.client());
     let phone = Device::of(&app(&layer), "zoe", "phone").await;
-    let sessions = layer.with_deadline(deadline).sessions();
-    sessions.list("zoe").await.expect("connected");
+    let sessions = layer.with_deadline(deadline).users();
+    of(&sessions, "zoe").list().await.expect("connected");
     server.stop();
     let start = Instant::now();
-    let error = sessions.list("zoe").await.expect_err("no answer");
+    let error = of(&sessions, "zoe").list().await.expect_err("no answer");
     assert_eq!(error.kind(), ErrorKind::Unavailable);
-    let error = sessions.revoke_all("zoe").await.expect_err("no answer");
+    let error = of(&sessions, "zoe")
+        .revoke_all()
+        .await
+        .expect_err("no answer");
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(
         start.elapsed() < Duration::from_secs(10),
@@ -252,7 +262,7 @@ async fn a_server_that_does_not_answer_is_an_error_at_the_deadline() {
     );
     server.resume();
     eventually(Duration::from_secs(10), async || {
-        sessions.revoke_all("zoe").await.is_ok()
+        of(&sessions, "zoe").revoke_all().await.is_ok()
     })
     .await;
     assert_eq!(phone.look().await, "nobody on nothing");
@@ -281,7 +291,10 @@ async fn an_error_names_the_permissions_that_are_missing_and_no_user() {
         let (status, told) = Device::new(&app).get(&login).await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
         assert!(told.contains("+zadd") && !told.contains("zoe"), "{told}");
-        let error = layer.sessions().list(USER).await.expect_err("forbidden");
+        let error = of(&layer.users(), USER)
+            .list()
+            .await
+            .expect_err("forbidden");
         let told = error.to_string();
         assert!(
             told.contains("the command ZRANGE") && !told.contains("zoe"),
@@ -292,7 +305,7 @@ async fn an_error_names_the_permissions_that_are_missing_and_no_user() {
     acl("+zadd +zrange +zrem +zcard +zscore +pttl").await;
     for layer in [layer, without_scripts] {
         let layer = layer.with_sessions_per_user(2, SessionLimit::Reject);
-        let sessions = layer.sessions();
+        let sessions = layer.users();
         let app = app(&layer);
         let phone = Device::of(&app, USER, "phone").await;
         phone.text("/rotate").await;
@@ -300,7 +313,7 @@ async fn an_error_names_the_permissions_that_are_missing_and_no_user() {
         Device::of(&app, USER, "laptop").await;
         assert_eq!(phone.text("/log-out-elsewhere").await, "1");
         phone.text("/log-out").await;
-        assert_eq!(sessions.revoke_all(USER).await.expect("looked"), 0);
+        assert_eq!(of(&sessions, USER).revoke_all().await.expect("looked"), 0);
     }
 
     acl("resetkeys ~other:*").await;
@@ -311,7 +324,10 @@ async fn an_error_names_the_permissions_that_are_missing_and_no_user() {
         ))
         .expect("an address"),
     );
-    let error = layer.sessions().list(USER).await.expect_err("forbidden");
+    let error = of(&layer.users(), USER)
+        .list()
+        .await
+        .expect_err("forbidden");
     let told = error.to_string();
     assert!(
         told.contains("the keys session:*") && !told.contains("zoe"),
@@ -339,12 +355,15 @@ async fn the_100_000_sessions_of_one_user_are_listed_and_ended_in_parts() {
         .await;
     server.command::<String>(&["CONFIG", "RESETSTAT"]).await;
 
-    let sessions = layer.sessions();
-    let listed = sessions.list("zoe").await.expect("listed");
+    let sessions = layer.users();
+    let listed = of(&sessions, "zoe").list().await.expect("listed");
     assert_eq!(listed.len(), COUNT);
     let handle = listed[COUNT / 2].handle();
-    assert!(sessions.revoke("zoe", &handle).await.expect("ended"));
-    assert_eq!(sessions.revoke_all("zoe").await.expect("ended"), COUNT - 1);
+    assert!(of(&sessions, "zoe").revoke(&handle).await.expect("ended"));
+    assert_eq!(
+        of(&sessions, "zoe").revoke_all().await.expect("ended"),
+        COUNT - 1
+    );
     assert_eq!(server.command::<u64>(&["DBSIZE"]).await, 0);
 
     let stats: String = server.command(&["INFO", "commandstats"]).await;

@@ -5,23 +5,23 @@ use std::{sync::Arc, time::Duration};
 use http::{Response, StatusCode};
 
 use super::RedisSessionLayer;
-use crate::{config::SessionLimit, error::SessionError, id::SessionId, users::UserSessions};
+use crate::{config::SessionLimit, error::SessionError, id::SessionId, users::Users};
 
 impl RedisSessionLayer {
-    /// The sessions of users, to be listed and ended outside any request: from the app's state, by an administrator, at a changed password.
+    /// Any user's sessions, outside a request: for an administrator, or after a change of password.
     ///
     /// ```
     /// # use axum_redis_sessions::{RedisSessionLayer, SessionError};
-    /// async fn block(layer: &RedisSessionLayer, user: &str) -> Result<usize, SessionError> {
-    ///     layer.sessions().revoke_all(user).await
+    /// async fn disable_account(layer: &RedisSessionLayer, user: &str) -> Result<usize, SessionError> {
+    ///     layer.users().of(user)?.revoke_all().await
     /// }
     /// ```
     #[must_use]
-    pub fn sessions(&self) -> UserSessions {
+    pub fn users(&self) -> Users {
         self.context()
             .store
             .set_request_timeout(self.context().config.deadline);
-        UserSessions::new(self.context().clone())
+        Users::new(self.context().clone())
     }
 
     /// How many sessions a user may have at once, and what becomes of a login that is one too many. Default: any number (ASVS 5.0, 7.1.2,

@@ -15,7 +15,7 @@ use axum::{
     http::{Request, StatusCode, header},
     routing::get,
 };
-use axum_redis_sessions::{RedisSessionLayer, Session, SessionError, UserSessions};
+use axum_redis_sessions::{RedisSessionLayer, Session, SessionError, UserSessions, Users};
 use serde::Deserialize;
 use tower::ServiceExt;
 
@@ -33,7 +33,7 @@ async fn log_in(
     Query(login): Query<Login>,
 ) -> Result<(), SessionError> {
     session.cycle_id();
-    session.set_user(login.user);
+    session.set_user(login.user)?;
     session.set_permanent(login.permanent);
     session.insert("device", device)
 }
@@ -48,9 +48,8 @@ async fn look(session: Session) -> Result<String, SessionError> {
 }
 
 async fn log_out_elsewhere(session: Session) -> Result<String, SessionError> {
-    let user = session.user().expect("somebody");
-    let ended = session.sessions().revoke_others(&user, &session).await?;
-    Ok(ended.to_string())
+    let sessions = session.user_sessions().expect("a user");
+    Ok(sessions.revoke_others().await?.to_string())
 }
 
 pub fn app(layer: &RedisSessionLayer) -> Router {
@@ -166,9 +165,14 @@ impl Device {
     }
 }
 
+/// The sessions of a user.
+pub fn of(users: &Users, user: &str) -> UserSessions {
+    users.of(user).expect("not empty")
+}
+
 /// The devices on which `user` is logged in, in the order in which they are listed.
-pub async fn devices(sessions: &UserSessions, user: &str) -> Vec<String> {
-    let listed = sessions.list(user).await.expect("listed");
+pub async fn devices(users: &Users, user: &str) -> Vec<String> {
+    let listed = of(users, user).list().await.expect("listed");
     let name = |session: &axum_redis_sessions::UserSession| {
         let device = session.get::<String>("device").expect("text");
         device.unwrap_or_else(|| "?".to_owned())
@@ -177,8 +181,8 @@ pub async fn devices(sessions: &UserSessions, user: &str) -> Vec<String> {
 }
 
 /// In the order of the alphabet.
-pub async fn sorted_devices(sessions: &UserSessions, user: &str) -> Vec<String> {
-    let mut devices = devices(sessions, user).await;
+pub async fn sorted_devices(users: &Users, user: &str) -> Vec<String> {
+    let mut devices = devices(users, user).await;
     devices.sort();
     devices
 }
