@@ -123,15 +123,19 @@ impl Record {
     }
 
     fn has_duplicate_keys(&self) -> bool {
-        let names = || self.fields.iter().map(|field| self.name(field));
+        let mut names = self.fields.iter().map(|field| self.name(field));
         if self.fields.len() > MAX_LINEAR_KEYS {
             // The hash is keyed at random, so names cannot be chosen to collide.
             let mut seen = HashSet::with_capacity(self.fields.len());
-            return !names().all(|name| seen.insert(name));
+            return !names.all(|name| seen.insert(name));
         }
-        names()
-            .enumerate()
-            .any(|(index, name)| names().take(index).any(|earlier| earlier == name))
+        let mut seen = [&[][..]; MAX_LINEAR_KEYS];
+        names.enumerate().any(|(index, name)| {
+            seen[index] = name;
+            let mut earlier = seen[..index].iter();
+            // The last byte differs most often, and comparing it is cheaper than a call of memcmp.
+            earlier.any(|earlier| earlier.last() == name.last() && *earlier == name)
+        })
     }
 
     pub(crate) fn bytes(&self) -> &Bytes {
