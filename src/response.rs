@@ -8,6 +8,7 @@ use http::{
 };
 
 use crate::{
+    body::ErrorBody,
     commit::{SessionCell, state::CookieAction},
     config::Config,
     cookie,
@@ -58,10 +59,7 @@ pub(crate) fn vary_by_cookie(headers: &mut HeaderMap) {
 }
 
 /// The response that reports `error`, in the app's form if it has one.
-pub(crate) fn error_response<B: From<String>>(
-    config: &Config,
-    error: &SessionError,
-) -> Response<B> {
+pub(crate) fn error_response<B: ErrorBody>(config: &Config, error: &SessionError) -> Response<B> {
     let mut response = match &config.error_response {
         Some(respond) => respond(error),
         None => error.to_response(),
@@ -69,7 +67,7 @@ pub(crate) fn error_response<B: From<String>>(
     let headers = response.headers_mut();
     no_store(headers);
     vary_by_cookie(headers);
-    response.map(B::from)
+    response.map(B::from_error_text)
 }
 
 /// Unless the app has set a Cache-Control.
