@@ -1,26 +1,27 @@
-mod cookie_options;
-mod session_options;
-mod timeouts;
-
 use std::{fmt, sync::Arc};
 
-pub use self::timeouts::Timeouts;
 use tower_layer::Layer;
 
+pub use self::timeouts::Timeouts;
 #[cfg(feature = "cluster")]
 use crate::store::Cluster;
 #[cfg(feature = "sentinel")]
 use crate::store::Sentinels;
 use crate::{
-    config::Config,
     context::Context,
     error::ConfigError,
     service::SessionService,
     stats::CommitStats,
     store::{ConnectOptions, Endpoint, MemoryStore, RedisStore, Store, Transport},
+    users::UserSessions,
 };
 
-/// Gives every request below it a [`Session`](crate::Session), kept in Redis.
+/// The tower layer that adds a [`Session`](crate::Session) to each request.
+///
+/// It is created by one of the [constructors](#constructors), configured by the options below, and added after the routes. Cloning it is cheap;
+/// clones share one connection. If one layer is inside another with the same cookie name, only the outer one acts.
+///
+/// # Examples
 ///
 /// ```
 /// use axum::{Router, routing::get};
@@ -39,13 +40,44 @@ use crate::{
 /// # Ok(()) }
 /// ```
 ///
-/// Cloning is cheap, and clones share one connection. Applied retry_once, as on a router nested in a router, the outer one acts.
+/// # Options
+///
+/// | option | default | meaning |
+/// |---|---|---|
+/// | [`with_timeouts`](Self::with_timeouts) | | the next three together, such as [`Timeouts::NIST_AAL2`] |
+/// | [`with_idle_timeout`](Self::with_idle_timeout) | 1 day | lifetime of a session after its last use |
+/// | [`with_permanent_lifetime`](Self::with_permanent_lifetime) | 31 days | the same for permanent sessions, and their cookie's Max-Age |
+/// | [`with_absolute_timeout`](Self::with_absolute_timeout) | none | lifetime of a session after its creation |
+/// | [`with_cookie_name`](Self::with_cookie_name) | `__Host-session` | the cookie's name |
+/// | [`with_cookie_domain`](Self::with_cookie_domain) | none | the cookie's Domain: also send it to subdomains |
+/// | [`with_cookie_path`](Self::with_cookie_path) | `/` | the cookie's Path |
+/// | [`with_same_site`](Self::with_same_site) | `Lax` | the cookie's SameSite |
+/// | [`with_secure`](Self::with_secure) | `true` | the cookie's Secure |
+/// | [`with_http_only`](Self::with_http_only) | `true` | the cookie's HttpOnly |
+/// | [`with_partitioned_cookie`](Self::with_partitioned_cookie) | off | the cookie's Partitioned |
+/// | [`with_signing_keys`](Self::with_signing_keys) | unsigned | sign the cookie |
+/// | [`with_prefix`](Self::with_prefix) | `session:` | start of the Redis keys |
+/// | [`with_hashed_keys`](Self::with_hashed_keys) | off | SHA-256 of the id in the Redis key |
+/// | [`with_sessions_per_user`](Self::with_sessions_per_user) | no limit | maximum of concurrent sessions per user |
+/// | [`with_max_size`](Self::with_max_size) | 64 KiB | maximum size of a session |
+/// | [`with_eager_load`](Self::with_eager_load) | off | load before the inner service is called |
+/// | [`with_id_generator`](Self::with_id_generator) | operating system | source of session ids |
+/// | [`with_error_response`](Self::with_error_response) | plain text | response to an error |
+/// | [`with_deadline`](Self::with_deadline) | 500 ms | maximum duration of a load or a save |
+/// | [`with_password_provider`](Self::with_password_provider) | the client's | the password of each new connection |
+/// | [`with_replica_acks`](Self::with_replica_acks) | none | logout and rotation wait for replicas |
+/// | [`with_replica_acks_for_every_write`](Self::with_replica_acks_for_every_write) | off | every save waits for replicas |
+/// | [`with_last_write_wins`](Self::with_last_write_wins) | off | save without scripts and without comparing versions |
+///
+/// The combination is checked when the layer is added to a router, which panics on a mistake; [`validate`](Self::validate) returns the
+/// mistake as an error.
 #[derive(Clone)]
 #[must_use = "a layer does nothing until it is put on a router or a service"]
 pub struct RedisSessionLayer {
     context: Arc<Context>,
 }
 
+/// # Constructors
 impl RedisSessionLayer {
     /// Keeps sessions in the one Redis or Valkey server of this client: Redis 6.2 or later, Valkey 8 or later.
     ///
@@ -108,14 +140,15 @@ impl RedisSessionLayer {
         Self::with_transport(Transport::server(ConnectOptions::new(servers)))
     }
 
-    fn with_transport(transport: Transport) -> Self {
-        Self::with_store(Store::Redis(RedisStore::new(transport)))
-    }
-
-    /// Keeps sessions in this process's memory, by the same rules, for development and tests. They end with the process, and
-    /// other processes do not see them.
+    /// Keeps sessions in this process's memory, for development and tests.
+    ///
+    /// They behave as in Redis, but end with the process and are not shared with other processes.
     pub fn in_memory() -> Self {
         Self::with_store(Store::Memory(MemoryStore::default()))
+    }
+
+    fn with_transport(transport: Transport) -> Self {
+        Self::with_store(Store::Redis(RedisStore::new(transport)))
     }
 
     pub(crate) fn with_store(store: Store) -> Self {
@@ -124,77 +157,110 @@ impl RedisSessionLayer {
         }
     }
 
-    /// Checks what the setters alone could not see, such as a `__Host-` cookie with a Domain.
-    ///
-    /// Putting the layer on a router checks the same, and panics, while the app starts; this is for those who want an error.
-    ///
-    /// ```
-    /// use axum_redis_sessions::{RedisSessionLayer, SameSite};
-    ///
-    /// let error = RedisSessionLayer::in_memory()
-    ///     .with_cookie_name("__Host-sid")
-    ///     .with_cookie_domain("example.com")
-    ///     .validate()
-    ///     .unwrap_err();
-    /// assert!(error.to_string().contains("leave with_cookie_domain out"));
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError`], which says what to change.
-    pub fn validate(self) -> Result<Self, ConfigError> {
-        self.context.config.check()?;
-        Ok(self)
-    }
-
-    /// Waits for the saves that are still on their way though their clients have gone, over this layer and its clones. Each ends within
-    /// the deadline.
-    ///
-    /// For the end of the process, after the server has stopped: axum's graceful shutdown waits for the requests that still have
-    /// a client, and this for the rest.
-    ///
-    /// ```no_run
-    /// # use axum_redis_sessions::RedisSessionLayer;
-    /// # async fn stopped() {}
-    /// # async fn example(listener: tokio::net::TcpListener) -> std::io::Result<()> {
-    /// let sessions = RedisSessionLayer::default();
-    /// let app = axum::Router::new().layer(sessions.clone());
-    /// axum::serve(listener, app).with_graceful_shutdown(stopped()).await?;
-    /// sessions.drain().await;
-    /// # Ok(()) }
-    /// ```
-    pub async fn drain(&self) {
-        let commits = &self.context.shared.detached_commits;
-        // Closed, a tracker tells when it is empty; it goes on taking tasks.
-        commits.close();
-        commits.wait().await;
-    }
-
-    /// How the saves of this layer and its clones went so far.
-    #[must_use]
-    pub fn commit_stats(&self) -> CommitStats {
-        self.context.shared.counters.stats()
+    pub(crate) fn configured(mut self, configure: impl FnOnce(&mut Context)) -> Self {
+        configure(Arc::make_mut(&mut self.context));
+        self
     }
 
     pub(crate) fn context(&self) -> &Arc<Context> {
         &self.context
     }
 
-    fn with_redis(self, configure: impl FnOnce(RedisStore, &Config) -> RedisStore) -> Self {
-        self.configured(|context| {
-            if let Store::Redis(store) = &context.store {
-                context.store = Store::Redis(configure(store.clone(), &context.config));
-            }
-        })
-    }
-
-    pub(crate) fn configured(mut self, configure: impl FnOnce(&mut Context)) -> Self {
-        configure(Arc::make_mut(&mut self.context));
-        self
+    fn check(&self) -> Result<(), ConfigError> {
+        let config = &self.context.config;
+        config.check()?;
+        match config.unsupported_option {
+            Some(option) => Err(ConfigError(
+                format!("{option} needs Redis, and this layer keeps sessions in memory: remove it")
+                    .into(),
+            )),
+            None => Ok(()),
+        }
     }
 }
 
-/// [`RedisSessionLayer::new`] with the server at `redis://127.0.0.1:6379/`.
+// Declared here because rustdoc lists impl blocks in this order: constructors, options, the rest.
+mod cookie_options;
+mod redis_options;
+mod session_options;
+mod timeouts;
+
+/// # Use
+impl RedisSessionLayer {
+    /// Checks the combination of options, such as a `__Host-` cookie with a Domain.
+    ///
+    /// Adding the layer to a router makes the same check and panics on a mistake.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`], whose text says what to change.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use axum_redis_sessions::RedisSessionLayer;
+    ///
+    /// let error = RedisSessionLayer::in_memory()
+    ///     .with_cookie_name("__Host-sid")
+    ///     .with_cookie_domain("example.com")
+    ///     .validate()
+    ///     .unwrap_err();
+    /// assert!(error.to_string().contains("remove with_cookie_domain"));
+    /// ```
+    pub fn validate(self) -> Result<Self, ConfigError> {
+        self.check()?;
+        Ok(self)
+    }
+
+    /// The sessions of users, to be listed and ended outside any request: from the app's state, by an administrator, at a changed password.
+    ///
+    /// ```
+    /// # use axum_redis_sessions::{RedisSessionLayer, SessionError};
+    /// async fn block(layer: &RedisSessionLayer, user: &str) -> Result<usize, SessionError> {
+    ///     layer.sessions().revoke_all(user).await
+    /// }
+    /// ```
+    #[must_use]
+    pub fn sessions(&self) -> UserSessions {
+        self.context()
+            .store
+            .set_request_timeout(self.context().config.deadline);
+        UserSessions::new(self.context().clone())
+    }
+
+    /// Waits until all saves have finished whose clients have disconnected, of this layer and its clones. Each takes at most the
+    /// deadline.
+    ///
+    /// Call it at the end of the process, after the server has stopped. axum's graceful shutdown waits only for requests whose clients are
+    /// still connected.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use axum_redis_sessions::RedisSessionLayer;
+    /// # async fn shutdown_signal() {}
+    /// # async fn example(listener: tokio::net::TcpListener) -> std::io::Result<()> {
+    /// let sessions = RedisSessionLayer::default();
+    /// let app = axum::Router::new().layer(sessions.clone());
+    /// axum::serve(listener, app).with_graceful_shutdown(shutdown_signal()).await?;
+    /// sessions.drain().await;
+    /// # Ok(()) }
+    /// ```
+    pub async fn drain(&self) {
+        let commits = &self.context.shared.detached_commits;
+        // `wait` returns only on a closed tracker; a closed one still accepts tasks.
+        commits.close();
+        commits.wait().await;
+    }
+
+    /// Returns counters of the saves of this layer and its clones.
+    #[must_use]
+    pub fn commit_stats(&self) -> CommitStats {
+        self.context.shared.counters.stats()
+    }
+}
+
+/// The server at `redis://127.0.0.1:6379/`, as in the Flask snippet that this crate follows; for development.
 impl Default for RedisSessionLayer {
     fn default() -> Self {
         Self::new(redis::Client::open("redis://127.0.0.1:6379/").expect("a valid address"))
@@ -206,9 +272,9 @@ impl<S> Layer<S> for RedisSessionLayer {
 
     /// # Panics
     ///
-    /// On a mistake in the configuration, with the text of the [`ConfigError`] that [`RedisSessionLayer::validate`] gives.
+    /// Panics on an invalid configuration, with the text of the [`ConfigError`] that [`RedisSessionLayer::validate`] returns.
     fn layer(&self, inner: S) -> Self::Service {
-        if let Err(error) = self.context.config.check() {
+        if let Err(error) = self.check() {
             panic!("RedisSessionLayer: {error}");
         }
         self.context
@@ -218,7 +284,7 @@ impl<S> Layer<S> for RedisSessionLayer {
     }
 }
 
-/// Shows the configuration; neither the server's address nor its password.
+/// Shows the configuration, without the server's address and password.
 impl fmt::Debug for RedisSessionLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisSessionLayer")
