@@ -1,25 +1,24 @@
+// rustdoc lists the impl blocks of these modules in this order, and then this file's.
+mod constructors;
+mod cookie_options;
+mod redis_options;
+mod session_options;
+mod timeouts;
+
 use std::{fmt, sync::Arc};
 
 use tower_layer::Layer;
 
 pub use self::timeouts::Timeouts;
-#[cfg(feature = "cluster")]
-use crate::store::Cluster;
-#[cfg(feature = "sentinel")]
-use crate::store::Sentinels;
 use crate::{
-    context::Context,
-    error::ConfigError,
-    service::SessionService,
-    stats::CommitStats,
-    store::{ConnectOptions, Endpoint, MemoryStore, RedisStore, Store, Transport},
+    context::Context, error::ConfigError, service::SessionService, stats::CommitStats,
     users::UserSessions,
 };
 
 /// The tower layer that adds a [`Session`](crate::Session) to each request.
 ///
 /// It is created by one of the [constructors](#constructors), configured by the options below, and added after the routes. Cloning it is cheap;
-/// clones share one connection. If one layer is inside another with the same cookie name, only the outer one acts.
+/// clones share one connection. If one layer is inside another, only the outer one acts.
 ///
 /// # Examples
 ///
@@ -76,114 +75,6 @@ use crate::{
 pub struct RedisSessionLayer {
     context: Arc<Context>,
 }
-
-/// # Constructors
-impl RedisSessionLayer {
-    /// Keeps sessions in the one Redis or Valkey server of this client: Redis 6.2 or later, Valkey 8 or later.
-    ///
-    /// Nothing happens yet: it connects at the first request that looks at its session, and connects again by itself. It may
-    /// be called outside a Tokio runtime.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "a layer is made of a client, whatever it takes from it"
-    )]
-    pub fn new(client: redis::Client) -> Self {
-        let server = Endpoint::one(client.get_connection_info().clone());
-        Self::with_transport(Transport::server(ConnectOptions::new(server)))
-    }
-
-    /// Keeps sessions in a Redis or Valkey cluster, by the same rules: each session is in the slot of its key. Redis 6.2 or later, Valkey 8
-    /// or later.
-    ///
-    /// Nodes, slots that move and failovers are followed; while one master is away, the sessions of the other slots are served as ever.
-    /// The client's addresses, credentials and certificates are used; its retries, timeouts and read routing are not, since this layer
-    /// has its own. `cycle_id` takes two steps, the new key first, as the two keys are in different slots.
-    ///
-    /// ```
-    /// use axum_redis_sessions::RedisSessionLayer;
-    /// use redis::cluster::ClusterClient;
-    ///
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let client = ClusterClient::new(["redis://10.0.0.1:6379/", "redis://10.0.0.2:6379/"])?;
-    /// let layer = RedisSessionLayer::cluster(client);
-    /// # Ok(()) }
-    /// ```
-    #[cfg(feature = "cluster")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "cluster")))]
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "a layer is made of a client, whatever it takes from it"
-    )]
-    pub fn cluster(client: redis::cluster::ClusterClient) -> Self {
-        Self::with_transport(Transport::Cluster(Arc::new(Cluster::new(&client))))
-    }
-
-    /// Keeps sessions in the master that Redis Sentinel names, and follows it through failovers.
-    ///
-    /// Sentinel is asked at each connecting and twice a second, so that little is encoded to a master that was demoted, and lost. What
-    /// the master acknowledged a moment before it died may be lost as well: [`with_replica_acks`](Self::with_replica_acks).
-    ///
-    /// ```
-    /// use axum_redis_sessions::RedisSessionLayer;
-    /// use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
-    ///
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let sentinels = [redis::ConnectionAddr::Tcp("10.0.0.1".to_owned(), 26379)];
-    /// let client = SentinelClientBuilder::new(sentinels, "mymaster", SentinelServerType::Master)?.build()?;
-    /// let layer = RedisSessionLayer::sentinel(client);
-    /// # Ok(()) }
-    /// ```
-    #[cfg(feature = "sentinel")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "sentinel")))]
-    pub fn sentinel(client: redis::sentinel::SentinelClient) -> Self {
-        let servers = Endpoint::Master(Sentinels::new(client));
-        Self::with_transport(Transport::server(ConnectOptions::new(servers)))
-    }
-
-    /// Keeps sessions in this process's memory, for development and tests.
-    ///
-    /// They behave as in Redis, but end with the process and are not shared with other processes.
-    pub fn in_memory() -> Self {
-        Self::with_store(Store::Memory(MemoryStore::default()))
-    }
-
-    fn with_transport(transport: Transport) -> Self {
-        Self::with_store(Store::Redis(RedisStore::new(transport)))
-    }
-
-    pub(crate) fn with_store(store: Store) -> Self {
-        Self {
-            context: Arc::new(Context::new(store)),
-        }
-    }
-
-    pub(crate) fn configured(mut self, configure: impl FnOnce(&mut Context)) -> Self {
-        configure(Arc::make_mut(&mut self.context));
-        self
-    }
-
-    pub(crate) fn context(&self) -> &Arc<Context> {
-        &self.context
-    }
-
-    fn check(&self) -> Result<(), ConfigError> {
-        let config = &self.context.config;
-        config.check()?;
-        match config.unsupported_option {
-            Some(option) => Err(ConfigError(
-                format!("{option} needs Redis, and this layer keeps sessions in memory: remove it")
-                    .into(),
-            )),
-            None => Ok(()),
-        }
-    }
-}
-
-// Declared here because rustdoc lists impl blocks in this order: constructors, options, the rest.
-mod cookie_options;
-mod redis_options;
-mod session_options;
-mod timeouts;
 
 /// # Use
 impl RedisSessionLayer {
@@ -258,12 +149,26 @@ impl RedisSessionLayer {
     pub fn commit_stats(&self) -> CommitStats {
         self.context.shared.counters.stats()
     }
-}
 
-/// The server at `redis://127.0.0.1:6379/`, as in the Flask snippet that this crate follows; for development.
-impl Default for RedisSessionLayer {
-    fn default() -> Self {
-        Self::new(redis::Client::open("redis://127.0.0.1:6379/").expect("a valid address"))
+    pub(crate) fn configured(mut self, configure: impl FnOnce(&mut Context)) -> Self {
+        configure(Arc::make_mut(&mut self.context));
+        self
+    }
+
+    pub(crate) fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let config = &self.context.config;
+        config.check()?;
+        match config.unsupported_option {
+            Some(option) => Err(ConfigError(
+                format!("{option} needs Redis, and this layer keeps sessions in memory: remove it")
+                    .into(),
+            )),
+            None => Ok(()),
+        }
     }
 }
 
