@@ -3,6 +3,7 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod body;
 mod clock;
 mod commit;
 mod config;
@@ -28,6 +29,7 @@ pub mod testing;
 mod users;
 
 pub use crate::{
+    body::ErrorBody,
     config::{SameSite, SessionLimit},
     error::{ConfigError, ErrorKind, SessionError},
     id::SessionId,

@@ -86,7 +86,7 @@ async fn a_route_without_the_layer_says_what_is_missing() {
         assert!(
             text(response)
                 .await
-                .contains("put `.layer(RedisSessionLayer::new(client))` on the router")
+                .contains("add `.layer(RedisSessionLayer::new(client))` to the router")
         );
     }
 }
@@ -110,7 +110,11 @@ async fn the_app_shapes_every_error_response() {
     });
     for (handler, kind, needle) in [
         (get(wrong_type), ErrorKind::Decode, "\"name\" is not a u64"),
-        (get(too_large), ErrorKind::TooLarge, "500 are allowed"),
+        (
+            get(too_large),
+            ErrorKind::TooLarge,
+            "with_max_size allows 500",
+        ),
     ] {
         let app = Router::new().route("/", handler);
         let plain = send(&app.clone().layer(layer.clone()), "/", None).await;
