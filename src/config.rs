@@ -1,4 +1,4 @@
-use std::{fmt, sync::Arc, time::Duration};
+use std::{borrow::Cow, fmt, str::FromStr, sync::Arc, time::Duration};
 
 use http::{Response, StatusCode};
 
@@ -8,47 +8,75 @@ use crate::{
     signing::{self, MIN_KEY, Signer},
 };
 
-/// One day, as in the Flask snippet that this crate grew out of.
+/// 1 day, as in the Flask snippet that this crate follows.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 /// 31 days, Flask's `PERMANENT_SESSION_LIFETIME`.
 pub(crate) const PERMANENT_LIFETIME: Duration = Duration::from_secs(31 * 24 * 60 * 60);
-/// Long enough for a slow moment of Redis, short enough for a person.
+/// Long enough for a stall of Redis, such as a fork for a snapshot; short enough for a user who waits.
 pub(crate) const DEADLINE: Duration = Duration::from_millis(500);
-/// One large value holds up all those behind it on the connection.
+/// A large value delays all commands behind it on the connection.
 pub(crate) const MAX_SIZE: usize = 64 * 1024;
-/// RFC 6265bis, section 4.1.2.2: browsers keep no cookie longer.
+/// RFC 6265bis, section 4.1.2.2: browsers cap a cookie's lifetime at 400 days.
 pub(crate) const MAX_MAX_AGE: Duration = Duration::from_secs(400 * 24 * 60 * 60);
-/// A hundred years, beyond which a sum with the present time overflows somewhere in Redis.
+/// 100 years. Redis adds a TTL to the present time, and refuses a sum that overflows.
 pub(crate) const MAX_TIMEOUT: Duration = Duration::from_secs(100 * 366 * 86_400);
-/// RFC 6265bis, section 5.6: a browser drops a cookie whose name and value are longer than 4096 octets.
+/// RFC 6265bis, section 5.6: browsers ignore a cookie whose name and value exceed 4096 octets. The value is a UUID and a signature.
 const MAX_NAME: usize = 4096 - 36 - signing::LENGTH;
 
-/// Whether the browser sends the cookie along when another site leads to yours.
+/// The cookie's SameSite attribute: whether requests that come from other sites carry the cookie.
+///
+/// Parsed from `strict`, `lax` or `none`, in any case:
+///
+/// ```
+/// # use axum_redis_sessions::{ConfigError, SameSite};
+/// # fn main() -> Result<(), ConfigError> {
+/// assert_eq!("lax".parse::<SameSite>()?, SameSite::Lax);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SameSite {
-    /// Never. A person who follows a link from elsewhere, or comes back from an OAuth provider, arrives without a session.
+    /// Never. A user who follows a link from another site, or returns from an OAuth provider, arrives without a session.
     Strict,
-    /// Only when a person follows a link, and not with a form that posts. The default.
+    /// Only when the user navigates to this site with a safe method, such as by a link; not with a form that posts. The default.
     Lax,
-    /// Always: your site inside another one's frame. Needs Secure, and a defence against CSRF.
+    /// Always, such as in a frame of another site. Requires Secure and a defence against CSRF.
     None,
 }
 
-/// What becomes of a login that is one too many.
+impl FromStr for SameSite {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        for (name, value) in [
+            ("strict", Self::Strict),
+            ("lax", Self::Lax),
+            ("none", Self::None),
+        ] {
+            if text.eq_ignore_ascii_case(name) {
+                return Ok(value);
+            }
+        }
+        Err(ConfigError(
+            format!("{text:?} is not a value of SameSite: use strict, lax or none").into(),
+        ))
+    }
+}
+
+/// What happens at a login beyond [`with_sessions_per_user`](crate::RedisSessionLayer::with_sessions_per_user).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SessionLimit {
-    /// It succeeds, and the user's oldest session ends. Where ending it fails the login succeeds all the same, and the next one makes up
-    /// for it.
+    /// The login succeeds and the user's oldest session is revoked. If revoking it fails, the login still succeeds, and the user's next login
+    /// revokes it.
     RevokeOldest,
-    /// It fails with [`ErrorKind::TooManySessions`](crate::ErrorKind::TooManySessions), and nothing is stored. Of logins that race for the last
-    /// place one has it; with [`with_last_write_wins`](crate::RedisSessionLayer::with_last_write_wins) it may be several. A login that an outage
-    /// interrupted can hold a place for a minute.
+    /// The login fails with [`ErrorKind::TooManySessions`](crate::ErrorKind::TooManySessions) and nothing is stored. Of concurrent logins for the last
+    /// place, one succeeds; with [`with_last_write_wins`](crate::RedisSessionLayer::with_last_write_wins), several may. A login that was
+    /// interrupted by an outage can occupy a place for up to a minute.
     Reject,
 }
 
-/// Replicas that are asked whether they have a write.
+/// How many replicas have to confirm a write, how long to wait for them, and for which writes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ReplicaAcks {
     pub(crate) replicas: usize,
@@ -60,7 +88,7 @@ pub(crate) type IdGenerator = Arc<dyn Fn() -> SessionId + Send + Sync>;
 pub(crate) type SaveRule = Arc<dyn Fn(StatusCode) -> bool + Send + Sync>;
 pub(crate) type ErrorResponse = Arc<dyn Fn(&SessionError) -> Response<String> + Send + Sync>;
 
-/// All that a user can set, with its default.
+/// All options of a layer.
 #[derive(Clone)]
 pub(crate) struct Config {
     pub(crate) prefix: String,
@@ -70,21 +98,22 @@ pub(crate) struct Config {
     pub(crate) permanent_lifetime: Duration,
     pub(crate) deadline: Duration,
     pub(crate) max_size: usize,
-    /// How many, and how long a write waits for them.
+    /// Number of replicas, and how long a write waits for them.
     pub(crate) replica_acks: Option<(usize, Duration)>,
     pub(crate) replica_acks_for_every_write: bool,
-    /// How many a user may have, and what becomes of the next.
     pub(crate) sessions_per_user: Option<(usize, SessionLimit)>,
     pub(crate) eager: bool,
     pub(crate) cookie: CookieConfig,
     pub(crate) id_generator: Option<IdGenerator>,
     pub(crate) error_response: Option<ErrorResponse>,
     pub(crate) save_rule: Option<SaveRule>,
+    /// The first option that was set and that the store does not have.
+    pub(crate) unsupported_option: Option<&'static str>,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct CookieConfig {
-    /// `None`: the safest name that the other attributes allow.
+    /// `None`: the strictest prefix that the other attributes allow.
     pub(crate) name: Option<String>,
     pub(crate) domain: Option<String>,
     pub(crate) path: String,
@@ -92,7 +121,6 @@ pub(crate) struct CookieConfig {
     pub(crate) secure: bool,
     pub(crate) same_site: SameSite,
     pub(crate) partitioned: bool,
-    /// `None`: unsigned.
     pub(crate) signer: Option<Signer>,
 }
 
@@ -123,12 +151,13 @@ impl Default for Config {
             id_generator: None,
             error_response: None,
             save_rule: None,
+            unsupported_option: None,
         }
     }
 }
 
 impl CookieConfig {
-    /// `__Host-session`, unless a Domain, a Path or the lack of Secure forbids that prefix (RFC 6265bis, section 4.1.3).
+    /// The cookie's name; by default with the strictest prefix that the other attributes allow (RFC 6265bis, section 4.1.3).
     pub(crate) fn name(&self) -> &str {
         match &self.name {
             Some(name) => name,
@@ -142,57 +171,55 @@ impl CookieConfig {
         let name = self.name();
         if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(is_token) {
             return error(format!(
-                "{name:?} is no name for a cookie: use letters, digits, - and _ (RFC 6265, section 4.1.1), at most {MAX_NAME} of them"
+                "{name:?} is not a valid cookie name: use letters, digits, - and _ (RFC 6265, section 4.1.1), at most {MAX_NAME}"
             ));
         }
-        // Browsers compare the prefixes without regard to case.
+        // Browsers compare the prefixes case-insensitively.
         let prefix = |prefix: &str| {
             name.get(..prefix.len())
                 .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
         };
         if prefix("__Host-") && self.domain.is_some() {
             return error(format!(
-                "a browser refuses the cookie {name:?} with a Domain: leave with_cookie_domain out, or name it __Secure-…"
+                "browsers reject the cookie {name:?} with a Domain: remove with_cookie_domain, or use the prefix __Secure-"
             ));
         }
         if prefix("__Host-") && self.path != "/" {
             return error(format!(
-                "a browser refuses the cookie {name:?} with a Path other than \"/\": leave with_cookie_path out, or name it __Secure-…"
+                "browsers reject the cookie {name:?} with a Path other than \"/\": remove with_cookie_path, or use the prefix __Secure-"
             ));
         }
         if (prefix("__Host-") || prefix("__Secure-")) && !self.secure {
             return error(format!(
-                "a browser refuses the cookie {name:?} without Secure: leave with_secure(false) out, or choose a name without the prefix"
+                "browsers reject the cookie {name:?} without Secure: remove with_secure(false), or use a name without the prefix"
             ));
         }
         if self.same_site == SameSite::None && !self.secure {
             return error(
-                "a browser refuses SameSite=None without Secure: leave with_secure(false) out, or use SameSite::Lax",
+                "browsers reject SameSite=None without Secure: remove with_secure(false), or use SameSite::Lax",
             );
         }
         if self.partitioned && !self.secure {
-            return error(
-                "a browser refuses Partitioned without Secure: leave with_secure(false) out",
-            );
+            return error("browsers reject Partitioned without Secure: remove with_secure(false)");
         }
         if let Some(signer) = &self.signer {
             let shortest = signer.shortest_key();
             if shortest < MIN_KEY {
                 return error(format!(
-                    "with_signing_keys has a key of {shortest} bytes, or none: give it at least {MIN_KEY} random bytes for each, as \
-                     from `openssl rand -base64 32`"
+                    "with_signing_keys has a key of {shortest} bytes, or no key: use at least {MIN_KEY} random bytes per key, such \
+                     as the output of `openssl rand -base64 32`"
                 ));
             }
         }
         if !self.path.starts_with('/') || !self.path.bytes().all(is_attribute) {
             return error(format!(
-                "{:?} is no Path for a cookie: begin it with \"/\", and leave out \";\" and control characters",
+                "{:?} is not a valid cookie Path: begin it with \"/\", without \";\" or control characters",
                 self.path
             ));
         }
         match &self.domain {
             Some(domain) if !is_domain(domain) => error(format!(
-                "{domain:?} is no Domain for a cookie: give a host name such as \"example.com\", without scheme, port or path"
+                "{domain:?} is not a valid cookie Domain: use a host name such as \"example.com\", without scheme, port or path"
             )),
             _ => Ok(()),
         }
@@ -217,7 +244,7 @@ impl Config {
         })
     }
 
-    /// What a setter alone cannot see.
+    /// Checks each option, and their combination.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         self.cookie.check()?;
         for (name, duration) in [
@@ -228,60 +255,60 @@ impl Config {
         ] {
             if duration.is_some_and(|duration| duration < Duration::from_millis(1)) {
                 return error(format!(
-                    "{name} needs at least a millisecond: with zero no session would live to be used"
+                    "{name} is shorter than a millisecond: make it longer"
                 ));
             }
         }
         if self.permanent_lifetime > MAX_MAX_AGE {
             return error(format!(
-                "with_permanent_lifetime is {} days, and browsers keep no cookie longer than 400 (RFC 6265bis, section 4.1.2.2): \
+                "with_permanent_lifetime is {} days, and browsers keep a cookie for at most 400 (RFC 6265bis, section 4.1.2.2): \
                  make it at most 400 days",
                 self.permanent_lifetime.as_secs() / 86_400
             ));
         }
         if self.permanent_lifetime.as_secs() == 0 {
             return error(
-                "with_permanent_lifetime needs at least a second: a cookie's Max-Age counts in seconds",
+                "with_permanent_lifetime is shorter than a second, the unit of a cookie's Max-Age: make it longer",
             );
         }
         if self.idle_timeout > MAX_TIMEOUT {
-            return error("with_idle_timeout is over a hundred years: make it shorter");
+            return error("with_idle_timeout is longer than 100 years: make it shorter");
         }
         match self.replica_acks {
             Some((0, _)) => {
-                return error(
-                    "with_replica_acks needs at least one replica: leave it out to wait for none",
-                );
+                return error("with_replica_acks has 0 replicas: use at least 1, or remove it");
             }
             Some((_, timeout))
                 if timeout < Duration::from_millis(1) || timeout > self.deadline / 4 =>
             {
                 return error(format!(
-                    "with_replica_acks waits for {timeout:?}, and the deadline is {:?}: make it at least a millisecond, and at most a quarter \
-                     of with_deadline, since a write may have to wait retry_once, and servers look at the clock ten times a second",
+                    "with_replica_acks has a timeout of {timeout:?}, and with_deadline is {:?}: make the timeout at least 1 ms, and at most a \
+                     quarter of the deadline, since a write may wait twice, and servers check timeouts ten times a second",
                     self.deadline
                 ));
             }
             None if self.replica_acks_for_every_write => {
                 return error(
-                    "with_replica_acks_for_every_write says when, and with_replica_acks for how many: add it",
+                    "with_replica_acks_for_every_write needs the number of replicas: add with_replica_acks",
                 );
             }
             _ => {}
         }
         if matches!(self.sessions_per_user, Some((0, _))) {
             return error(
-                "with_sessions_per_user needs at least one: with none nobody could log in",
+                "with_sessions_per_user is 0, so no user could log in: make it at least 1",
             );
         }
         if self.max_size == 0 || u32::try_from(self.max_size).is_err() {
-            return error("with_max_size needs between one byte and 4 GiB");
+            return error(
+                "with_max_size is outside of 1 byte to 4 GiB: choose a size between them",
+            );
         }
         Ok(())
     }
 }
 
-fn error(text: impl Into<std::borrow::Cow<'static, str>>) -> Result<(), ConfigError> {
+fn error(text: impl Into<Cow<'static, str>>) -> Result<(), ConfigError> {
     Err(ConfigError(text.into()))
 }
 

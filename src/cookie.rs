@@ -1,4 +1,4 @@
-//! The session's cookie: found in a request, issued and removed by a response.
+//! The session cookie: parsed from a request, issued and removed by a response.
 
 use std::{fmt::Write, time::Duration};
 
@@ -11,7 +11,7 @@ use crate::{
     signing::Signature,
 };
 
-/// A request's Cookie headers, kept unread until somebody asks for the session.
+/// A request's Cookie headers, which are parsed when the session is loaded.
 #[derive(Clone, Default)]
 pub(crate) struct CookieHeaders {
     first: Option<HeaderValue>,
@@ -28,10 +28,9 @@ impl CookieHeaders {
         }
     }
 
-    /// The first well-formed id under the cookie's name, rightly signed where cookies are.
+    /// The first well-formed id under the cookie's name; with signing keys, the first with a valid signature.
     ///
-    /// Deliberately not `cookie::Cookie::split_parse`, which needs text: another cookie on this host whose value is not would
-    /// take the session with it.
+    /// Deliberately not `cookie::Cookie::split_parse`: it needs UTF-8, and another cookie of this host may contain other bytes.
     pub(crate) fn id(&self, config: &CookieConfig) -> Option<(SessionId, Signature)> {
         let name = config.name();
         self.first.iter().chain(&self.more).find_map(|header| {
@@ -53,7 +52,7 @@ impl CookieHeaders {
     }
 }
 
-/// The Set-Cookie that gives the browser this id; for as long as `max_age`, or until the browser closes.
+/// The Set-Cookie that stores `id` in the browser, for `max_age` or as a session cookie.
 pub(crate) fn issue(
     config: &CookieConfig,
     id: SessionId,
@@ -71,13 +70,13 @@ pub(crate) fn issue(
         ));
     }
     let mut value = header(&cookie);
-    // Keeps it out of `Debug` of the headers, and out of HPACK's table.
+    // Excludes the value from the `Debug` output of headers and from HPACK's dynamic table.
     value.set_sensitive(true);
     value
 }
 
-/// The Set-Cookie that takes the id away. A browser removes only the cookie with the same name, Domain and Path, and takes a
-/// Secure one away only when told by one.
+/// The Set-Cookie that removes the cookie. Its attributes are those of [`issue`]: a browser removes only a cookie with the same name,
+/// Domain, Path and partition, and rejects a `__Host-` cookie without Secure.
 pub(crate) fn remove(config: &CookieConfig) -> HeaderValue {
     let mut cookie = with_attributes(config, String::new());
     cookie.set_max_age(time::Duration::ZERO);
@@ -103,9 +102,9 @@ fn with_attributes(config: &CookieConfig, value: String) -> Cookie<'_> {
 }
 
 fn header(cookie: &Cookie<'_>) -> HeaderValue {
-    // Room for the attributes, so that writing it does not grow it step by step.
+    // With room for the attributes, so that one allocation suffices.
     let mut line = String::with_capacity(cookie.name().len() + cookie.value().len() + 160);
-    write!(line, "{cookie}").expect("a String takes everything");
+    write!(line, "{cookie}").expect("writing to a String does not fail");
     HeaderValue::try_from(line)
         .expect("name, Domain and Path were checked when the layer was built")
 }
@@ -136,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cookie_is_found_among_others() {
+    fn the_cookie_is_found_among_other_cookies() {
         let many = format!("{}session={ID}", "a=b; ".repeat(1000));
         for (name, headers) in [
             ("alone", vec![format!("session={ID}").into_bytes()]),
@@ -154,7 +153,7 @@ mod tests {
             ),
             ("after 1,000 others", vec![many.into_bytes()]),
             (
-                "beside one that is not text",
+                "after a cookie that is not UTF-8",
                 vec![[b"a=\xff; session=", ID.as_bytes()].concat()],
             ),
             (
@@ -172,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_cookie_is_no_session() {
+    fn a_malformed_cookie_has_no_id() {
         for (name, header) in [
             ("empty", "session=".to_owned()),
             ("no value", "session".to_owned()),
@@ -183,7 +182,7 @@ mod tests {
             ),
             ("name in another case", format!("Session={ID}")),
             ("a longer name", format!("xsession={ID}")),
-            ("a name that only begins alike", format!("session2={ID}")),
+            ("a name with the same beginning", format!("session2={ID}")),
             ("a space before the value", format!("session= {ID}")),
             ("a space behind the value", format!("session={ID} ; a=b")),
             ("two ids", format!("session={ID}{ID}")),
@@ -194,22 +193,22 @@ mod tests {
         }
     }
 
-    /// Linear, and a fraction of a request even in a build that is not optimized and on a busy machine.
+    /// Parsing is linear; the limit is far above the usual time, for unoptimized builds and busy machines.
     #[test]
-    fn a_thousand_other_cookies_cost_little() {
+    fn a_thousand_other_cookies_take_less_than_5_ms() {
         let header = format!("{}session={ID}", "name=value; ".repeat(1000));
-        let quickest = (0..50).map(|_| {
+        let times = (0..50).map(|_| {
             let start = std::time::Instant::now();
             assert!(find(&[header.as_bytes()]).is_some());
             start.elapsed()
         });
-        let quickest = quickest.min().expect("fifty");
+        let quickest = times.min().expect("fifty");
         println!("{quickest:?}");
         assert!(quickest < Duration::from_millis(5), "{quickest:?}");
     }
 
     #[test]
-    fn set_cookie_is_written_to_the_letter() {
+    fn set_cookie_has_this_exact_text() {
         let id = SessionId::parse(ID.as_bytes()).expect("an id");
         let standard = Config::default().cookie;
         let month = Some(Duration::from_secs(2_678_400));

@@ -2,21 +2,23 @@ use std::{borrow::Cow, error::Error, fmt, sync::Arc};
 
 use http::{HeaderValue, header};
 
-/// What went wrong with a session: what happened, and what to do about it.
+/// A failure to load, use or save a session. The text says what happened and what to do.
 ///
-/// [`kind`](Self::kind) is for code, the message for people, [`source`](Error::source) for the cause below. No id, no stored
-/// value and no password is ever part of it, so it is safe to log.
+/// [`kind`](Self::kind) is for code, the text for people, and [`source`](Error::source) is the cause. None of them contains a session
+/// id, a stored value or a password, so the error can be logged.
 ///
-/// With the feature `axum` it is a response: 503 with `Retry-After` when the store is away, 409 when the session ended
-/// meanwhile, otherwise 500. It travels in the response's extensions too, where
-/// [`with_error_response`](crate::RedisSessionLayer::with_error_response) finds it and gives it the app's own form.
+/// With the feature `axum` it is a response: see [`to_response`](Self::to_response). The error is in that response's extensions, where
+/// [`with_error_response`](crate::RedisSessionLayer::with_error_response) finds it and replaces the response by the app's own.
+///
+/// # Examples
 ///
 /// ```
 /// use axum_redis_sessions::{ErrorKind, Session, SessionError};
 ///
 /// fn visits(session: &Session) -> Result<u64, SessionError> {
 ///     match session.get("visits") {
-///         Err(error) if error.kind() == ErrorKind::Decode => Ok(0), // an older release stored something else
+///         // An older release of the app stored another type.
+///         Err(error) if error.kind() == ErrorKind::Decode => Ok(0),
 ///         visits => Ok(visits?.unwrap_or(0)),
 ///     }
 /// }
@@ -30,42 +32,45 @@ struct Inner {
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
-/// The kinds of [`SessionError`], each with what helps.
+/// The kind of a [`SessionError`], with the [`status`](SessionError::status) of its response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// No `RedisSessionLayer` around this route. Add `.layer(…)` to the router after the routes. Status 500.
+    /// The route has no `RedisSessionLayer`: add `.layer(…)` to the router, after the routes. Status 500.
     MissingLayer,
-    /// The store could not be reached, or did not answer within the [deadline](crate::RedisSessionLayer::with_deadline).
-    /// Nothing is known to be lost: the cookie stays, and the next request tries again. Status 503.
+    /// Redis could not be reached or did not answer within the [deadline](crate::RedisSessionLayer::with_deadline). The cookie is kept and
+    /// the next request tries again. Status 503.
     Unavailable,
-    /// The store answered with an error of its own, such as a missing permission or no memory left. Status 503.
+    /// Redis answered with an error, such as a missing permission or no free memory. Status 503.
     Rejected,
-    /// The change was made, but too few replicas confirmed it for
-    /// [`with_replica_acks`](crate::RedisSessionLayer::with_replica_acks): a failover may undo it. Try again. Status 503.
+    /// The master made the change, but fewer replicas than [`with_replica_acks`](crate::RedisSessionLayer::with_replica_acks) requires
+    /// confirmed it, so a failover may undo it. Try again. Status 503.
     NotReplicated,
-    /// Other requests changed the session each time this one tried to. Try again. Status 503.
+    /// Other requests changed the session at each attempt to save it. Try again. Status 503.
     Conflict,
-    /// The user has as many sessions as [`with_sessions_per_user`](crate::RedisSessionLayer::with_sessions_per_user) allows, so this login
-    /// was refused and nothing stored. Status 403.
+    /// The user has as many sessions as [`with_sessions_per_user`](crate::RedisSessionLayer::with_sessions_per_user) allows, so the login was
+    /// rejected and nothing was stored. Status 403.
     TooManySessions,
-    /// The session was logged out, rotated away or expired while this request ran, so its changes were dropped. Only
-    /// [`Session::save`](crate::Session::save) says so; after a handler it is no error. Status 409.
+    /// The session was destroyed, rotated or expired during this request, so its changes were discarded. Only
+    /// [`Session::save`](crate::Session::save) returns it; the layer does not treat it as an error. Status 409.
     Ended,
-    /// The response's head is sent, so a browser can no longer be told about a new session or a new id. Make the change, or
+    /// The response's headers have been sent, so no cookie can be set for a new session or a new id. Make the change, or call
     /// [`save`](crate::Session::save), before returning the response. Status 500.
     HeadersSent,
-    /// What is stored is not a session of this crate. It is left as it is. Status 500.
+    /// The stored data is not a session of this crate. It was not changed. Status 500.
     InvalidData,
-    /// The value under this key is not of the type asked for. Status 500.
+    /// The value under this key is not of the requested type. Status 500.
     Decode,
-    /// The value does not serialize to JSON. Status 500.
+    /// The value cannot be serialized to JSON. Status 500.
     Encode,
-    /// Keys that begin with `_` belong to this crate. Status 500.
+    /// Keys that begin with `_` are reserved for this crate. Status 500.
     ReservedKey,
+    /// The user passed to [`Session::set_user`](crate::Session::set_user) or [`Users::of`](crate::Users::of) is empty. Status 500.
+    InvalidUser,
     /// The session is larger than [`with_max_size`](crate::RedisSessionLayer::with_max_size) allows. Status 500.
     TooLarge,
-    /// No random numbers, or an id generator that gives the same id again. Status 500.
+    /// No session id could be generated: the operating system has no random numbers, or the id generator returned an id that is in use.
+    /// Status 500.
     IdGeneration,
 }
 
@@ -78,7 +83,7 @@ impl SessionError {
         }))
     }
 
-    /// Only with a source whose text holds no id, value or password.
+    /// The source's text must not contain an id, a value or a password.
     pub(crate) fn with_source(self, source: impl Error + Send + Sync + 'static) -> Self {
         Self(Arc::new(Inner {
             kind: self.0.kind,
@@ -91,7 +96,7 @@ impl SessionError {
         Self::new(
             ErrorKind::Decode,
             format!(
-                "the session's value under {key:?} is not a {}; read it as the type it was inserted as, or remove it",
+                "the session's value under {key:?} is not a {}: get it as the type that was inserted, or remove it",
                 std::any::type_name::<T>(),
             ),
         )
@@ -102,8 +107,8 @@ impl SessionError {
         Self::new(
             ErrorKind::Encode,
             format!(
-                "the value for the session key {key:?} does not serialize to JSON; \
-                 a map in it must have text or numbers as keys, and its Serialize must not fail"
+                "the value for the session key {key:?} cannot be serialized to JSON: use only strings or numbers as keys of \
+                 maps, and a Serialize that does not fail"
             ),
         )
         .with_source(JsonError::from(error))
@@ -113,8 +118,8 @@ impl SessionError {
         Self::new(
             ErrorKind::InvalidData,
             format!(
-                "what is stored under the session's key is not a session of this crate ({why}); it was left as it is: \
-                 give the layer a prefix of its own, or delete the key"
+                "the data under the session's key is not a session of this crate ({why}) and was not changed: set a prefix that \
+                 nothing else uses (with_prefix), or delete the key"
             ),
         )
     }
@@ -122,7 +127,7 @@ impl SessionError {
     pub(crate) fn missing_layer() -> Self {
         Self::new(
             ErrorKind::MissingLayer,
-            "this route has no session: put `.layer(RedisSessionLayer::new(client))` on the router, after its routes",
+            "this route has no session layer: add `.layer(RedisSessionLayer::new(client))` to the router, after its routes",
         )
     }
 
@@ -130,7 +135,7 @@ impl SessionError {
         Self::new(
             ErrorKind::TooLarge,
             format!(
-                "the session takes {size} bytes, and {limit} are allowed: keep large things elsewhere and their names in the \
+                "the session has {size} bytes, and with_max_size allows {limit}: store large data elsewhere and keep its key in the \
                  session, or raise with_max_size"
             ),
         )
@@ -139,29 +144,26 @@ impl SessionError {
     pub(crate) fn id_taken() -> Self {
         Self::new(
             ErrorKind::IdGeneration,
-            "the id generator gave an id that is all zeros or belongs to another session: it must give 128 fresh random bits \
-             each time",
+            "the id generator returned an id that is all zeros or in use: return 128 new random bits at each call",
         )
     }
 
-    /// Why a request no longer waits.
     pub(crate) fn deadline_exceeded(deadline: std::time::Duration) -> Self {
         Self::new(
             ErrorKind::Unavailable,
             format!(
-                "Redis did not answer within {deadline:?}; the session was left alone: check that the server is up, and how slow it \
-                 is, before raising the deadline"
+                "Redis did not answer within {deadline:?}: check that the server is up, and its latency, before raising with_deadline"
             ),
         )
     }
 
-    /// What kind of error this is.
+    /// Returns the kind of this error.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// The status of a response that tells of this error.
+    /// Returns the status of this error's response, as listed at [`ErrorKind`].
     #[must_use]
     pub fn status(&self) -> http::StatusCode {
         match self.0.kind {
@@ -172,6 +174,7 @@ impl SessionError {
             ErrorKind::TooManySessions => http::StatusCode::FORBIDDEN,
             ErrorKind::Ended => http::StatusCode::CONFLICT,
             ErrorKind::MissingLayer
+            | ErrorKind::InvalidUser
             | ErrorKind::HeadersSent
             | ErrorKind::InvalidData
             | ErrorKind::Decode
@@ -181,11 +184,33 @@ impl SessionError {
             | ErrorKind::IdGeneration => http::StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
-}
 
-impl SessionError {
-    /// The plain response, with the error itself in its extensions.
-    pub(crate) fn to_response(&self) -> http::Response<String> {
+    /// Returns the default response to this error, for services other than axum's.
+    ///
+    /// It has the error's [`status`](Self::status) and its text as `text/plain`, `Cache-Control: no-store`, and `Retry-After: 1` for status 503. The
+    /// error is in its extensions.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use axum_redis_sessions::{LazySession, SessionError};
+    /// use http::{Request, Response};
+    ///
+    /// async fn visits(request: &Request<()>) -> Result<String, SessionError> {
+    ///     let session = LazySession::from_extensions(request.extensions())?.load().await?;
+    ///     let visits = session.update("visits", |n: Option<u64>| n.unwrap_or(0) + 1)?;
+    ///     Ok(format!("visit {visits}"))
+    /// }
+    ///
+    /// async fn service(request: Request<()>) -> Response<String> {
+    ///     match visits(&request).await {
+    ///         Ok(text) => Response::new(text),
+    ///         Err(error) => error.to_response(),
+    ///     }
+    /// }
+    /// ```
+    #[must_use]
+    pub fn to_response(&self) -> http::Response<String> {
         let mut response = http::Response::new(format!("{self}\n"));
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
@@ -225,8 +250,10 @@ impl Error for SessionError {
     }
 }
 
-/// A mistake in the layer's configuration, found by [`RedisSessionLayer::validate`](crate::RedisSessionLayer::validate) or,
-/// as a panic, when the layer is put on a router. The message says what to change.
+/// An invalid configuration of the layer. The text says what to change, and does not contain a URL, key or password.
+///
+/// Returned by [`RedisSessionLayer::validate`](crate::RedisSessionLayer::validate); also the text of the panic when such a layer is added to a
+/// router.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError(pub(crate) Cow<'static, str>);
 
@@ -238,7 +265,7 @@ impl fmt::Display for ConfigError {
 
 impl Error for ConfigError {}
 
-/// Where JSON failed. Deliberately not `serde_json::Error`, whose text quotes the value it could not use.
+/// The position of an error in JSON. Deliberately not `serde_json::Error`, whose text contains the value.
 #[derive(Debug)]
 struct JsonError {
     category: serde_json::error::Category,
@@ -259,10 +286,10 @@ impl From<&serde_json::Error> for JsonError {
 impl fmt::Display for JsonError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = match self.category {
-            serde_json::error::Category::Io => "the value's own Serialize failed",
+            serde_json::error::Category::Io => "the value's Serialize failed",
             serde_json::error::Category::Syntax => "not JSON",
-            serde_json::error::Category::Data => "JSON of another shape",
-            serde_json::error::Category::Eof => "JSON that ends too early",
+            serde_json::error::Category::Data => "JSON of another type",
+            serde_json::error::Category::Eof => "incomplete JSON",
         };
         write!(f, "{what}, at line {} column {}", self.line, self.column)
     }

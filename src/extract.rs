@@ -1,4 +1,4 @@
-//! Sessions as arguments of axum handlers.
+//! The axum extractors and the rejection's response.
 
 use axum_core::{
     body::Body,
@@ -12,9 +12,9 @@ use crate::{
     session::{Session, lazy::LazySession},
 };
 
-/// Loads the session, unless something in this request has.
+/// Loads the session, once per request. A visitor without a session gets an empty one.
 ///
-/// `Result<Session, SessionError>` gives the handler a say when the store is away.
+/// While Redis is unavailable, the request is answered with 503. With `Result<Session, SessionError>` as the argument, the handler decides.
 impl<S: Send + Sync> FromRequestParts<S> for Session {
     type Rejection = SessionError;
 
@@ -25,8 +25,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Session {
     }
 }
 
-/// `Option<Session>`: only if there is one already. A visitor without a session, or with a cookie of one that is gone, is `None`;
-/// a store that is away is an error all the same.
+/// `Option<Session>`: `None` for a visitor without a session, or whose session has ended.
+///
+/// While Redis is unavailable, the request is answered with 503, as for `Session`.
 impl<S: Send + Sync> OptionalFromRequestParts<S> for Session {
     type Rejection = SessionError;
 
@@ -39,6 +40,7 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for Session {
     }
 }
 
+/// Takes the handle from the request's extensions. Redis is not contacted until [`load`](LazySession::load).
 impl<S: Send + Sync> FromRequestParts<S> for LazySession {
     type Rejection = SessionError;
 
@@ -47,6 +49,7 @@ impl<S: Send + Sync> FromRequestParts<S> for LazySession {
     }
 }
 
+/// The same as [`SessionError::to_response`].
 impl IntoResponse for SessionError {
     fn into_response(self) -> Response {
         self.to_response().map(Body::from)

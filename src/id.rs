@@ -5,12 +5,12 @@ use uuid::Uuid;
 
 use crate::{error::SessionError, random::random_bytes};
 
-/// The secret that a browser holds and that names its session: 128 random bits.
+/// The secret that identifies a session: 128 random bits, kept in the browser's cookie.
 ///
-/// Its one encoded form is a lower-case hyphenated UUID, such as `5e0c1f0a-93a4-4f8e-a7d8-0c2f6f1b9a3e`. All 128 bits are
-/// random: a version 4 UUID spends six of them on its version and variant, and [ASVS 5.0, 7.2.3][asvs] asks for 128.
+/// Its only text form is a lower-case hyphenated UUID, such as `5e0c1f0a-93a4-4f8e-a7d8-0c2f6f1b9a3e`. All 128 bits are
+/// random, as [ASVS 5.0, 7.2.3][asvs] requires; a version 4 UUID has only 122 random bits.
 ///
-/// Whoever knows an id has the session. It therefore has no `Display`, and its `Debug` does not show it.
+/// The id alone authenticates a request. It therefore has no `Display`, and its `Debug` output is redacted.
 ///
 /// ```
 /// use axum_redis_sessions::SessionId;
@@ -26,33 +26,34 @@ use crate::{error::SessionError, random::random_bytes};
 pub struct SessionId(Uuid);
 
 impl SessionId {
-    /// A new id, from the operating system's random numbers.
+    /// A new id from the operating system's random number generator.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::IdGeneration`] when the operating system has no random numbers to give. There is no weaker fall back.
+    /// [`ErrorKind::IdGeneration`](crate::ErrorKind::IdGeneration) if the operating system provides no random numbers. There is no weaker
+    /// fallback.
     pub fn random() -> Result<Self, SessionError> {
         random_bytes().map(Self::from_bytes)
     }
 
-    /// The id made of these 128 bits, for [`with_id_generator`](crate::RedisSessionLayer::with_id_generator).
+    /// An id of these 128 bits, for [`with_id_generator`](crate::RedisSessionLayer::with_id_generator).
     ///
-    /// They must come from a cryptographically secure generator: whoever can guess an id has the session.
+    /// They must come from a cryptographically secure random number generator, since an attacker who guesses an id takes over the session.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(Uuid::from_bytes(bytes))
     }
 
-    /// The id as it stands in the cookie and in the Redis key.
+    /// The id's text, as in the cookie and in the Redis key.
     ///
-    /// Keep it out of logs, URLs and pages: it is as good as the user's password.
+    /// Do not put it into logs, URLs or pages: it authenticates like the user's password.
     #[must_use]
     pub fn expose_secret(&self) -> String {
         self.0.hyphenated().to_string()
     }
 
-    /// Reads the one accepted form. `Uuid` itself also takes braces, `urn:uuid:`, upper case and no hyphens, which would give
-    /// one session several names.
+    /// Accepts only the canonical form. `Uuid` also accepts braces, `urn:uuid:`, upper case and missing hyphens, so that one session would have
+    /// several valid cookies.
     pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         let id = Self(Uuid::try_parse_ascii(text).ok()?);
         let mut buffer = Uuid::encode_buffer();
@@ -60,46 +61,48 @@ impl SessionId {
         (canonical.as_bytes() == text && !id.is_nil()).then_some(id)
     }
 
-    /// All zeros: what a broken generator gives (Fiber, GHSA-68rr-p4fp-j59v), so it never names a session.
+    /// All zeros, as from a broken generator (Fiber, GHSA-68rr-p4fp-j59v). Such an id is not accepted.
     pub(crate) fn is_nil(&self) -> bool {
         self.0.is_nil()
     }
 
-    /// `prefix` and the id: the key in Redis.
+    /// The key in Redis: `prefix` and the id.
     pub(crate) fn key(&self, prefix: &str) -> String {
         let mut buffer = Uuid::encode_buffer();
         let id = self.0.hyphenated().encode_lower(&mut buffer);
         [prefix, id].concat()
     }
 
-    /// `prefix` and the id's SHA-256 in hexadecimal, as of `printf %s ID | sha256sum`.
+    /// The key in Redis: `prefix` and the SHA-256 of the id in hexadecimal, as from `printf %s ID | sha256sum`.
     ///
-    /// Without salt or stretching, which protect what can be guessed; an id cannot.
+    /// Without salt and key stretching: they protect low-entropy secrets, and an id has 128 bits.
     pub(crate) fn hashed_key(&self, prefix: &str) -> String {
         let mut buffer = Uuid::encode_buffer();
         let hash = Sha256::digest(self.0.hyphenated().encode_lower(&mut buffer));
         let mut key = String::with_capacity(prefix.len() + 2 * hash.len());
         key.push_str(prefix);
         for byte in hash {
-            write!(key, "{byte:02x}").expect("a String takes everything");
+            write!(key, "{byte:02x}").expect("writing to a String does not fail");
         }
         key
     }
 
-    /// One of `buckets`, the same for the same id on this node.
+    /// Maps the id to one of `buckets`.
     pub(crate) fn bucket(&self, buckets: usize) -> usize {
         usize::from(self.0.as_bytes()[15]) % buckets
     }
 }
 
-/// What comes before the id or its hash in a key.
+/// The part of a session's key before the id or its hash; empty if the key has neither.
 pub(crate) fn prefix_of(key: &str) -> &str {
-    let length = |length: usize| {
-        let (prefix, name) = key.split_at_checked(key.len().checked_sub(length)?)?;
-        let is_name = |byte: u8| byte == b'-' || byte.is_ascii_hexdigit();
-        name.bytes().all(is_name).then_some(prefix)
+    let before_suffix = |length: usize| {
+        let (prefix, suffix) = key.split_at_checked(key.len().checked_sub(length)?)?;
+        let is_id = |byte: u8| byte == b'-' || byte.is_ascii_hexdigit();
+        suffix.bytes().all(is_id).then_some(prefix)
     };
-    length(64).or_else(|| length(36)).unwrap_or_default()
+    before_suffix(64)
+        .or_else(|| before_suffix(36))
+        .unwrap_or_default()
 }
 
 impl fmt::Debug for SessionId {
@@ -117,7 +120,7 @@ mod tests {
     use crate::{ErrorKind, LazySession, RedisSessionLayer, random::NO_RANDOM_NUMBERS};
 
     #[test]
-    fn only_the_canonical_form_names_a_session() {
+    fn only_the_canonical_form_is_accepted() {
         let good = "5e0c1f0a-93a4-4f8e-a7d8-0c2f6f1b9a3e";
         assert_eq!(
             SessionId::parse(good.as_bytes()).map(|id| id.expose_secret()),
@@ -169,12 +172,12 @@ mod tests {
                 seen_zero[index] |= !byte;
             }
         }
-        // A version 4 UUID never sets, or never clears, six of these. By chance one bit fails with 2^-255.
+        // Six bits of a version 4 UUID are constant. By chance one bit fails with a probability of 2^-255.
         assert_eq!((seen_one, seen_zero), ([0xff; 16], [0xff; 16]));
     }
 
-    /// Each of the 128 bits is set in half of the ids: six standard deviations are 3,000, which by chance one run in four million
-    /// exceeds.
+    /// Each of the 128 bits is set in half of the ids. The tolerance of 3,000 is six standard deviations, which one run in four million
+    /// exceeds by chance.
     #[test]
     fn no_bit_is_biased_over_a_million_ids() {
         const IDS: u32 = 1_000_000;
@@ -191,7 +194,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_random_numbers_there_is_an_error_and_never_a_weak_id() {
+    async fn without_random_numbers_there_is_an_error_and_no_weak_id() {
         let layer = RedisSessionLayer::in_memory();
         let service = layer.layer(service_fn(async |request: Request<()>| {
             let lazy = LazySession::from_extensions(request.extensions()).expect("the layer");

@@ -3,6 +3,7 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod body;
 mod clock;
 mod commit;
 mod config;
@@ -28,6 +29,7 @@ pub mod testing;
 mod users;
 
 pub use crate::{
+    body::ErrorBody,
     config::{SameSite, SessionLimit},
     error::{ConfigError, ErrorKind, SessionError},
     id::SessionId,
@@ -35,7 +37,7 @@ pub use crate::{
     service::{ResponseFuture, SessionService},
     session::{Session, lazy::LazySession},
     stats::CommitStats,
-    users::{ParseSessionHandleError, SessionHandle, UserSession, UserSessions},
+    users::{ParseSessionHandleError, SessionHandle, UserSession, UserSessions, Users},
 };
 
 /// Longer texts: how it works, and what changed. Their code is compiled with the crate.

@@ -1,4 +1,4 @@
-//! Random bytes from the operating system, with failure as an error.
+//! Random numbers from the operating system. A failure is an error, not a panic.
 
 use crate::error::{ErrorKind, SessionError};
 
@@ -10,14 +10,14 @@ pub(crate) fn random_bytes<const N: usize>() -> Result<[u8; N], SessionError> {
     fill(&mut bytes).map_err(|error| {
         SessionError::new(
             ErrorKind::IdGeneration,
-            "the operating system gave no random numbers, so no session can be written; see the source for its reason",
+            "the operating system provided no random numbers, so no session can be written: see this error's source for the reason",
         )
         .with_source(error)
     })?;
     Ok(bytes)
 }
 
-/// A random number between 0 and 1, for jitter. 0.5 if the operating system has no random numbers.
+/// A random number from 0 to 1, for jitter; 0.5 if the operating system provides none.
 pub(crate) fn random_unit() -> f64 {
     random_bytes().map_or(0.5, |bytes| {
         f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
@@ -27,7 +27,7 @@ pub(crate) fn random_unit() -> f64 {
 #[cfg(not(test))]
 use getrandom::fill;
 
-/// The operating system, unless a test has it fail.
+/// Fails if a test has set [`NO_RANDOM_NUMBERS`].
 #[cfg(test)]
 fn fill(bytes: &mut [u8]) -> Result<(), getrandom::Error> {
     if NO_RANDOM_NUMBERS.get() {

@@ -8,6 +8,7 @@ use http::{
 };
 
 use crate::{
+    body::ErrorBody,
     commit::{SessionCell, state::CookieAction},
     config::Config,
     cookie,
@@ -73,7 +74,7 @@ pub(crate) fn allows_shared_cache(headers: &HeaderMap) -> bool {
 
 /// Replaces a response whose changes could not be saved, or that reports an error in the default form. The headers of inner layers
 /// stay, such as those of CORS, a Content-Security-Policy and a request id; those that describe the former body or its outcome go.
-pub(crate) fn replace_with_error<B: From<String>>(
+pub(crate) fn replace_with_error<B: ErrorBody>(
     response: &mut Response<B>,
     config: &Config,
     error: &SessionError,
@@ -127,10 +128,7 @@ pub(crate) fn vary_by_cookie(headers: &mut HeaderMap) {
 }
 
 /// The response that reports `error`, in the app's form if it has one.
-pub(crate) fn error_response<B: From<String>>(
-    config: &Config,
-    error: &SessionError,
-) -> Response<B> {
+pub(crate) fn error_response<B: ErrorBody>(config: &Config, error: &SessionError) -> Response<B> {
     let mut response = match &config.error_response {
         Some(respond) => respond(error),
         None => error.to_response(),
@@ -145,7 +143,7 @@ pub(crate) fn error_response<B: From<String>>(
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
     vary_by_cookie(headers);
-    response.map(B::from)
+    response.map(B::from_error_text)
 }
 
 /// Whether Cache-Control has one of these directives without a field name (`private="set-cookie"` concerns one header only).

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
 use crate::{
+    body::ErrorBody,
     commit::{CommitOutcome, commit},
     context::Context,
     cookie::CookieHeaders,
@@ -36,12 +37,27 @@ impl<S> SessionService<S> {
     pub(crate) fn new(inner: S, context: Arc<Context>) -> Self {
         Self { inner, context }
     }
+
+    /// The inner service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The inner service, mutably.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The inner service, without the layer.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
 }
 
 impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for SessionService<S>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
-    ResBody: From<String>,
+    ResBody: ErrorBody,
 {
     type Response = S::Response;
     type Error = S::Error;
@@ -123,7 +139,7 @@ pin_project! {
 impl<S, ReqBody, ResBody> Future for ResponseFuture<S, ReqBody>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
-    ResBody: From<String>,
+    ResBody: ErrorBody,
 {
     type Output = Result<S::Response, S::Error>;
 
@@ -175,7 +191,7 @@ where
 const ONCE: &str = "a future is not polled after it is ready";
 
 /// The commit that the handler's changes call for. Without one, the response gets its headers here.
-fn begin_commit<B: From<String>>(
+fn begin_commit<B: ErrorBody>(
     lazy: &LazySession,
     response: &mut Response<B>,
 ) -> Option<DetachOnDrop> {
@@ -207,7 +223,7 @@ fn begin_commit<B: From<String>>(
 
 /// The response to send once the commit has ended. An error replaces it, since the handler's response reports changes that were
 /// not saved.
-fn finish<B: From<String>>(
+fn finish<B: ErrorBody>(
     lazy: &LazySession,
     committed: Result<CommitOutcome, SessionError>,
     mut response: Response<B>,

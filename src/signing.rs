@@ -1,4 +1,4 @@
-//! Signatures of cookies: an id that this app did not give out is told from one that it did, without asking Redis.
+//! Signed cookies: an id that this app did not issue is rejected without a request to Redis.
 
 use std::fmt;
 
@@ -6,24 +6,24 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-/// What RFC 2104, section 3, and ASVS 5.0, 11.2.3, ask of a key: as long as the hash, and 128 bits at the very least.
+/// The minimum length of a key in bytes: the length of the hash (RFC 2104, section 3), which is above the 128 bits of ASVS 5.0, 11.2.3.
 pub(crate) const MIN_KEY: usize = 32;
-/// A dot and 32 bytes in base64 without padding.
+/// The length of a signature: a dot and 32 bytes in base64 without padding.
 pub(crate) const LENGTH: usize = 1 + 43;
 
-/// Keys that sign cookies: the first one signs, all of them verify.
+/// The keys that sign cookies. The first key signs; all keys verify.
 #[derive(Clone)]
 pub(crate) struct Signer {
     keys: Vec<Hmac<Sha256>>,
     shortest: usize,
 }
 
-/// Whether a signature is good.
+/// The key of a valid signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Signature {
-    /// By the key that signs now.
+    /// The key that signs now.
     Current,
-    /// By one that signed before, so the cookie is to be signed again.
+    /// An earlier key, so the cookie has to be signed again.
     Former,
 }
 
@@ -44,7 +44,7 @@ impl Signer {
         self.shortest
     }
 
-    /// `id` with its signature, for the cookie of this name.
+    /// `id` and its signature, for the cookie `name`.
     pub(crate) fn sign(&self, name: &str, id: &str) -> String {
         let key = self.keys.first().expect("checked when the layer was built");
         let code = with_message(key, name, id.as_bytes())
@@ -53,11 +53,11 @@ impl Signer {
         format!("{id}.{}", URL_SAFE_NO_PAD.encode(code))
     }
 
-    /// The id in a cookie's value, and by which key it is signed; `None` for one that none of them signed.
+    /// The id in the value of the cookie `name`; `None` without a valid signature.
     pub(crate) fn verify<'a>(&self, name: &str, value: &'a [u8]) -> Option<(&'a [u8], Signature)> {
         let (id, signature) = value.split_at_checked(value.len().checked_sub(LENGTH)?)?;
         let signature = URL_SAFE_NO_PAD.decode(signature.strip_prefix(b".")?).ok()?;
-        // In constant time, whichever key it is.
+        // `verify_slice` compares in constant time.
         let position = self
             .keys
             .iter()
@@ -69,7 +69,7 @@ impl Signer {
     }
 }
 
-/// The cookie's name is signed along, so that a value is worth nothing under another one. A name has no `=`.
+/// The signed message includes the cookie's name, so that a value is not valid in another cookie. A name contains no `=`.
 fn with_message(key: &Hmac<Sha256>, name: &str, id: &[u8]) -> Hmac<Sha256> {
     let mut code = key.clone();
     code.update(name.as_bytes());
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_one_of_the_keys_signed_for_this_cookie_is_an_id() {
+    fn only_a_signature_by_one_of_the_keys_is_valid() {
         let old = Signer::new([key(1)]);
         let both = Signer::new([key(2), key(1)]);
         let other = Signer::new([key(3)]);
@@ -125,12 +125,9 @@ mod tests {
         let changed = |from: &str, to: &str| good.replacen(from, to, 1);
         for (name, value) in [
             ("by another key", other.sign("sid", ID)),
-            (
-                "by the new key, for one who has the old",
-                old.sign("sid", ID).replace('.', ""),
-            ),
+            ("without the dot", old.sign("sid", ID).replace('.', "")),
             ("unsigned", ID.to_owned()),
-            ("nothing but a signature", good[ID.len()..].to_owned()),
+            ("a signature alone", good[ID.len()..].to_owned()),
             ("another id", changed("5e0c", "5e0d")),
             ("cut short", good[..good.len() - 1].to_owned()),
             ("longer", format!("{good}A")),
@@ -141,8 +138,12 @@ mod tests {
         ] {
             assert_eq!(verify(&both, "sid", &value), None, "{name}");
         }
-        assert_eq!(verify(&both, "other", &good), None, "another cookie's");
-        assert_eq!(verify(&old, "sid", &good), None, "a key that came later");
+        assert_eq!(verify(&both, "other", &good), None, "of another cookie");
+        assert_eq!(
+            verify(&old, "sid", &good),
+            None,
+            "by a key that this signer lacks"
+        );
     }
 
     #[test]

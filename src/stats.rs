@@ -1,5 +1,3 @@
-//! Counters of a layer's saves.
-
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 #[derive(Default)]
@@ -10,17 +8,17 @@ pub(crate) struct Counters {
     pub(crate) discarded: AtomicU64,
 }
 
-/// Counters of the saves of a layer and all its clones in this process, since the layer was made.
+/// Counters of the saves of a layer and its clones in this process, from [`commit_stats`](crate::RedisSessionLayer::commit_stats).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CommitStats {
-    /// Changes that reached the store: sessions created, saved, deleted, rotated or destroyed.
+    /// Successful writes: sessions created, saved, deleted, rotated or destroyed.
     pub commits: u64,
-    /// Saves that were retried on top of another request's version.
+    /// Retries of saves after a conflict with another request.
     pub retries: u64,
-    /// Requests that gave up, with [`ErrorKind::Conflict`](crate::ErrorKind::Conflict).
+    /// Requests that failed with [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) after all retries.
     pub retries_exhausted: u64,
-    /// Requests whose changes were discarded, because their session had been destroyed, rotated or had expired.
+    /// Requests whose changes were discarded because their session was destroyed, rotated or expired.
     pub discarded: u64,
 }
 

@@ -98,8 +98,14 @@ fn always(name: HeaderName, value: &'static str) -> SetResponseHeaderLayer<Heade
 }
 
 /// Where the user is signed in.
-async fn home(SignedIn { user, session }: SignedIn) -> Result<Response, Failure> {
-    let devices = session.sessions().list(&user.id).await?;
+async fn home(
+    SignedIn {
+        user,
+        session,
+        sessions,
+    }: SignedIn,
+) -> Result<Response, Failure> {
+    let devices = sessions.list().await?;
     let mut devices: Vec<_> = devices
         .iter()
         .map(|other| pages::Row {
@@ -107,7 +113,7 @@ async fn home(SignedIn { user, session }: SignedIn) -> Result<Response, Failure>
             handle: other.handle().to_string(),
             created: other.created(),
             last_seen: other.last_seen(),
-            is_this: other.is_current(&session),
+            is_this: other.is_current(),
         })
         .collect();
     // This one first, and the others as they came: the newest first.
@@ -176,7 +182,7 @@ fn begin(
     session.clear();
     // Whoever knew the id so far has no part in what follows.
     session.cycle_id();
-    session.set_user(&user.id);
+    session.set_user(&user.id)?;
     session.set_permanent(remember);
     session.insert(DEVICE, device)
 }
@@ -194,15 +200,16 @@ struct There {
 }
 
 async fn sign_out_there(
-    SignedIn { user, session }: SignedIn,
+    SignedIn {
+        session, sessions, ..
+    }: SignedIn,
     Form(There { session: there }): Form<There>,
 ) -> Result<Redirect, Failure> {
-    let sessions = session.sessions();
-    // Only among this user's own, whatever the form says.
-    let devices = sessions.list(&user.id).await?;
+    // Only this user's sessions, whatever the form says.
+    let devices = sessions.list().await?;
     let outcome = match devices.iter().find(|other| other.handle() == there) {
         Some(other) => {
-            sessions.revoke(&user.id, &there).await?;
+            sessions.revoke(&there).await?;
             format!("Signed out: {}.", device_of(other).label)
         }
         None => "That device was signed out already.".to_owned(),
@@ -211,8 +218,12 @@ async fn sign_out_there(
     Ok(Redirect::to("/"))
 }
 
-async fn sign_out_elsewhere(SignedIn { user, session }: SignedIn) -> Result<Redirect, Failure> {
-    let ended = session.sessions().revoke_others(&user.id, &session).await?;
+async fn sign_out_elsewhere(
+    SignedIn {
+        session, sessions, ..
+    }: SignedIn,
+) -> Result<Redirect, Failure> {
+    let ended = sessions.revoke_others().await?;
     let outcome = match ended {
         0 => "You were signed in nowhere else.".to_owned(),
         1 => "Signed out on 1 other device.".to_owned(),

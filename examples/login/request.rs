@@ -7,7 +7,7 @@ use axum::{
     http::{StatusCode, header, request::Parts},
     response::{IntoResponse, Redirect, Response},
 };
-use axum_redis_sessions::{Session, SessionError};
+use axum_redis_sessions::{Session, SessionError, UserSessions};
 
 use crate::{
     accounts::{Accounts, User},
@@ -18,6 +18,7 @@ use crate::{
 pub(crate) struct SignedIn {
     pub(crate) user: User,
     pub(crate) session: Session,
+    pub(crate) sessions: UserSessions,
 }
 
 impl FromRequestParts<Accounts> for SignedIn {
@@ -31,8 +32,12 @@ impl FromRequestParts<Accounts> for SignedIn {
             .await
             .map_err(IntoResponse::into_response)?;
         let user = session.user().and_then(|id| accounts.by_id(&id));
-        match user {
-            Some(user) => Ok(Self { user, session }),
+        match user.zip(session.user_sessions()) {
+            Some((user, sessions)) => Ok(Self {
+                user,
+                session,
+                sessions,
+            }),
             None => Err(Redirect::to("/sign-in").into_response()),
         }
     }

@@ -8,7 +8,7 @@ use super::metadata_changes::{MetadataChange, MetadataChanges};
 use crate::{
     clock::unix_secs,
     error::SessionError,
-    record::{Encoded, Encoder, KeyEdit, Metadata, Record, is_reserved},
+    record::{Encoded, Encoder, KeyEdit, Metadata, Record, UserId, is_reserved},
 };
 
 /// A closure of [`Session::update`](crate::Session::update): from a key and its old JSON text to the new text.
@@ -124,7 +124,7 @@ impl Changes {
         self.metadata.get_or_insert_default().set(seq, change);
     }
 
-    pub(crate) fn user<'a>(&'a self, base: &'a Record) -> Option<&'a Arc<str>> {
+    pub(crate) fn user<'a>(&'a self, base: &'a Record) -> Option<&'a UserId> {
         match &self.metadata {
             Some(metadata) => metadata.user(base),
             None => base.user.as_ref(),

@@ -1,8 +1,8 @@
 //! What a request changed about the session itself, beside the app's keys.
 
-use std::{mem, sync::Arc};
+use std::mem;
 
-use crate::record::{Metadata, Record};
+use crate::record::{Metadata, Record, UserId};
 
 #[derive(Clone)]
 pub(crate) enum MetadataChange {
@@ -16,7 +16,7 @@ pub(crate) enum MetadataChange {
     /// The session's own absolute timeout, in milliseconds.
     AbsoluteTimeout(u64),
     /// The session's user from here on. A login, at this Unix second, starts the absolute timeout anew.
-    User(Option<(Arc<str>, u64)>),
+    User(Option<(UserId, u64)>),
     /// The Unix second at which the session is added to its user's index.
     IndexedAt(u64),
 }
@@ -36,7 +36,7 @@ impl MetadataChanges {
         self.0.push((seq, change));
     }
 
-    pub(super) fn user<'a>(&'a self, base: &'a Record) -> Option<&'a Arc<str>> {
+    pub(super) fn user<'a>(&'a self, base: &'a Record) -> Option<&'a UserId> {
         match self.user_change() {
             Some(user) => user.as_ref().map(|(user, _)| user),
             None => base.user.as_ref(),
@@ -75,7 +75,7 @@ impl MetadataChanges {
         self.0.retain(|(at, _)| *at > seq);
     }
 
-    fn user_change(&self) -> Option<&Option<(Arc<str>, u64)>> {
+    fn user_change(&self) -> Option<&Option<(UserId, u64)>> {
         self.0.iter().find_map(|(_, change)| match change {
             MetadataChange::User(user) => Some(user),
             _ => None,

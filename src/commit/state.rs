@@ -13,7 +13,7 @@ use crate::{
     error::{ErrorKind, SessionError},
     expiry,
     id::SessionId,
-    record::{Encoded, Record},
+    record::{Encoded, Record, UserId},
 };
 
 pub(crate) struct State {
@@ -68,7 +68,7 @@ pub(crate) struct PendingDelete {
     pub(crate) id: SessionId,
     /// Whether this request found the session. If not, the browser may have a newer cookie, which a removal would take away.
     pub(crate) existed: bool,
-    pub(crate) user: Option<Arc<str>>,
+    pub(crate) user: Option<UserId>,
 }
 
 /// What the response tells the browser.

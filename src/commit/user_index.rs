@@ -1,7 +1,7 @@
-//! What a commit does about the set of a session's user.
+//! Keeps a user's index in step with the user's sessions.
 //!
-//! 1. A session is entered before it is stored, and before it gets a new id: no live session is missing from its user's set.
-//! 2. It is taken out after it has ended or moved. What is left over by a crash in between, whoever reads the set notices.
+//! 1. An entry is added before its session is stored, also before the session gets a new id: the index never lacks a live session.
+//! 2. An entry is removed after its session was deleted or rotated. One that a crash leaves behind is removed when the index is listed.
 
 use std::time::Duration;
 
@@ -15,69 +15,71 @@ use crate::{
     error::{ErrorKind, SessionError},
     expiry,
     id::SessionId,
+    record::UserId,
     store::{AddOptions, Fault, IndexEntry, Outcome, retry_once},
     users::UserSessions,
 };
 
-/// A set outlives each session in it by at least this.
+/// An index outlives each of its sessions by at least this.
 const MARGIN: Duration = Duration::from_secs(60);
 
-/// Takes a session that has ended out of its user's set. A failure is none of the request's: what is left over, others notice.
-pub(crate) async fn remove(session: &SessionCell, user: &str, id: SessionId) {
-    let context = &session.context;
-    let (set, name) = (context.user_index_key(user), context.key_suffix(id));
-    if let Err(fault) = context.store.leave(&set, &[name]).await {
-        let error = fault.into_error();
-        tracing::debug!(%error, "a session that ended is still among its user's, until somebody lists them");
-    }
-}
-
-/// Enters the session that is about to be encoded.
+/// Adds the session of a write that is about to be sent.
 pub(crate) async fn add(session: &SessionCell, write: &Write) -> Result<(), SessionError> {
     let context = &session.context;
     let (Some(user), Some(id)) = (&write.record.user, write.kind.next_id()) else {
         return Ok(());
     };
-    let replaces = write.kind.id().map(|id| context.key_suffix(id));
-    let refuse_at = match context.config.sessions_per_user {
-        Some((max, SessionLimit::Reject)) if write.is_login => Some(max),
-        Some((_, SessionLimit::Reject | SessionLimit::RevokeOldest)) | None => None,
-    };
-    let set = context.user_index_key(user);
-    let listed = IndexEntry {
+    let index = context.user_index_key(user);
+    let entry = IndexEntry {
         name: context.key_suffix(id),
         added_at: unix_micros(),
     };
-    // From one refresh to the next a load can prolong the session by itself.
-    let lifetime = expiry::ttl(&context.config, write.record.metadata).unwrap_or_default();
-    let lifetime = lifetime * 2 + MARGIN;
-    let enter = async |max| {
-        let replaces = replaces.as_deref();
-        let entry = AddOptions { replaces, max };
-        let store = &context.store;
-        let entered = retry_once(|| store.enter(&set, &listed, lifetime, entry)).await;
-        entered.map_err(Fault::into_error)
+    // Loads extend a session without writing its entry, until the entry is refreshed.
+    let ttl = expiry::ttl(&context.config, write.record.metadata).unwrap_or_default();
+    let ttl = ttl * 2 + MARGIN;
+    let replaces = write.kind.id().map(|id| context.key_suffix(id));
+    let max = match context.config.sessions_per_user {
+        Some((max, SessionLimit::Reject)) if write.is_login => Some(max),
+        Some((_, SessionLimit::Reject | SessionLimit::RevokeOldest)) | None => None,
     };
-    if enter(refuse_at).await? {
+    let options = AddOptions {
+        replaces: replaces.as_deref(),
+        max,
+    };
+    let add = async || {
+        let added = retry_once(|| context.store.enter(&index, &entry, ttl, options)).await;
+        added.map_err(Fault::into_error)
+    };
+    if add().await? {
         return Ok(());
     }
-    // Some of those that are in the way may have ended by themselves, which listing notices.
-    let sessions = UserSessions::new(context.clone());
-    let max = refuse_at.unwrap_or(usize::MAX);
-    if sessions.list(user).await?.len() < max && enter(refuse_at).await? {
+    // Listing removes the entries of expired sessions, which may make room.
+    let sessions = UserSessions::new(context.clone(), user.clone(), None);
+    let max = max.unwrap_or(usize::MAX);
+    if sessions.list().await?.len() < max && add().await? {
         return Ok(());
     }
     Err(SessionError::new(
         ErrorKind::TooManySessions,
         format!(
-            "this user has {max} sessions, which is as many as with_sessions_per_user allows, so the login was refused: log out \
-             elsewhere first, or use SessionLimit::RevokeOldest"
+            "the login was rejected because this user has {max} sessions, as many as with_sessions_per_user allows: log out \
+             on another device first, or use SessionLimit::RevokeOldest"
         ),
     ))
 }
 
-/// Takes out again what was entered for a write that is known not to have happened: the next try is under another id, and the first would count
-/// as one of the user's until it is too old to be on its way.
+/// Removes the entry of a session that has ended. A failure is not the request's: the entry is removed when the index is listed.
+pub(crate) async fn remove(session: &SessionCell, user: &UserId, id: SessionId) {
+    let context = &session.context;
+    let index = context.user_index_key(user);
+    if let Err(fault) = context.store.leave(&index, &[context.key_suffix(id)]).await {
+        let error = fault.into_error();
+        tracing::debug!(%error, "the entry of an ended session stays in its user's index until the user's sessions are listed");
+    }
+}
+
+/// Removes the entry of a write that is known not to have been executed. The next attempt uses another id, and this entry would count against
+/// the user's limit until its grace period is over.
 pub(crate) async fn rollback(session: &SessionCell, write: &Write, outcome: &Outcome) {
     let (Some(user), Some(id)) = (&write.record.user, write.kind.next_id()) else {
         return;
@@ -87,9 +89,8 @@ pub(crate) async fn rollback(session: &SessionCell, write: &Write, outcome: &Out
     }
 }
 
-/// What is left to do once the session is stored.
+/// Removes the previous entry once the write is stored, and applies the limit of a user's sessions.
 pub(crate) async fn finish(session: &SessionCell, write: &Write) {
-    // The write may have left it somewhere else, or nowhere.
     if let (Some(user), Some(id)) = (&write.previous_user, write.kind.id()) {
         let stays = match &write.kind {
             WriteKind::Create { .. } | WriteKind::Save { .. } => {
@@ -101,21 +102,15 @@ pub(crate) async fn finish(session: &SessionCell, write: &Write) {
             remove(session, user, id).await;
         }
     }
-    revoke_oldest(session, write).await;
-}
-
-/// Ends the oldest sessions of somebody who has logged in once too often.
-async fn revoke_oldest(session: &SessionCell, write: &Write) {
     let context = &session.context;
-    let (Some((max, SessionLimit::RevokeOldest)), Some(user), true) = (
+    if let (Some((max, SessionLimit::RevokeOldest)), Some(user), true) = (
         context.config.sessions_per_user,
         &write.record.user,
         write.is_login,
-    ) else {
-        return;
-    };
-    let sessions = UserSessions::new(context.clone());
-    if let Err(error) = sessions.revoke_oldest(user, max).await {
-        tracing::debug!(%error, "a user has more sessions than the limit, until the next login");
+    ) {
+        let sessions = UserSessions::new(context.clone(), user.clone(), None);
+        if let Err(error) = sessions.revoke_oldest(max).await {
+            tracing::debug!(%error, "a user has more sessions than the limit, until the next login");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! One write to the store.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -8,7 +8,7 @@ use crate::{
     clock::unix_millis,
     error::SessionError,
     id::SessionId,
-    record::{Record, same_revision, tombstone},
+    record::{Record, UserId, same_revision, tombstone},
 };
 
 /// How long a tombstone blocks the id of a rotated session: longer than a request that began with it should take.
@@ -27,7 +27,7 @@ pub(crate) struct Write {
     pub(crate) adds_to_index: bool,
     pub(crate) is_login: bool,
     /// The session's user before the write.
-    pub(crate) previous_user: Option<Arc<str>>,
+    pub(crate) previous_user: Option<UserId>,
 }
 
 #[derive(Clone)]

@@ -1,26 +1,25 @@
+// rustdoc lists the impl blocks of these modules in this order, and then this file's.
+mod constructors;
 mod cookie_options;
+mod redis_options;
 mod session_options;
 mod timeouts;
 
 use std::{fmt, sync::Arc};
 
-pub use self::timeouts::Timeouts;
 use tower_layer::Layer;
 
-#[cfg(feature = "cluster")]
-use crate::store::Cluster;
-#[cfg(feature = "sentinel")]
-use crate::store::Sentinels;
+pub use self::timeouts::Timeouts;
 use crate::{
-    config::Config,
-    context::Context,
-    error::ConfigError,
-    service::SessionService,
-    stats::CommitStats,
-    store::{ConnectOptions, Endpoint, MemoryStore, RedisStore, Store, Transport},
+    context::Context, error::ConfigError, service::SessionService, stats::CommitStats, users::Users,
 };
 
-/// Gives every request below it a [`Session`](crate::Session), kept in Redis.
+/// The tower layer that adds a [`Session`](crate::Session) to each request.
+///
+/// It is created by one of the [constructors](#constructors), configured by the options below, and added after the routes. Cloning it is cheap;
+/// clones share one connection. If one layer is inside another, only the outer one acts.
+///
+/// # Examples
 ///
 /// ```
 /// use axum::{Router, routing::get};
@@ -39,165 +38,137 @@ use crate::{
 /// # Ok(()) }
 /// ```
 ///
-/// Cloning is cheap, and clones share one connection. Applied retry_once, as on a router nested in a router, the outer one acts.
+/// # Options
+///
+/// | option | default | meaning |
+/// |---|---|---|
+/// | [`with_timeouts`](Self::with_timeouts) | | the next three together, such as [`Timeouts::NIST_AAL2`] |
+/// | [`with_idle_timeout`](Self::with_idle_timeout) | 1 day | lifetime of a session after its last use |
+/// | [`with_permanent_lifetime`](Self::with_permanent_lifetime) | 31 days | the same for permanent sessions, and their cookie's Max-Age |
+/// | [`with_absolute_timeout`](Self::with_absolute_timeout) | none | lifetime of a session after its creation |
+/// | [`with_cookie_name`](Self::with_cookie_name) | `__Host-session` | the cookie's name |
+/// | [`with_cookie_domain`](Self::with_cookie_domain) | none | the cookie's Domain: also send it to subdomains |
+/// | [`with_cookie_path`](Self::with_cookie_path) | `/` | the cookie's Path |
+/// | [`with_same_site`](Self::with_same_site) | `Lax` | the cookie's SameSite |
+/// | [`with_secure`](Self::with_secure) | `true` | the cookie's Secure |
+/// | [`with_http_only`](Self::with_http_only) | `true` | the cookie's HttpOnly |
+/// | [`with_partitioned_cookie`](Self::with_partitioned_cookie) | off | the cookie's Partitioned |
+/// | [`with_signing_keys`](Self::with_signing_keys) | unsigned | sign the cookie |
+/// | [`with_prefix`](Self::with_prefix) | `session:` | start of the Redis keys |
+/// | [`with_hashed_keys`](Self::with_hashed_keys) | off | SHA-256 of the id in the Redis key |
+/// | [`with_sessions_per_user`](Self::with_sessions_per_user) | no limit | maximum of concurrent sessions per user |
+/// | [`with_max_size`](Self::with_max_size) | 64 KiB | maximum size of a session |
+/// | [`with_eager_load`](Self::with_eager_load) | off | load before the inner service is called |
+/// | [`with_id_generator`](Self::with_id_generator) | operating system | source of session ids |
+/// | [`with_save_rule`](Self::with_save_rule) | all but 5xx and 408 | which requests save their changes, by status |
+/// | [`with_error_response`](Self::with_error_response) | plain text | response to an error |
+/// | [`with_deadline`](Self::with_deadline) | 500 ms | maximum duration of a load or a save |
+/// | [`with_password_provider`](Self::with_password_provider) | the client's | the password of each new connection |
+/// | [`with_replica_acks`](Self::with_replica_acks) | none | logout and rotation wait for replicas |
+/// | [`with_replica_acks_for_every_write`](Self::with_replica_acks_for_every_write) | off | every save waits for replicas |
+/// | [`with_last_write_wins`](Self::with_last_write_wins) | off | save without scripts and without comparing versions |
+///
+/// The combination is checked when the layer is added to a router, which panics on a mistake; [`validate`](Self::validate) returns the
+/// mistake as an error.
 #[derive(Clone)]
 #[must_use = "a layer does nothing until it is put on a router or a service"]
 pub struct RedisSessionLayer {
     context: Arc<Context>,
 }
 
+/// # Use
 impl RedisSessionLayer {
-    /// Keeps sessions in the one Redis or Valkey server of this client: Redis 6.2 or later, Valkey 8 or later.
+    /// Checks the combination of options, such as a `__Host-` cookie with a Domain.
     ///
-    /// Nothing happens yet: it connects at the first request that looks at its session, and connects again by itself. It may
-    /// be called outside a Tokio runtime.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "a layer is made of a client, whatever it takes from it"
-    )]
-    pub fn new(client: redis::Client) -> Self {
-        let server = Endpoint::one(client.get_connection_info().clone());
-        Self::with_transport(Transport::server(ConnectOptions::new(server)))
-    }
-
-    /// Keeps sessions in a Redis or Valkey cluster, by the same rules: each session is in the slot of its key. Redis 6.2 or later, Valkey 8
-    /// or later.
+    /// Adding the layer to a router makes the same check and panics on a mistake.
     ///
-    /// Nodes, slots that move and failovers are followed; while one master is away, the sessions of the other slots are served as ever.
-    /// The client's addresses, credentials and certificates are used; its retries, timeouts and read routing are not, since this layer
-    /// has its own. `cycle_id` takes two steps, the new key first, as the two keys are in different slots.
+    /// # Errors
+    ///
+    /// [`ConfigError`], whose text says what to change.
+    ///
+    /// # Examples
     ///
     /// ```
     /// use axum_redis_sessions::RedisSessionLayer;
-    /// use redis::cluster::ClusterClient;
-    ///
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let client = ClusterClient::new(["redis://10.0.0.1:6379/", "redis://10.0.0.2:6379/"])?;
-    /// let layer = RedisSessionLayer::cluster(client);
-    /// # Ok(()) }
-    /// ```
-    #[cfg(feature = "cluster")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "cluster")))]
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "a layer is made of a client, whatever it takes from it"
-    )]
-    pub fn cluster(client: redis::cluster::ClusterClient) -> Self {
-        Self::with_transport(Transport::Cluster(Arc::new(Cluster::new(&client))))
-    }
-
-    /// Keeps sessions in the master that Redis Sentinel names, and follows it through failovers.
-    ///
-    /// Sentinel is asked at each connecting and twice a second, so that little is encoded to a master that was demoted, and lost. What
-    /// the master acknowledged a moment before it died may be lost as well: [`with_replica_acks`](Self::with_replica_acks).
-    ///
-    /// ```
-    /// use axum_redis_sessions::RedisSessionLayer;
-    /// use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
-    ///
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let sentinels = [redis::ConnectionAddr::Tcp("10.0.0.1".to_owned(), 26379)];
-    /// let client = SentinelClientBuilder::new(sentinels, "mymaster", SentinelServerType::Master)?.build()?;
-    /// let layer = RedisSessionLayer::sentinel(client);
-    /// # Ok(()) }
-    /// ```
-    #[cfg(feature = "sentinel")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "sentinel")))]
-    pub fn sentinel(client: redis::sentinel::SentinelClient) -> Self {
-        let servers = Endpoint::Master(Sentinels::new(client));
-        Self::with_transport(Transport::server(ConnectOptions::new(servers)))
-    }
-
-    fn with_transport(transport: Transport) -> Self {
-        Self::with_store(Store::Redis(RedisStore::new(transport)))
-    }
-
-    /// Keeps sessions in this process's memory, by the same rules, for development and tests. They end with the process, and
-    /// other processes do not see them.
-    pub fn in_memory() -> Self {
-        Self::with_store(Store::Memory(MemoryStore::default()))
-    }
-
-    pub(crate) fn with_store(store: Store) -> Self {
-        Self {
-            context: Arc::new(Context::new(store)),
-        }
-    }
-
-    /// Checks what the setters alone could not see, such as a `__Host-` cookie with a Domain.
-    ///
-    /// Putting the layer on a router checks the same, and panics, while the app starts; this is for those who want an error.
-    ///
-    /// ```
-    /// use axum_redis_sessions::{RedisSessionLayer, SameSite};
     ///
     /// let error = RedisSessionLayer::in_memory()
     ///     .with_cookie_name("__Host-sid")
     ///     .with_cookie_domain("example.com")
     ///     .validate()
     ///     .unwrap_err();
-    /// assert!(error.to_string().contains("leave with_cookie_domain out"));
+    /// assert!(error.to_string().contains("remove with_cookie_domain"));
     /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError`], which says what to change.
     pub fn validate(self) -> Result<Self, ConfigError> {
-        self.context.config.check()?;
+        self.check()?;
         Ok(self)
     }
 
-    /// Waits for the saves that are still on their way though their clients have gone, over this layer and its clones. Each ends within
-    /// the deadline.
+    /// The sessions of any user, outside a request: for an administrator, or after a change of password.
     ///
-    /// For the end of the process, after the server has stopped: axum's graceful shutdown waits for the requests that still have
-    /// a client, and this for the rest.
+    /// ```
+    /// # use axum_redis_sessions::{RedisSessionLayer, SessionError};
+    /// async fn disable_account(layer: &RedisSessionLayer, user: &str) -> Result<usize, SessionError> {
+    ///     layer.users().of(user)?.revoke_all().await
+    /// }
+    /// ```
+    #[must_use]
+    pub fn users(&self) -> Users {
+        self.context()
+            .store
+            .set_request_timeout(self.context().config.deadline);
+        Users::new(self.context().clone())
+    }
+
+    /// Waits until all saves have finished whose clients have disconnected, of this layer and its clones. Each takes at most the
+    /// deadline.
+    ///
+    /// Call it at the end of the process, after the server has stopped. axum's graceful shutdown waits only for requests whose clients are
+    /// still connected.
+    ///
+    /// # Examples
     ///
     /// ```no_run
     /// # use axum_redis_sessions::RedisSessionLayer;
-    /// # async fn stopped() {}
+    /// # async fn shutdown_signal() {}
     /// # async fn example(listener: tokio::net::TcpListener) -> std::io::Result<()> {
     /// let sessions = RedisSessionLayer::default();
     /// let app = axum::Router::new().layer(sessions.clone());
-    /// axum::serve(listener, app).with_graceful_shutdown(stopped()).await?;
+    /// axum::serve(listener, app).with_graceful_shutdown(shutdown_signal()).await?;
     /// sessions.drain().await;
     /// # Ok(()) }
     /// ```
     pub async fn drain(&self) {
         let commits = &self.context.shared.detached_commits;
-        // Closed, a tracker tells when it is empty; it goes on taking tasks.
+        // `wait` returns only on a closed tracker; a closed one still accepts tasks.
         commits.close();
         commits.wait().await;
     }
 
-    /// How the saves of this layer and its clones went so far.
+    /// Returns counters of the saves of this layer and its clones.
     #[must_use]
     pub fn commit_stats(&self) -> CommitStats {
         self.context.shared.counters.stats()
-    }
-
-    pub(crate) fn context(&self) -> &Arc<Context> {
-        &self.context
-    }
-
-    fn with_redis(self, configure: impl FnOnce(RedisStore, &Config) -> RedisStore) -> Self {
-        self.configured(|context| {
-            if let Store::Redis(store) = &context.store {
-                context.store = Store::Redis(configure(store.clone(), &context.config));
-            }
-        })
     }
 
     pub(crate) fn configured(mut self, configure: impl FnOnce(&mut Context)) -> Self {
         configure(Arc::make_mut(&mut self.context));
         self
     }
-}
 
-/// [`RedisSessionLayer::new`] with the server at `redis://127.0.0.1:6379/`.
-impl Default for RedisSessionLayer {
-    fn default() -> Self {
-        Self::new(redis::Client::open("redis://127.0.0.1:6379/").expect("a valid address"))
+    pub(crate) fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let config = &self.context.config;
+        config.check()?;
+        match config.unsupported_option {
+            Some(option) => Err(ConfigError(
+                format!("{option} needs Redis, and this layer keeps sessions in memory: remove it")
+                    .into(),
+            )),
+            None => Ok(()),
+        }
     }
 }
 
@@ -206,9 +177,9 @@ impl<S> Layer<S> for RedisSessionLayer {
 
     /// # Panics
     ///
-    /// On a mistake in the configuration, with the text of the [`ConfigError`] that [`RedisSessionLayer::validate`] gives.
+    /// Panics on an invalid configuration, with the text of the [`ConfigError`] that [`RedisSessionLayer::validate`] returns.
     fn layer(&self, inner: S) -> Self::Service {
-        if let Err(error) = self.context.config.check() {
+        if let Err(error) = self.check() {
             panic!("RedisSessionLayer: {error}");
         }
         self.context
@@ -218,7 +189,7 @@ impl<S> Layer<S> for RedisSessionLayer {
     }
 }
 
-/// Shows the configuration; neither the server's address nor its password.
+/// Shows the configuration, without the server's address and password.
 impl fmt::Debug for RedisSessionLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisSessionLayer")

@@ -2,54 +2,82 @@ use std::time::Duration;
 
 use super::RedisSessionLayer;
 
-/// How long sessions live: since their last use, and altogether.
+/// An idle timeout and an absolute timeout, for [`RedisSessionLayer::with_timeouts`].
+///
+/// The presets are the maxima of [NIST SP 800-63B-4](https://pages.nist.gov/800-63-4/sp800-63b.html) (sections 2.1.3, 2.2.3 and 2.3.3)
+/// for each authentication assurance level (AAL), after which a user has to authenticate again. ASVS 5.0, 7.1.1, 7.3.1 and 7.3.2, asks
+/// an app to document the timeouts that it has chosen.
+///
+/// # Examples
 ///
 /// ```
 /// use axum_redis_sessions::{RedisSessionLayer, Timeouts};
 ///
 /// let layer = RedisSessionLayer::in_memory().with_timeouts(Timeouts::NIST_AAL2);
 /// ```
-///
-/// The presets are the longest times that [NIST SP 800-63B-4](https://pages.nist.gov/800-63-4/sp800-63b.html) (sections 2.1.3, 2.2.3 and
-/// 2.3.3) allows at each authentication assurance level before somebody must log in again. ASVS 5.0, 7.3.1 and 7.3.2, asks an app to
-/// document the ones that it chose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Timeouts {
-    /// Since the last use, for every session, one with [`set_permanent`](crate::Session::set_permanent) included.
+    /// The time since the last use, for all sessions, including permanent ones.
     pub idle: Duration,
-    /// Since the session was begun.
+    /// The time since the session was created.
     pub absolute: Duration,
 }
 
 const HOUR: u64 = 60 * 60;
 
 impl Timeouts {
-    /// 30 days altogether. The level asks for no idle timeout, so that is 30 days as well.
+    /// AAL1: 30 days for both. The level has no idle timeout.
     pub const NIST_AAL1: Self = Self {
         idle: Duration::from_secs(30 * 24 * HOUR),
         absolute: Duration::from_secs(30 * 24 * HOUR),
     };
 
-    /// 24 hours altogether, an hour since the last use.
+    /// AAL2: idle 1 hour, absolute 24 hours.
     pub const NIST_AAL2: Self = Self {
         idle: Duration::from_secs(HOUR),
         absolute: Duration::from_secs(24 * HOUR),
     };
 
-    /// 12 hours altogether, 15 minutes since the last use.
+    /// AAL3: idle 15 minutes, absolute 12 hours.
     pub const NIST_AAL3: Self = Self {
         idle: Duration::from_secs(HOUR / 4),
         absolute: Duration::from_secs(12 * HOUR),
     };
 }
 
+/// # Timeouts
 impl RedisSessionLayer {
-    /// Sets [`with_idle_timeout`](Self::with_idle_timeout), [`with_permanent_lifetime`](Self::with_permanent_lifetime) and
-    /// [`with_absolute_timeout`](Self::with_absolute_timeout) together. Default: a day, 31 days, and none.
+    /// Sets both timeouts for all sessions.
+    ///
+    /// The same as [`with_idle_timeout`](Self::with_idle_timeout) and [`with_permanent_lifetime`](Self::with_permanent_lifetime) with
+    /// [`Timeouts::idle`], and [`with_absolute_timeout`](Self::with_absolute_timeout) with [`Timeouts::absolute`].
     pub fn with_timeouts(self, timeouts: Timeouts) -> Self {
         self.with_idle_timeout(timeouts.idle)
             .with_permanent_lifetime(timeouts.idle)
             .with_absolute_timeout(timeouts.absolute)
+    }
+
+    /// Sets how long a session lives after its last use, in milliseconds as Redis counts. Default: 1 day.
+    ///
+    /// Each load restarts it. NIST SP 800-63B-4 allows at most one hour at AAL2, and 15 minutes at AAL3. At least 1 ms, at most 100 years.
+    pub fn with_idle_timeout(self, timeout: Duration) -> Self {
+        self.configured(|context| context.config.idle_timeout = timeout)
+    }
+
+    /// Sets how long a session lives after it was created, however much it is used, in seconds. Default: no limit.
+    ///
+    /// NIST SP 800-63B-4 allows at most 30 days at AAL1, 24 hours at AAL2, and 12 hours at AAL3. At least 1 ms.
+    pub fn with_absolute_timeout(self, timeout: Duration) -> Self {
+        self.configured(|context| context.config.absolute_timeout = Some(timeout))
+    }
+
+    /// Sets the idle timeout of permanent sessions ([`set_permanent`](crate::Session::set_permanent), "remember me"), which is also their
+    /// cookie's Max-Age, in seconds. Default: 31 days, as in Flask.
+    ///
+    /// At least 1 second and at most 400 days, the limit of browsers (RFC 6265bis, section 4.1.2.2). The cookie is sent again once a tenth of
+    /// the lifetime has passed.
+    pub fn with_permanent_lifetime(self, lifetime: Duration) -> Self {
+        self.configured(|context| context.config.permanent_lifetime = lifetime)
     }
 }
 

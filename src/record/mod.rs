@@ -1,4 +1,4 @@
-//! The stored form of a session: one JSON object, whose values stay the text they were until somebody asks for one.
+//! The stored form of a session: one JSON object. Values stay raw JSON text until they are read.
 //!
 //! ```text
 //! {"_rev":"9f86d081884c7d65","_created":1764000000,"_permanent":1764000000,"visits":3,"cart":{"items":[1,2]}}
@@ -6,19 +6,22 @@
 //! ```
 
 mod scan;
+mod user_id;
 mod write;
 
-use std::{borrow::Cow, collections::HashSet, fmt, mem, sync::Arc};
+use std::{borrow::Cow, collections::HashSet, fmt, mem};
 
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
 
 use self::scan::{Malformed, Span, scan};
-pub(crate) use self::write::{
-    Encoded, Encoder, KeyEdit, encode, is_reserved, revision, same_revision, tombstone,
+pub(crate) use self::{
+    user_id::UserId,
+    write::{Encoded, Encoder, KeyEdit, encode, is_reserved, revision, same_revision, tombstone},
 };
 use crate::error::SessionError;
 
-/// Keys that begin with this belong to the crate.
+/// Keys that begin with this character are reserved for this crate.
 pub(crate) const RESERVED: char = '_';
 
 const REV: &str = "_rev";
@@ -35,53 +38,54 @@ const REV_OPENING: &[u8] = b"{\"_rev\":\"";
 const REV_DIGITS: usize = 16;
 const REVISION_LEN: usize = REV_OPENING.len() + REV_DIGITS + 1;
 
-/// Up to this many keys are compared with each other; more go through a set.
+/// Up to this many keys are compared pairwise to find duplicates, without an allocation; more go through a hash set.
 const MAX_LINEAR_KEYS: usize = 16;
 
-/// What the crate keeps about a session beside the app's own keys.
+/// The crate's own data about a session, stored under reserved keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Metadata {
     /// Unix seconds at which the session was first stored.
     pub(crate) created: Option<u64>,
-    /// Unix seconds at which the lasting cookie was last sent; `None` for a session that ends with the browser.
+    /// Unix seconds at which the permanent cookie was last sent; `None` for a session cookie.
     pub(crate) permanent: Option<u64>,
-    /// Milliseconds, in place of the layer's.
+    /// Milliseconds; overrides the layer's.
     pub(crate) idle_timeout: Option<u64>,
-    /// Milliseconds, in place of the layer's.
+    /// Milliseconds; overrides the layer's.
     pub(crate) absolute_timeout: Option<u64>,
-    /// Unix seconds at which the session was last entered among its user's; `None` if it belongs to nobody.
+    /// Unix seconds at which the session's entry in its user's index was last written; `None` without a user.
     pub(crate) indexed_at: Option<u64>,
 }
 
-/// A stored session: its bytes, and where in them each key and value is.
+/// A stored session: its bytes, and the position of each key and value in them.
 #[derive(Clone, Default)]
 pub(crate) struct Record {
     bytes: Bytes,
-    entries: Vec<Field>,
-    /// The names of those keys that are encoded with escapes, of which there are mostly none.
+    /// All keys but the crate's own.
+    fields: Vec<Field>,
+    /// The unescaped names of the keys that are stored with escapes; usually empty.
     unescaped: Vec<Box<str>>,
     pub(crate) metadata: Metadata,
-    /// To whom the session belongs.
-    pub(crate) user: Option<Arc<str>>,
+    pub(crate) user: Option<UserId>,
 }
 
 #[derive(Clone, Copy)]
 struct Field {
-    /// With its quotes.
+    /// Including the quotes.
     key: Span,
     value: Span,
-    /// Which of `unescaped` is the key's name.
+    /// The index of the key's name in `unescaped`.
     unescaped: Option<u32>,
 }
 
-/// What the bytes under a session's key mean.
+/// The meaning of the bytes under a session's key.
 pub(crate) enum Decoded {
     Session(Record),
-    /// Rotated away: a tombstone until this Unix time in milliseconds.
+    /// The session has been rotated to another id.
     Tombstone {
+        /// Unix milliseconds.
         until: u64,
     },
-    /// A session without a key or a user. Never encoded by this crate, and never taken for a session
+    /// A session without a key and without a user. This crate never stores one, and does not accept one as a session
     /// (aiohttp-session, CVE-2018-1000519).
     Empty,
 }
@@ -89,29 +93,29 @@ pub(crate) enum Decoded {
 impl Record {
     /// # Errors
     ///
-    /// `Corrupt` for all that is not one JSON object with distinct keys.
+    /// [`ErrorKind::InvalidData`](crate::ErrorKind::InvalidData) for everything but one JSON object with distinct keys.
     pub(crate) fn decode(bytes: &Bytes) -> Result<Decoded, SessionError> {
         let text =
             std::str::from_utf8(bytes).map_err(|_| SessionError::invalid_data("not UTF-8"))?;
-        let mut parts = Parts::new(text);
+        let mut decoder = Decoder::new(text);
         scan(text, |key, is_escaped, value| {
-            parts.add(key, is_escaped, value)
+            decoder.add(key, is_escaped, value)
         })
         .map_err(|Malformed| SessionError::invalid_data("not a JSON object with distinct keys"))?;
-        if let Some(until) = parts.rotated {
+        if let Some(until) = decoder.rotated {
             return Ok(Decoded::Tombstone { until });
         }
         let record = Self {
             bytes: bytes.clone(),
-            entries: parts.entries,
-            unescaped: parts.unescaped,
-            metadata: parts.metadata,
-            user: parts.user,
+            fields: decoder.fields,
+            unescaped: decoder.unescaped,
+            metadata: decoder.metadata,
+            user: decoder.user,
         };
         if record.has_duplicate_keys() {
-            return Err(SessionError::invalid_data("a key is there twice"));
+            return Err(SessionError::invalid_data("a key occurs twice"));
         }
-        Ok(if record.entries.is_empty() && record.user.is_none() {
+        Ok(if record.fields.is_empty() && record.user.is_none() {
             Decoded::Empty
         } else {
             Decoded::Session(record)
@@ -119,21 +123,18 @@ impl Record {
     }
 
     fn has_duplicate_keys(&self) -> bool {
-        let names = || self.entries.iter().map(|entry| self.name(entry));
-        if self.entries.len() > MAX_LINEAR_KEYS {
-            // Hashed with a key of this process, so that nobody can choose names that collide.
-            let mut seen = HashSet::with_capacity(self.entries.len());
-            return !names().all(|name| seen.insert(name));
+        let mut names = self.fields.iter().map(|field| self.name(field));
+        if self.fields.len() > MAX_LINEAR_KEYS {
+            // The hash is keyed at random, so names cannot be chosen to collide.
+            let mut seen = HashSet::with_capacity(self.fields.len());
+            return !names.all(|name| seen.insert(name));
         }
-        // Names that differ in length, first or last byte mostly fall on different bits, and need not be compared.
-        let mut seen = 0_u64;
-        names().enumerate().any(|(index, name)| {
-            let ends = name.first().zip(name.last());
-            let (first, last) = ends.map_or((0, 0), |(first, last)| (*first, *last));
-            let bit = 1 << ((usize::from(first) + usize::from(last) * 7 + name.len() * 13) % 64);
-            let was_seen = seen & bit != 0;
-            seen |= bit;
-            was_seen && names().take(index).any(|earlier| earlier == name)
+        let mut seen = [&[][..]; MAX_LINEAR_KEYS];
+        names.enumerate().any(|(index, name)| {
+            seen[index] = name;
+            let mut earlier = seen[..index].iter();
+            // The last byte differs most often, and comparing it is cheaper than a call of memcmp.
+            earlier.any(|earlier| earlier.last() == name.last() && *earlier == name)
         })
     }
 
@@ -143,35 +144,36 @@ impl Record {
 
     /// The value's JSON text, sharing the record's buffer.
     pub(crate) fn value(&self, key: &str) -> Option<Bytes> {
-        let entry = self
-            .entries
-            .iter()
-            .find(|entry| self.name(entry) == key.as_bytes())?;
-        Some(self.bytes.slice(entry.value.range()))
+        let field = self.field(key)?;
+        Some(self.bytes.slice(field.value.range()))
     }
 
     pub(crate) fn contains(&self, key: &str) -> bool {
-        self.entries
-            .iter()
-            .any(|entry| self.name(entry) == key.as_bytes())
+        self.field(key).is_some()
     }
 
     /// The app's keys, in stored order.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
-        self.entries
+        self.fields
             .iter()
-            .map(|entry| std::str::from_utf8(self.name(entry)).expect("checked when decoded"))
+            .map(|field| std::str::from_utf8(self.name(field)).expect("checked when decoded"))
             .filter(|key| !key.starts_with(RESERVED))
+    }
+
+    fn field(&self, key: &str) -> Option<&Field> {
+        self.fields
+            .iter()
+            .find(|field| self.name(field) == key.as_bytes())
     }
 
     fn part(&self, part: Span) -> &[u8] {
         part.of(&self.bytes[..])
     }
 
-    fn name<'a>(&'a self, entry: &'a Field) -> &'a [u8] {
-        match entry.unescaped {
+    fn name(&self, field: &Field) -> &[u8] {
+        match field.unescaped {
             Some(index) => self.unescaped[index as usize].as_bytes(),
-            None => self.part(entry.key.within_quotes()),
+            None => self.part(field.key.within_quotes()),
         }
     }
 }
@@ -185,29 +187,34 @@ impl fmt::Debug for Record {
     }
 }
 
-/// What a pass over a stored object finds.
-struct Parts<'a> {
-    text: &'a str,
-    entries: Vec<Field>,
-    unescaped: Vec<Box<str>>,
-    metadata: Metadata,
-    user: Option<Arc<str>>,
-    rotated: Option<u64>,
-    /// Which of the crate's own keys were there, to notice a second one.
-    own: [bool; 7],
+/// A value of the session, from its JSON text.
+pub(crate) fn decode<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, SessionError> {
+    serde_json::from_slice(value).map_err(|error| SessionError::decode::<T>(key, &error))
 }
 
-impl<'a> Parts<'a> {
+/// Collects the fields of a stored object.
+struct Decoder<'a> {
+    text: &'a str,
+    fields: Vec<Field>,
+    unescaped: Vec<Box<str>>,
+    metadata: Metadata,
+    user: Option<UserId>,
+    rotated: Option<u64>,
+    /// The crate's own keys that were found so far, by their number in [`Decoder::add_own`].
+    found: [bool; 7],
+}
+
+impl<'a> Decoder<'a> {
     fn new(text: &'a str) -> Self {
         Self {
             text,
-            // A field is seldom longer than this, so large sessions do not outgrow it again and again.
-            entries: Vec::with_capacity(8 + text.len() / 128),
+            // Few fields are longer than 128 bytes, so this rarely has to grow.
+            fields: Vec::with_capacity(8 + text.len() / 128),
             unescaped: Vec::new(),
             metadata: Metadata::default(),
             user: None,
             rotated: None,
-            own: [false; 7],
+            found: [false; 7],
         }
     }
 
@@ -227,7 +234,7 @@ impl<'a> Parts<'a> {
             self.unescaped.push(name.into());
             self.unescaped.len() as u32 - 1
         });
-        self.entries.push(Field {
+        self.fields.push(Field {
             key,
             value,
             unescaped,
@@ -235,40 +242,40 @@ impl<'a> Parts<'a> {
         Ok(())
     }
 
-    /// Whether it is one of the crate's own keys.
+    /// Returns whether it is one of the crate's own keys.
     fn add_own(&mut self, name: &str, value: Span) -> Result<bool, Malformed> {
         let value = value.of(self.text);
         let number = value.parse().ok();
         match name {
-            REV => self.note(0)?,
+            REV => self.check_first(0)?,
             CREATED => {
-                self.note(1)?;
+                self.check_first(1)?;
                 self.metadata.created = Some(number.unwrap_or(0));
             }
             PERMANENT => {
-                self.note(2)?;
-                // Other frameworks write `true`, which is as good as a cookie that was sent long ago.
+                self.check_first(2)?;
+                // Other frameworks write `true`. That counts as a cookie that was sent long ago and needs a refresh.
                 self.metadata.permanent = match value {
                     "false" | "null" => None,
                     _ => Some(number.unwrap_or(0)),
                 };
             }
             IDLE_TIMEOUT => {
-                self.note(3)?;
-                // Like a creation time, one that is no number ends the session.
+                self.check_first(3)?;
+                // As with the creation time, a value that is not a number expires the session.
                 self.metadata.idle_timeout = Some(number.unwrap_or(0));
             }
             ABSOLUTE_TIMEOUT => {
-                self.note(4)?;
+                self.check_first(4)?;
                 self.metadata.absolute_timeout = Some(number.unwrap_or(0));
             }
             USER => {
-                self.note(5)?;
+                self.check_first(5)?;
                 let user: Cow<'_, str> = serde_json::from_str(value).map_err(|_| Malformed)?;
-                self.user = Some(user.into());
+                self.user = UserId::new(&user).ok();
             }
             INDEXED_AT => {
-                self.note(6)?;
+                self.check_first(6)?;
                 self.metadata.indexed_at = number;
             }
             ROTATED => self.rotated = Some(number.unwrap_or(0)),
@@ -277,8 +284,9 @@ impl<'a> Parts<'a> {
         Ok(true)
     }
 
-    fn note(&mut self, own: usize) -> Result<(), Malformed> {
-        match mem::replace(&mut self.own[own], true) {
+    /// Duplicates of the crate's own keys are found here, since these keys are not among the fields.
+    fn check_first(&mut self, own: usize) -> Result<(), Malformed> {
+        match mem::replace(&mut self.found[own], true) {
             true => Err(Malformed),
             false => Ok(()),
         }

@@ -1,15 +1,15 @@
-//! Where the keys and the values of a stored object are, found in one pass.
+//! Finds the positions of all keys and values of a stored object in one pass.
 //!
-//! What is plain, a string without escapes, a whole number, a literal, is recognised here, at a fraction of what serde_json takes to find
-//! the end of a value; all else is left to serde_json. Together they take for an object exactly what serde_json does, which the fuzzers
-//! check.
+//! Strings without escapes, integers and literals are scanned here, several times faster than serde_json finds the end of a value.
+//! Every other value is skipped with serde_json. Both together accept exactly the objects that serde_json accepts; a fuzz target
+//! checks this.
 
 use std::ops::{Index, Range};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// A part of the text, by its bytes. A session has less than 4 GiB.
+/// A range of bytes. 32 bits suffice, since longer texts are rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Span {
     pub(super) start: u32,
@@ -25,7 +25,7 @@ struct Scanner<'a> {
     at: usize,
 }
 
-/// Calls `found` with each key, which is a JSON string with its quotes, whether it is encoded with escapes, and its value.
+/// Calls `found` for each field, with the key including its quotes, whether the key has escapes, and the value.
 pub(super) fn scan(
     text: &str,
     mut found: impl FnMut(Span, bool, Span) -> Result<(), Malformed>,
@@ -83,7 +83,7 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    /// Whether it is encoded with escapes.
+    /// Returns whether the string has escapes.
     fn string(&mut self) -> Result<bool, Malformed> {
         let start = self.at;
         self.token(b'"')?;
@@ -119,7 +119,6 @@ impl Scanner<'_> {
         }
     }
 
-    /// Finds the end of the value that begins at `start`, whatever it is.
     #[cold]
     fn skip_with_serde(&mut self, start: usize) -> Result<(), Malformed> {
         let mut deserializer = serde_json::Deserializer::from_str(&self.text[start..]);
@@ -129,7 +128,7 @@ impl Scanner<'_> {
     }
 
     fn since(&self, start: usize) -> Span {
-        // Of a text with less than 4 GiB.
+        // `scan` has checked that the text is shorter than 4 GiB.
         Span {
             start: start as u32,
             end: self.at as u32,
@@ -164,7 +163,7 @@ impl Span {
         }
     }
 
-    /// The same part of a text that was moved so far.
+    /// The span of the same bytes after a copy from offset `from` to offset `to`.
     pub(super) fn moved(self, from: u32, to: u32) -> Self {
         Self {
             start: self.start - from + to,
@@ -173,11 +172,11 @@ impl Span {
     }
 }
 
-/// How many bytes come before the first quote, backslash or control character. Eight at a time.
+/// The number of bytes before the first quote, backslash or control character. Compares eight bytes at a time.
 fn unescaped_len(bytes: &[u8]) -> usize {
     const EACH: u64 = u64::from_ne_bytes([1; 8]);
     const HIGHEST_BIT: u64 = EACH << 7;
-    // In the lowest byte for which it is set, the highest bit says that the byte is less than `limit`, which is at most 128.
+    // Sets the highest bit of the lowest byte that is less than `limit` (at most 128). Bits above that byte are not reliable.
     let less = |word: u64, limit: u64| word.wrapping_sub(EACH * limit) & !word & HIGHEST_BIT;
     let mut at = 0;
     while let Some(eight) = bytes[at..].first_chunk() {
@@ -199,10 +198,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_byte_that_is_not_plain_is_found_wherever_it_is() {
+    fn the_first_special_byte_is_found_at_every_offset() {
         for special in (0..0x20).chain([b'"', b'\\']) {
             for at in 0..40 {
-                // Whatever follows, what comes first counts, beside bytes of every kind.
+                // Among bytes next to each limit, and with another special byte behind it.
                 for other in [b' ', b'!', b'#', b'[', b']', 0x7f, 0x80, 0xa2, 0xdc, 0xff] {
                     let mut bytes = [other; 48];
                     bytes[at] = special;

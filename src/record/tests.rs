@@ -1,21 +1,21 @@
 use super::*;
 
-fn live(text: &str) -> Record {
+fn session(text: &str) -> Record {
     match Record::decode(&Bytes::copy_from_slice(text.as_bytes())) {
         Ok(Decoded::Session(record)) => record,
-        _ => panic!("not a live session: {text}"),
+        _ => panic!("not a session: {text}"),
     }
 }
 
 fn keep_all(base: &Record) -> Encoded {
-    let mut writer =
+    let mut encoder =
         Encoder::new(base, base.metadata, base.user.clone(), 0).expect("random numbers");
-    writer.copy_from_base(|_| KeyEdit::Keep);
-    writer.finish()
+    encoder.copy_from_base(|_| KeyEdit::Keep);
+    encoder.finish()
 }
 
 #[test]
-fn what_nobody_touched_goes_back_byte_for_byte() {
+fn unchanged_values_are_kept_byte_for_byte() {
     let values = [
         r#""big":1180591620717411303424"#,
         r#""z":{"b":1, "a":2}"#,
@@ -23,7 +23,7 @@ fn what_nobody_touched_goes_back_byte_for_byte() {
         r#""es\"caped":[1.0,1e5]"#,
         r#""_user_id":"7""#,
     ];
-    let base = live(&format!(
+    let base = session(&format!(
         "{{\"_rev\":\"0123456789abcdef\",\"_created\":5,{}}}",
         values.join(",")
     ));
@@ -45,9 +45,9 @@ fn what_nobody_touched_goes_back_byte_for_byte() {
 }
 
 #[test]
-fn a_written_record_is_what_decoding_its_bytes_gives() {
-    let base = live(r#"{"a":1,"c\n":[],"d":{"x":"y"}}"#);
-    let mut writer = Encoder::new(
+fn an_encoded_record_equals_the_decoded_one() {
+    let base = session(r#"{"a":1,"c\n":[],"d":{"x":"y"}}"#);
+    let mut encoder = Encoder::new(
         &base,
         Metadata {
             created: Some(7),
@@ -56,18 +56,18 @@ fn a_written_record_is_what_decoding_its_bytes_gives() {
             absolute_timeout: Some(43_200_000),
             indexed_at: Some(11),
         },
-        Some("Zoë \"42\"".into()),
+        Some(UserId::new("Zoë \"42\"").expect("not empty")),
         0,
     )
     .expect("random numbers");
-    writer.copy_from_base(|key| match key {
+    encoder.copy_from_base(|key| match key {
         b"a" => KeyEdit::Replace(b"2"),
         b"d" => KeyEdit::Drop,
         _ => KeyEdit::Keep,
     });
-    writer.append("n\"ew", b"true");
-    let encoded = writer.finish();
-    let again = live(std::str::from_utf8(&encoded.record.bytes).expect("text"));
+    encoder.append("n\"ew", b"true");
+    let encoded = encoder.finish();
+    let again = session(std::str::from_utf8(&encoded.record.bytes).expect("text"));
     assert_eq!(encoded.record.metadata, again.metadata);
     for record in [&encoded.record, &again] {
         assert_eq!(record.keys().collect::<Vec<_>>(), ["a", "c\n", "n\"ew"]);
@@ -78,8 +78,8 @@ fn a_written_record_is_what_decoding_its_bytes_gives() {
 }
 
 #[test]
-fn each_version_has_a_fingerprint_of_its_own() {
-    let base = live(r#"{"a":1}"#);
+fn each_version_has_its_own_revision() {
+    let base = session(r#"{"a":1}"#);
     assert_eq!(revision(&base.bytes), base.bytes);
     let (one, two) = (keep_all(&base).record, keep_all(&base).record);
     assert_eq!(revision(&one.bytes).len(), REVISION_LEN);
@@ -89,7 +89,7 @@ fn each_version_has_a_fingerprint_of_its_own() {
 }
 
 #[test]
-fn what_is_no_session_is_an_error_and_never_an_empty_session() {
+fn invalid_data_is_an_error_and_never_an_empty_session() {
     let deep = format!("{{\"a\":{}", "[".repeat(10_000));
     for (name, stored) in [
         ("empty", &b""[..]),
@@ -105,17 +105,18 @@ fn what_is_no_session_is_an_error_and_never_an_empty_session() {
         ("deep and unfinished", deep.as_bytes()),
     ] {
         let error = Record::decode(&Bytes::copy_from_slice(stored)).err();
-        let error = error.unwrap_or_else(|| panic!("{name} was taken for a session"));
+        let error = error.unwrap_or_else(|| panic!("{name}: accepted as a session"));
         assert_eq!(error.kind(), crate::ErrorKind::InvalidData, "{name}");
     }
 }
 
 #[test]
-fn a_session_without_a_key_counts_as_gone() {
+fn a_session_without_keys_and_user_is_empty() {
     for text in [
         "{}",
         r#"{"_rev":"0123456789abcdef"}"#,
         r#"{"_permanent":true}"#,
+        r#"{"_user":""}"#,
     ] {
         let stored = Record::decode(&Bytes::from_static(text.as_bytes()));
         assert!(matches!(stored, Ok(Decoded::Empty)), "{text}");
@@ -123,7 +124,7 @@ fn a_session_without_a_key_counts_as_gone() {
 }
 
 #[test]
-fn a_tombstone_tells_when_it_ends_and_nothing_else() {
+fn a_tombstone_holds_its_end_and_nothing_else() {
     let bytes = tombstone(1_764_000_000_000).expect("random numbers");
     assert_eq!(&bytes[REVISION_LEN..], b",\"_rotated\":1764000000000}");
     let stored = Record::decode(&bytes);

@@ -1,32 +1,30 @@
-//! The next version of a session, spliced from the last one and what changed.
+//! Encodes the next version of a session: unchanged parts are copied from the last version, changed values are inserted.
 
-use std::{
-    cell::{Cell, RefCell},
-    sync::Arc,
-};
+use std::cell::{Cell, RefCell};
 
 use bytes::Bytes;
 use serde::Serialize;
 
 use super::{
     ABSOLUTE_TIMEOUT, CREATED, Field, IDLE_TIMEOUT, INDEXED_AT, Metadata, PERMANENT, RESERVED,
-    REV_OPENING, REVISION_LEN, ROTATED, Record, USER, scan::Span,
+    REV_OPENING, REVISION_LEN, ROTATED, Record, USER, UserId, scan::Span,
 };
 use crate::{clock::unix_nanos, error::SessionError, random::random_bytes};
 
-/// Writes the next version of a session, and knows when it is the same as the last.
+/// Encodes the next version of a session over `base`.
 pub(crate) struct Encoder<'a> {
     base: &'a Record,
     buffer: Vec<u8>,
-    entries: Vec<Field>,
+    fields: Vec<Field>,
     unescaped: Vec<Box<str>>,
     metadata: Metadata,
-    user: Option<Arc<str>>,
+    user: Option<UserId>,
+    /// The number of the app's own keys.
     visible: usize,
     changed: bool,
 }
 
-/// What becomes of one key of the base.
+/// What happens to one key of the base.
 pub(crate) enum KeyEdit<'a> {
     Keep,
     Replace(&'a [u8]),
@@ -36,21 +34,22 @@ pub(crate) enum KeyEdit<'a> {
 /// The next version of a session.
 pub(crate) struct Encoded {
     pub(crate) record: Record,
-    /// Nothing of the app's own is in it, and it is nobody's.
+    /// Whether it has neither a key of the app's nor a user.
     pub(crate) is_empty: bool,
-    /// It says something else than the base did.
+    /// Whether it differs from the base by more than its revision.
     pub(crate) changed: bool,
 }
 
 impl<'a> Encoder<'a> {
+    /// `additional` is an estimate of the bytes that changed values take.
     pub(crate) fn new(
         base: &'a Record,
         metadata: Metadata,
-        user: Option<Arc<str>>,
-        more: usize,
+        user: Option<UserId>,
+        additional: usize,
     ) -> Result<Self, SessionError> {
-        let mut buffer = scratch();
-        buffer.reserve(base.bytes.len() + REVISION_LEN + 64 + more);
+        let mut buffer = take_scratch();
+        buffer.reserve(base.bytes.len() + REVISION_LEN + 64 + additional);
         write_rev(&mut buffer)?;
         for (key, value) in [
             (CREATED, metadata.created),
@@ -64,13 +63,13 @@ impl<'a> Encoder<'a> {
             }
         }
         if let Some(user) = &user {
-            write_own(&mut buffer, USER);
-            serde_json::to_writer(&mut buffer, &**user).expect("text serializes");
+            write_own_key(&mut buffer, USER);
+            serde_json::to_writer(&mut buffer, &**user).expect("a string serializes");
         }
         Ok(Self {
             base,
             buffer,
-            entries: Vec::with_capacity(base.entries.len() + 1),
+            fields: Vec::with_capacity(base.fields.len() + 1),
             unescaped: base.unescaped.clone(),
             changed: metadata != base.metadata || user != base.user,
             metadata,
@@ -79,30 +78,31 @@ impl<'a> Encoder<'a> {
         })
     }
 
-    /// Goes through the base's keys in their order; what `fate` keeps goes over byte for byte, neighbours in one piece.
-    pub(crate) fn copy_from_base(&mut self, mut fate: impl FnMut(&[u8]) -> KeyEdit<'a>) {
+    /// Applies `edit` to each key of the base, in stored order. Adjacent kept fields are copied in one piece, byte for byte.
+    pub(crate) fn copy_from_base(&mut self, mut edit: impl FnMut(&[u8]) -> KeyEdit<'a>) {
         let base = self.base;
         let mut kept = 0..0;
-        for (index, entry) in base.entries.iter().enumerate() {
-            let name = base.name(entry);
-            match fate(name) {
+        for (index, field) in base.fields.iter().enumerate() {
+            let name = base.name(field);
+            match edit(name) {
                 KeyEdit::Keep => {
-                    let last = base.entries[kept.clone()].last();
-                    let follows = last.is_some_and(|last| last.value.end + 1 == entry.key.start);
-                    if !follows {
-                        self.keep(&base.entries[kept]);
+                    let last = base.fields[kept.clone()].last();
+                    let is_adjacent =
+                        last.is_some_and(|last| last.value.end + 1 == field.key.start);
+                    if !is_adjacent {
+                        self.copy(&base.fields[kept]);
                         kept = index..index;
                     }
                     kept.end = index + 1;
                 }
                 KeyEdit::Replace(value) => {
-                    self.keep(&base.entries[kept]);
+                    self.copy(&base.fields[kept]);
                     kept = 0..0;
-                    self.changed |= value != base.part(entry.value);
+                    self.changed |= value != base.part(field.value);
                     self.buffer.push(b',');
                     let start = self.buffer.len();
-                    self.buffer.extend_from_slice(base.part(entry.key));
-                    self.push(start, value, entry.unescaped);
+                    self.buffer.extend_from_slice(base.part(field.key));
+                    self.push(start, value, field.unescaped);
                 }
                 KeyEdit::Drop => {
                     self.changed = true;
@@ -111,7 +111,7 @@ impl<'a> Encoder<'a> {
             }
             self.visible += usize::from(!is_reserved(name));
         }
-        self.keep(&base.entries[kept]);
+        self.copy(&base.fields[kept]);
     }
 
     /// Adds a key that the base does not have.
@@ -120,7 +120,7 @@ impl<'a> Encoder<'a> {
         self.visible += usize::from(!is_reserved(name.as_bytes()));
         self.buffer.push(b',');
         let start = self.buffer.len();
-        serde_json::to_writer(&mut self.buffer, name).expect("text serializes");
+        serde_json::to_writer(&mut self.buffer, name).expect("a string serializes");
         let is_escaped = self.buffer.len() - start != name.len() + 2;
         let unescaped = is_escaped.then(|| {
             self.unescaped.push(name.into());
@@ -135,8 +135,8 @@ impl<'a> Encoder<'a> {
             is_empty: self.visible == 0 && self.user.is_none(),
             changed: self.changed,
             record: Record {
-                bytes: give_back(self.buffer),
-                entries: self.entries,
+                bytes: return_scratch(self.buffer),
+                fields: self.fields,
                 unescaped: self.unescaped,
                 metadata: self.metadata,
                 user: self.user,
@@ -144,33 +144,33 @@ impl<'a> Encoder<'a> {
         }
     }
 
-    /// Neighbours in the base, each with one comma behind it but for the last.
-    fn keep(&mut self, neighbours: &[Field]) {
-        let (Some(first), Some(last)) = (neighbours.first(), neighbours.last()) else {
+    /// Copies fields that are adjacent in the base, with the commas between them.
+    fn copy(&mut self, fields: &[Field]) {
+        let (Some(first), Some(last)) = (fields.first(), fields.last()) else {
             return;
         };
-        let whole = Span {
+        let source = Span {
             start: first.key.start,
             end: last.value.end,
         };
         self.buffer.push(b',');
-        let to = Span::at(self.buffer.len());
-        self.buffer.extend_from_slice(self.base.part(whole));
-        self.entries.extend(neighbours.iter().map(|entry| Field {
-            key: entry.key.moved(whole.start, to),
-            value: entry.value.moved(whole.start, to),
-            unescaped: entry.unescaped,
+        let target = Span::at(self.buffer.len());
+        self.buffer.extend_from_slice(self.base.part(source));
+        self.fields.extend(fields.iter().map(|field| Field {
+            key: field.key.moved(source.start, target),
+            value: field.value.moved(source.start, target),
+            unescaped: field.unescaped,
         }));
     }
 
-    /// The value of the key that was encoded from `start` on.
+    /// Adds the value of the key that was written from `start` on.
     fn push(&mut self, start: usize, value: &[u8], unescaped: Option<u32>) {
-        let middle = self.buffer.len();
+        let colon = self.buffer.len();
         self.buffer.push(b':');
         self.buffer.extend_from_slice(value);
-        self.entries.push(Field {
-            key: Span::new(start, middle),
-            value: Span::new(middle + 1, self.buffer.len()),
+        self.fields.push(Field {
+            key: Span::new(start, colon),
+            value: Span::new(colon + 1, self.buffer.len()),
             unescaped,
         });
     }
@@ -180,24 +180,24 @@ thread_local! {
     static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// A thread does not keep a larger buffer than this for the next one.
+/// A larger buffer is freed instead of kept for the thread's next session.
 const MAX_SCRATCH: usize = 64 * 1024;
 
-/// A value's JSON, in one allocation of just its size; `serde_json::to_vec` and `Bytes` take two, and 128 bytes for a number.
-pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Bytes, serde_json::Error> {
-    let mut buffer = scratch();
-    serde_json::to_writer(&mut buffer, value)?;
-    Ok(give_back(buffer))
+/// A value's JSON in one allocation of its exact size. `serde_json::to_vec` and `Bytes` take two, and 128 bytes for a number.
+pub(crate) fn encode<T: Serialize>(key: &str, value: &T) -> Result<Bytes, SessionError> {
+    let mut buffer = take_scratch();
+    serde_json::to_writer(&mut buffer, value).map_err(|error| SessionError::encode(key, &error))?;
+    Ok(return_scratch(buffer))
 }
 
-/// Taken, not borrowed, since a `T` of the app may encode something itself.
-fn scratch() -> Vec<u8> {
+/// Taken out of the thread-local rather than borrowed, since the app's `Serialize` may itself encode a value.
+fn take_scratch() -> Vec<u8> {
     let mut buffer = SCRATCH.take();
     buffer.clear();
     buffer
 }
 
-fn give_back(scratch: Vec<u8>) -> Bytes {
+fn return_scratch(scratch: Vec<u8>) -> Bytes {
     let bytes = Bytes::copy_from_slice(&scratch);
     if scratch.capacity() <= MAX_SCRATCH {
         SCRATCH.set(scratch);
@@ -205,23 +205,24 @@ fn give_back(scratch: Vec<u8>) -> Bytes {
     bytes
 }
 
-/// What stands under an id that was rotated away: nothing of the session, and nothing of the new id.
+/// The value that replaces a rotated session. It contains neither the session's data nor its new id. `until` is in Unix
+/// milliseconds.
 pub(crate) fn tombstone(until: u64) -> Result<Bytes, SessionError> {
-    let mut buffer = scratch();
+    let mut buffer = take_scratch();
     write_rev(&mut buffer)?;
     write_number(&mut buffer, ROTATED, until);
     buffer.push(b'}');
-    Ok(give_back(buffer))
+    Ok(return_scratch(buffer))
 }
 
-/// Whether `stored` is this very version.
+/// Whether `stored` is the same version of the session as `version`.
 pub(crate) fn same_revision(stored: &[u8], version: &[u8]) -> bool {
     stored.starts_with(revision(version))
 }
 
-/// The beginning of a version that no other version of its session has.
+/// The prefix of a stored version that is unique among all versions of its session.
 ///
-/// Somebody else's JSON has no `_rev` in front; then it is the whole value, which is no prefix of any other JSON object.
+/// JSON of another writer does not begin with `_rev`. Its revision is the whole value, which is no prefix of any other JSON object.
 pub(crate) fn revision(version: &[u8]) -> &[u8] {
     let has_rev = version.starts_with(REV_OPENING) && version.get(REVISION_LEN - 1) == Some(&b'"');
     if has_rev {
@@ -231,22 +232,23 @@ pub(crate) fn revision(version: &[u8]) -> &[u8] {
     }
 }
 
-/// A key of the crate's, behind another one, up to its value.
-fn write_own(buffer: &mut Vec<u8>, key: &str) {
+pub(crate) fn is_reserved(name: &[u8]) -> bool {
+    name.first() == Some(&(RESERVED as u8))
+}
+
+/// Writes `,"key":`.
+fn write_own_key(buffer: &mut Vec<u8>, key: &str) {
     buffer.extend_from_slice(b",\"");
     buffer.extend_from_slice(key.as_bytes());
     buffer.extend_from_slice(b"\":");
 }
 
 fn write_number(buffer: &mut Vec<u8>, key: &str, number: u64) {
-    write_own(buffer, key);
+    write_own_key(buffer, key);
     buffer.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
-pub(crate) fn is_reserved(name: &[u8]) -> bool {
-    name.first() == Some(&(RESERVED as u8))
-}
-
+/// Writes `{"_rev":"` and a new revision.
 fn write_rev(buffer: &mut Vec<u8>) -> Result<(), SessionError> {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     buffer.extend_from_slice(REV_OPENING);
@@ -258,21 +260,22 @@ fn write_rev(buffer: &mut Vec<u8>) -> Result<(), SessionError> {
     Ok(())
 }
 
-/// 64 bits that no other version of a session has. Unlike an id they are no secret, so the operating system is asked for many at
-/// once (each time would be a fiftieth of a small save). The time is added in case a running machine is copied with what was
-/// left over: its copies go on at moments of their own.
+/// 64 bits that no other version of the session has.
+///
+/// A revision is not a secret, so random numbers are requested in batches: one system call per revision would be 2 % of a small
+/// save. The time is added because a snapshot of a running machine copies the rest of a batch; the copies use it at different times.
 fn new_rev() -> Result<u64, SessionError> {
-    const MANY: usize = 64;
+    const BATCH: usize = 64;
     thread_local! {
-        static LEFT_OVER: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+        static UNUSED: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
     }
-    let random = LEFT_OVER.with_borrow_mut(|left_over| {
-        if left_over.is_empty() {
-            let bytes = random_bytes::<{ MANY * 8 }>()?;
+    let random = UNUSED.with_borrow_mut(|unused| {
+        if unused.is_empty() {
+            let bytes = random_bytes::<{ BATCH * 8 }>()?;
             let (words, _) = bytes.as_chunks();
-            left_over.extend(words.iter().map(|word| u64::from_ne_bytes(*word)));
+            unused.extend(words.iter().map(|word| u64::from_ne_bytes(*word)));
         }
-        Ok(left_over.pop().expect("filled"))
+        Ok(unused.pop().expect("filled"))
     })?;
     Ok(random.wrapping_add(unix_nanos()))
 }

@@ -6,7 +6,6 @@ mod user;
 
 use std::{fmt, sync::Arc};
 
-use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -15,7 +14,7 @@ use crate::{
     context::Context,
     error::{ErrorKind, SessionError},
     id::SessionId,
-    record::{self, RESERVED, Record},
+    record::{RESERVED, Record, decode, encode},
 };
 
 /// The session of one request: a map from string keys to serializable values.
@@ -350,12 +349,4 @@ fn check_key(key: &str) -> Result<(), SessionError> {
         ErrorKind::ReservedKey,
         "session keys that begin with `_` are reserved for this crate: use another key",
     ))
-}
-
-pub(crate) fn decode<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, SessionError> {
-    serde_json::from_slice(value).map_err(|error| SessionError::decode::<T>(key, &error))
-}
-
-fn encode<T: Serialize>(key: &str, value: &T) -> Result<Bytes, SessionError> {
-    record::encode(value).map_err(|error| SessionError::encode(key, &error))
 }

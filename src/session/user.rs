@@ -1,37 +1,42 @@
-//! How sessions get to their users, and who may look.
-
-use std::sync::Arc;
+//! The user of a session.
 
 use super::Session;
 use crate::{
     clock::unix_secs,
-    commit::metadata_changes::MetadataChange,
-    users::{SessionHandle, UserSessions},
+    commit::{SessionCell, metadata_changes::MetadataChange},
+    error::SessionError,
+    record::UserId,
+    users::{CurrentSession, SessionHandle, UserSessions},
 };
 
 impl Session {
-    /// Says whose session it is, from here on: call it when somebody logs in, together with [`cycle_id`](Self::cycle_id). Then it is among the
-    /// user's [`sessions`](Self::sessions).
+    /// Associates the session with a user. Call it at login, together with [`cycle_id`](Self::cycle_id). The session is then one of the
+    /// user's [`user_sessions`](Self::user_sessions).
     ///
-    /// `user` is any text that names one user for good, such as the number in the app's database. It is kept in Redis, as part of a key
-    /// too. The session's age counts from now on, for the absolute timeout. [`clear`](Self::clear) does not undo it;
-    /// [`destroy`](Self::destroy) and [`remove_user`](Self::remove_user) do.
+    /// `user` is any text that identifies a user for good, such as the primary key in the app's database. It is stored in Redis, also as part
+    /// of a key. The absolute timeout counts from this call. [`clear`](Self::clear) keeps the user;
+    /// [`remove_user`](Self::remove_user) and [`destroy`](Self::destroy) do not.
     ///
     /// ```
     /// # use axum_redis_sessions::{Session, SessionError};
     /// async fn log_in(session: Session) -> Result<(), SessionError> {
     ///     // … check the password …
     ///     session.cycle_id();
-    ///     session.set_user("42");
+    ///     session.set_user("42")?;
     ///     session.insert("device", "Firefox on Linux")
     /// }
     /// ```
-    pub fn set_user(&self, user: impl AsRef<str>) {
-        let user = (Arc::from(user.as_ref()), unix_secs());
-        self.set_metadata(MetadataChange::User(Some(user)));
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidUser`](crate::ErrorKind::InvalidUser) if `user` is empty.
+    pub fn set_user(&self, user: impl AsRef<str>) -> Result<(), SessionError> {
+        let user = UserId::new(user.as_ref())?;
+        self.set_metadata(MetadataChange::User(Some((user, unix_secs()))));
+        Ok(())
     }
 
-    /// The session is nobody's any more. To log somebody out, [`destroy`](Self::destroy) it instead.
+    /// Removes the association with a user and keeps the session. To log out, use [`destroy`](Self::destroy).
     pub fn remove_user(&self) {
         let mut state = self.0.state();
         if state.changes.user(&state.base).is_some() {
@@ -39,23 +44,39 @@ impl Session {
         }
     }
 
-    /// Whose session it is, as of [`set_user`](Self::set_user).
+    /// The user of the session, as passed to [`set_user`](Self::set_user).
     #[must_use]
     pub fn user(&self) -> Option<String> {
         let state = self.0.state();
-        state.changes.user(&state.base).map(ToString::to_string)
+        state.changes.user(&state.base).map(|user| user.to_string())
     }
 
-    /// The sessions of users, to be listed and ended.
+    /// All stored sessions of this session's user, to list and revoke them; `None` if the session has no user.
     #[must_use]
-    pub fn sessions(&self) -> UserSessions {
-        UserSessions::new(self.0.context.clone())
+    pub fn user_sessions(&self) -> Option<UserSessions> {
+        let user = {
+            let state = self.0.state();
+            state.changes.user(&state.base)?.clone()
+        };
+        let current = Some(self.0.clone() as _);
+        Some(UserSessions::new(self.0.context.clone(), user, current))
     }
 
-    /// What names this session on a page, and opens it to nobody; `None` for one that is not stored (yet).
+    /// Identifies this session on a page; it cannot be used to authenticate. `None` if the session is not stored (yet).
     #[must_use]
     pub fn handle(&self) -> Option<SessionHandle> {
         let id = self.id()?;
         Some(SessionHandle::of(&self.0.context.key(id)))
+    }
+}
+
+impl CurrentSession for SessionCell {
+    fn is_stored_at(&self, key_suffix: &str) -> bool {
+        let id = self.state().id();
+        id.is_some_and(|id| self.context.key_suffix(id) == key_suffix)
+    }
+
+    fn destroy(&self) {
+        self.state().destroy();
     }
 }

@@ -1,5 +1,5 @@
-//! What holds for every input, whoever wrote it. The fuzz targets in `tests/fuzz/` call these, and a test here replays their corpus,
-//! what they found included.
+//! Properties of the parsers that hold for every input. The fuzz targets in `tests/fuzz/` call these functions, and tests here replay the
+//! targets' corpus.
 
 use std::sync::Arc;
 
@@ -20,8 +20,7 @@ use crate::{
     store::{MemoryStore, Store},
 };
 
-/// The id of a session is found in Cookie headers, one a line of `input`, exactly where a plain reading of the rules finds it; and in
-/// none that is not signed, where cookies are.
+/// Parses each line of `input` as a Cookie header, with and without signing, and compares the id with that of a simple reference parser.
 pub fn cookie_header(input: &[u8]) {
     let mut headers = HeaderMap::new();
     for line in input.split(|byte| *byte == b'\n') {
@@ -41,10 +40,10 @@ pub fn cookie_header(input: &[u8]) {
             .get_all(header::COOKIE)
             .iter()
             .flat_map(|header| header.as_bytes().split(|byte| *byte == b';'))
-            .find_map(|pair| plainly_read(pair, &config));
+            .find_map(|pair| reference_parse(pair, &config));
         assert_eq!(found, expected);
 
-        // What was found is found again under the cookie that it is given.
+        // The cookie issued for this id is parsed to the same id.
         let Some(found) = found else { continue };
         let id = SessionId::parse(found.as_bytes()).expect("found");
         let line = cookie::issue(&config, id, None);
@@ -55,8 +54,8 @@ pub fn cookie_header(input: &[u8]) {
     }
 }
 
-/// The id in one pair of a Cookie header, by the rules as they are encoded: this name, one form of id, and one of two signatures.
-fn plainly_read(pair: &[u8], config: &CookieConfig) -> Option<String> {
+/// The id in one pair of a Cookie header: the right name, the canonical form, and one of two signatures.
+fn reference_parse(pair: &[u8], config: &CookieConfig) -> Option<String> {
     let pair = std::str::from_utf8(pair.trim_ascii_start()).ok()?;
     let (name, value) = pair.split_once('=')?;
     let (id, signature) = value.split_once('.').unwrap_or((value, ""));
@@ -75,10 +74,10 @@ fn plainly_read(pair: &[u8], config: &CookieConfig) -> Option<String> {
     (name == "__Host-session" && is_id && is_signed).then(|| id.to_owned())
 }
 
-/// A stored value is taken for a session exactly when serde_json finds an object with distinct keys in it; then it has these keys and
-/// values, and what is encoded after some changes has what they make of them.
+/// A stored value is accepted as a session exactly if serde_json reads it as an object with distinct keys. The session then has these keys
+/// and values, and after changes its encoded form has those of a model with the same changes.
 ///
-/// `input` is the value and, behind a zero byte, the changes.
+/// `input` is the stored value, a zero byte, and the changes.
 pub fn stored_value(input: &[u8]) {
     let end = input.iter().position(|byte| *byte == 0);
     let (stored, changes) = input.split_at(end.unwrap_or(input.len()));
@@ -92,7 +91,7 @@ pub fn stored_value(input: &[u8]) {
     let record = match (Record::decode(&stored), &read) {
         (Err(error), _) => {
             assert_eq!(error.kind(), crate::ErrorKind::InvalidData);
-            assert!(read.is_none() || has(&read, "_rotated") || has_odd_user(&read));
+            assert!(read.is_none() || has(&read, "_rotated") || has_invalid_user(&read));
             return;
         }
         (Ok(Decoded::Tombstone { .. }), _) => {
@@ -104,7 +103,7 @@ pub fn stored_value(input: &[u8]) {
             return;
         }
         (Ok(Decoded::Session(record)), Some(_)) => record,
-        (Ok(Decoded::Empty | Decoded::Session(_)), None) => panic!("taken for a session"),
+        (Ok(Decoded::Empty | Decoded::Session(_)), None) => panic!("accepted as a session"),
     };
     let mut model = read.expect("read").0;
     check(&record, &model);
@@ -118,7 +117,7 @@ pub fn stored_value(input: &[u8]) {
     let context = Context::new(Store::Memory(MemoryStore::default()));
     if let Some(lifetime) = expiry::ttl(&context.config, record.metadata) {
         assert!(!lifetime.is_zero());
-        // What Redis takes: it adds the present time, in milliseconds, and counts in 64 bits with a sign.
+        // Redis adds the present time in milliseconds, in signed 64-bit integers.
         assert!(lifetime.as_millis() < 1 << 62);
     }
 
@@ -127,11 +126,11 @@ pub fn stored_value(input: &[u8]) {
         &changes,
         &changes
             .replayed_on(&record)
-            .expect("steps that do not fail"),
+            .expect("updates that do not fail"),
     ] {
         let encoded = changes.encode(&record).expect("random numbers");
         let visible = model.iter().filter(|(key, _)| !key.starts_with(RESERVED));
-        // Somebody's session is kept without a key.
+        // A session with a user is kept without a key.
         let is_empty = visible.count() == 0 && record.user.is_none();
         assert_eq!(encoded.is_empty, is_empty);
         check(&encoded.record, &model);
@@ -150,7 +149,7 @@ pub fn stored_value(input: &[u8]) {
     }
 }
 
-/// Makes the same changes to a session and to a plain list of pairs.
+/// Makes the changes of `script` to the model, and returns the same changes for the session.
 fn changes_of(script: &[u8], base: &Record, model: &mut Vec<(String, Box<RawValue>)>) -> Changes {
     const VALUES: [&str; 4] = ["1", "[{}]", "\"\\ud800\"", "{\"a\" : 1e400}"];
     let mut names: Vec<String> = base.keys().map(str::to_owned).collect();
@@ -194,7 +193,7 @@ fn changes_of(script: &[u8], base: &Record, model: &mut Vec<(String, Box<RawValu
     changes
 }
 
-/// The record has these pairs, each value as it was encoded, in whatever order.
+/// The record has exactly these pairs, in any order, with the same text of each value.
 fn check(record: &Record, pairs: &[(String, Box<RawValue>)]) {
     let mut keys: Vec<&str> = record.keys().collect();
     let visible = pairs.iter().map(|(key, _)| key.as_str());
@@ -203,7 +202,7 @@ fn check(record: &Record, pairs: &[(String, Box<RawValue>)]) {
     expected.sort_unstable();
     assert_eq!(keys, expected);
     for (key, value) in pairs {
-        // The crate's own are no part of the map; others' are kept as they are.
+        // The crate's own keys are not in the map; reserved keys of other writers are kept.
         if !key.starts_with(RESERVED) || record.contains(key) {
             assert!(record.contains(key));
             assert_eq!(
@@ -215,7 +214,7 @@ fn check(record: &Record, pairs: &[(String, Box<RawValue>)]) {
     }
 }
 
-/// An object as serde_json reads it, twins and all.
+/// An object as serde_json reads it, including duplicate keys.
 struct Pairs(Vec<(String, Box<RawValue>)>);
 
 impl Pairs {
@@ -231,8 +230,8 @@ fn has(pairs: &Option<Pairs>, key: &str) -> bool {
     all.any(|(other, _)| other == key)
 }
 
-/// A user is text, and a session of anybody else is nobody's to guess at.
-fn has_odd_user(pairs: &Option<Pairs>) -> bool {
+/// A `_user` that is not a string makes the whole value invalid.
+fn has_invalid_user(pairs: &Option<Pairs>) -> bool {
     let mut all = pairs.iter().flat_map(|pairs| &pairs.0);
     all.any(|(key, value)| key == "_user" && serde_json::from_str::<String>(value.get()).is_err())
 }
@@ -265,9 +264,9 @@ mod tests {
 
     use super::*;
 
-    /// Whatever three of these make, as the whole of a stored value, as a key and as a value.
+    /// All combinations of three pieces, as a stored value, as a key and as a value.
     #[test]
-    fn every_short_text_is_taken_for_what_serde_json_takes_it_for() {
+    fn every_short_text_is_decoded_as_by_serde_json() {
         const PIECES: [&str; 25] = [
             "{", "}", "[", "]", "\"", ":", ",", "\\", "\\\"", "\\u00e9", "\\ud800", "\u{1}", "é",
             "_rev", "x", " ", "\n", "-", "0", "12", ".", "e", "true", "null", "\"k\"",
@@ -285,7 +284,7 @@ mod tests {
         }
     }
 
-    /// `tests/fuzz/corpus/` has what the fuzzers began with, what they found worth keeping, and what they found wrong.
+    /// `tests/fuzz/corpus/` holds the seeds, the inputs that increased coverage, and those that failed.
     fn replay(target: &str, check: fn(&[u8])) {
         let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus");
         let files = fs::read_dir(corpus.join(target)).expect("a corpus");
@@ -293,7 +292,7 @@ mod tests {
         for file in files {
             let path = file.expect("a file").path();
             let input = fs::read(&path).expect("bytes");
-            // Shown when the test fails.
+            // Shown if the test fails.
             println!("{}", path.display());
             check(&input);
             replayed += 1;
@@ -302,12 +301,12 @@ mod tests {
     }
 
     #[test]
-    fn what_the_fuzzers_know_of_cookie_headers_holds() {
+    fn the_corpus_of_cookie_headers_passes() {
         replay("cookie_header", cookie_header);
     }
 
     #[test]
-    fn what_the_fuzzers_know_of_stored_values_holds() {
+    fn the_corpus_of_stored_values_passes() {
         replay("stored_value", stored_value);
     }
 }

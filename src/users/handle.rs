@@ -4,27 +4,28 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::{Digest, Sha256};
 
-/// Names a session on a page, as in a form's hidden field, and opens it to nobody.
+/// Identifies a session on a page, for example in a hidden form field. It cannot be used to authenticate.
 ///
-/// 128 bits of a hash of the session's key, encoded as 22 characters: A-Z, a-z, 0-9, `-` and `_`. It changes with the id.
+/// 128 bits of a SHA-256 hash of the session's key, written as 22 characters of A-Z, a-z, 0-9, `-` and `_`. It changes with the session's
+/// id.
 ///
 /// ```
 /// use axum_redis_sessions::SessionHandle;
 ///
 /// let handle: SessionHandle = "AAECAwQFBgcICQoLDA0ODw".parse().unwrap();
 /// assert_eq!(handle.to_string(), "AAECAwQFBgcICQoLDA0ODw");
-/// assert!("no handle".parse::<SessionHandle>().is_err());
+/// assert!("not a handle".parse::<SessionHandle>().is_err());
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SessionHandle([u8; 16]);
 
-/// The text is no [`SessionHandle`].
+/// The error of a text that is not a [`SessionHandle`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParseSessionHandleError(());
 
 impl SessionHandle {
     pub(crate) fn of(key: &str) -> Self {
-        // The purpose comes first, so that the hash in a key of `with_hashed_keys` is no handle.
+        // Domain separation: the hash in a key of `with_hashed_keys` is not a handle.
         let mut hash = Sha256::new_with_prefix(b"axum-redis-sessions handle\0");
         hash.update(key.as_bytes());
         let mut handle = [0; 16];
@@ -64,7 +65,7 @@ impl<'de> Deserialize<'de> for SessionHandle {
 
 impl fmt::Display for ParseSessionHandleError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not the handle of a session, which is 22 characters of A-Z, a-z, 0-9, - and _")
+        f.write_str("not a session handle, which is 22 characters of A-Z, a-z, 0-9, - and _: pass the text of UserSession::handle")
     }
 }
 

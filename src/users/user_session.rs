@@ -8,38 +8,37 @@ use serde::de::DeserializeOwned;
 use super::SessionHandle;
 use crate::{
     error::SessionError,
-    record::Record,
-    session::{Session, decode},
+    record::{self, Record},
+    store::IndexEntry,
 };
 
-/// A live session, as [`UserSessions::list`](super::UserSessions::list) found it.
+/// A live session, as of [`UserSessions::list`](super::UserSessions::list).
 pub struct UserSession {
     pub(super) handle: SessionHandle,
-    pub(super) name: String,
+    pub(super) entry: IndexEntry,
+    pub(super) is_current: bool,
     pub(super) record: Record,
-    /// Unix microseconds at which it was last entered, for those begun in the same second.
-    pub(super) added_at: u64,
     pub(super) last_seen: SystemTime,
     pub(super) expires_at: SystemTime,
 }
 
 impl UserSession {
-    /// Names the session on a page, and opens it to nobody.
+    /// Identifies the session on a page. It cannot be used to authenticate.
     #[must_use]
     pub fn handle(&self) -> SessionHandle {
         self.handle
     }
 
-    /// Whether it is this one.
+    /// Whether it is the session of the current request. Always `false` for a list from [`Users::of`](super::Users::of).
     #[must_use]
-    pub fn is_current(&self, session: &Session) -> bool {
-        session.handle() == Some(self.handle)
+    pub fn is_current(&self) -> bool {
+        self.is_current
     }
 
-    /// When the user logged in with it, to the second.
+    /// When the user logged in, to the second.
     #[must_use]
     pub fn created(&self) -> SystemTime {
-        UNIX_EPOCH + Duration::from_secs(self.age().0)
+        UNIX_EPOCH + Duration::from_secs(self.begun_at().0)
     }
 
     /// When it was last used.
@@ -48,31 +47,34 @@ impl UserSession {
         self.last_seen
     }
 
-    /// When it ends if nobody uses it.
+    /// When it expires if it is not used again.
     #[must_use]
     pub fn expires_at(&self) -> SystemTime {
         self.expires_at
     }
 
-    /// Whether it outlives the browser.
+    /// Whether it outlives the browser ("remember me").
     #[must_use]
     pub fn is_permanent(&self) -> bool {
         self.record.metadata.permanent.is_some()
     }
 
-    /// What the app keeps in it under `key`, such as the device or the address; `None` if there is nothing.
+    /// The session's value under `key`, such as the device or the address; `None` if there is none.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Decode`](crate::ErrorKind::Decode) if the value is not a `T`.
     pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, SessionError> {
         let value = self.record.value(key);
-        value.map(|value| decode(key, &value)).transpose()
+        value.map(|value| record::decode(key, &value)).transpose()
     }
 
-    /// Older ones have less.
-    pub(super) fn age(&self) -> (u64, u64) {
-        (self.record.metadata.created.unwrap_or(0), self.added_at)
+    /// Unix seconds; then Unix microseconds of its entry, which order the sessions of one second.
+    pub(super) fn begun_at(&self) -> (u64, u64) {
+        (
+            self.record.metadata.created.unwrap_or(0),
+            self.entry.added_at,
+        )
     }
 }
 

@@ -199,7 +199,11 @@ async fn the_size_limit_holds_for_reads_and_writes() {
     for path in ["/visits", "/"] {
         let page = browser.get(app.url(path)).await;
         assert_eq!((page.status, page.set_cookies.len()), (500, 0), "{path}");
-        assert!(page.body.contains("1000 are allowed"), "{}", page.body);
+        assert!(
+            page.body.contains("with_max_size allows 1000"),
+            "{}",
+            page.body
+        );
         assert!(!page.body.contains("xxx"), "{}", page.body);
     }
     assert_eq!(server.command::<String>(&["GET", &key]).await, large);

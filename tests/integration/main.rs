@@ -21,6 +21,7 @@ mod cookies;
 mod faults;
 mod foreign_data;
 mod http;
+mod layer_order;
 mod lifetimes;
 mod model;
 mod outage;

@@ -86,7 +86,7 @@ async fn a_missing_layer_is_an_error_that_says_so() {
         assert!(
             text(response)
                 .await
-                .contains("put `.layer(RedisSessionLayer::new(client))` on the router")
+                .contains("add `.layer(RedisSessionLayer::new(client))` to the router")
         );
     }
 }
@@ -110,7 +110,11 @@ async fn with_error_response_shapes_every_error() {
     });
     for (handler, kind, needle) in [
         (get(wrong_type), ErrorKind::Decode, "\"name\" is not a u64"),
-        (get(too_large), ErrorKind::TooLarge, "500 are allowed"),
+        (
+            get(too_large),
+            ErrorKind::TooLarge,
+            "with_max_size allows 500",
+        ),
     ] {
         let app = Router::new().route("/", handler);
         let plain = send(&app.clone().layer(layer.clone()), "/", None).await;

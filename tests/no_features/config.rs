@@ -1,8 +1,8 @@
-//! Each configuration error is found while the app starts, and says what to change.
+//! An invalid configuration is found when the app starts, and the text says what to change.
 
 use std::time::Duration;
 
-use axum_redis_sessions::{RedisSessionLayer, SameSite};
+use axum_redis_sessions::{RedisSessionLayer, SameSite, SessionLimit};
 use tower::Layer;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -10,7 +10,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 type Configure = fn(RedisSessionLayer) -> RedisSessionLayer;
 
 #[test]
-fn each_config_error_says_what_to_change() {
+fn an_invalid_option_says_what_to_change() {
     let cases: &[(&str, Configure, &str)] = &[
         ("defaults", |l| l, ""),
         (
@@ -19,7 +19,7 @@ fn each_config_error_says_what_to_change() {
                 l.with_cookie_name("__Host-sid")
                     .with_cookie_domain("example.com")
             },
-            "leave with_cookie_domain out",
+            "remove with_cookie_domain",
         ),
         (
             "__Secure- with a Domain",
@@ -32,12 +32,12 @@ fn each_config_error_says_what_to_change() {
         (
             "__Host- with a Path",
             |l| l.with_cookie_name("__Host-sid").with_cookie_path("/app"),
-            "leave with_cookie_path out",
+            "remove with_cookie_path",
         ),
         (
             "__host- in lower case",
             |l| l.with_cookie_name("__host-sid").with_cookie_path("/app"),
-            "leave with_cookie_path out",
+            "remove with_cookie_path",
         ),
         (
             "no name, but a Domain",
@@ -48,12 +48,12 @@ fn each_config_error_says_what_to_change() {
         (
             "__Host- without Secure",
             |l| l.with_cookie_name("__Host-sid").with_secure(false),
-            "leave with_secure out",
+            "remove with_secure(false)",
         ),
         (
             "__Secure- without Secure",
             |l| l.with_cookie_name("__Secure-sid").with_secure(false),
-            "leave with_secure out",
+            "remove with_secure(false)",
         ),
         (
             "no name, and no Secure",
@@ -63,7 +63,7 @@ fn each_config_error_says_what_to_change() {
         (
             "SameSite=None without Secure",
             |l| l.with_same_site(SameSite::None).with_secure(false),
-            "leave with_secure out",
+            "remove with_secure(false)",
         ),
         (
             "SameSite=None with Secure",
@@ -73,7 +73,7 @@ fn each_config_error_says_what_to_change() {
         (
             "Partitioned without Secure",
             |l| l.with_partitioned_cookie().with_secure(false),
-            "leave with_secure out",
+            "remove with_secure(false)",
         ),
         (
             "Partitioned with Secure",
@@ -118,7 +118,7 @@ fn each_config_error_says_what_to_change() {
         (
             "a path with a semicolon",
             |l| l.with_cookie_path("/;Secure"),
-            "leave out \";\"",
+            "without \";\"",
         ),
         (
             "a domain that is a URL",
@@ -128,7 +128,7 @@ fn each_config_error_says_what_to_change() {
         (
             "an empty domain",
             |l| l.with_cookie_domain(""),
-            "give a host name",
+            "use a host name",
         ),
         (
             "a domain with a leading dot",
@@ -138,7 +138,7 @@ fn each_config_error_says_what_to_change() {
         (
             "a zero idle timeout",
             |l| l.with_idle_timeout(Duration::ZERO),
-            "with_idle_timeout needs at least",
+            "with_idle_timeout is shorter than a millisecond",
         ),
         (
             "an idle timeout of a millisecond",
@@ -153,22 +153,22 @@ fn each_config_error_says_what_to_change() {
         (
             "a zero absolute timeout",
             |l| l.with_absolute_timeout(Duration::ZERO),
-            "with_absolute_timeout needs at least",
+            "with_absolute_timeout is shorter",
         ),
         (
             "a zero deadline",
             |l| l.with_deadline(Duration::ZERO),
-            "with_deadline needs at least",
+            "with_deadline is shorter",
         ),
         (
             "a zero permanent lifetime",
             |l| l.with_permanent_lifetime(Duration::ZERO),
-            "with_permanent_lifetime needs at least",
+            "with_permanent_lifetime is shorter than a millisecond",
         ),
         (
             "a Max-Age of zero",
             |l| l.with_permanent_lifetime(Duration::from_millis(999)),
-            "at least a second",
+            "shorter than a second",
         ),
         (
             "a Max-Age of 401 days",
@@ -180,7 +180,42 @@ fn each_config_error_says_what_to_change() {
             |l| l.with_permanent_lifetime(400 * DAY),
             "",
         ),
-        ("a size of zero", |l| l.with_max_size(0), "between one byte"),
+        (
+            "no sessions per user",
+            |l| l.with_sessions_per_user(0, SessionLimit::Reject),
+            "make it at least 1",
+        ),
+        (
+            "last write wins in memory",
+            RedisSessionLayer::with_last_write_wins,
+            "with_last_write_wins needs Redis",
+        ),
+        (
+            "a password in memory",
+            |l| l.with_password_provider(String::new),
+            "with_password_provider needs Redis",
+        ),
+        (
+            "replicas in memory",
+            |l| l.with_replica_acks(1, Duration::from_millis(100)),
+            "with_replica_acks needs Redis",
+        ),
+        (
+            "last write wins in Redis",
+            |_| RedisSessionLayer::default().with_last_write_wins(),
+            "",
+        ),
+        (
+            "a replica timeout over a quarter of the deadline",
+            |_| RedisSessionLayer::default().with_replica_acks(1, Duration::from_millis(126)),
+            "at most a quarter of the deadline",
+        ),
+        (
+            "every write without replicas",
+            |_| RedisSessionLayer::default().with_replica_acks_for_every_write(),
+            "add with_replica_acks",
+        ),
+        ("a size of zero", |l| l.with_max_size(0), "1 byte to 4 GiB"),
     ];
     for (name, configure, expected) in cases {
         let checked = configure(RedisSessionLayer::in_memory()).validate();
@@ -192,18 +227,18 @@ fn each_config_error_says_what_to_change() {
 
 #[test]
 #[should_panic(
-    expected = "RedisSessionLayer: a browser refuses the cookie \"__Host-sid\" with a Domain"
+    expected = "RedisSessionLayer: browsers reject the cookie \"__Host-sid\" with a Domain"
 )]
-fn an_invalid_config_panics_when_the_layer_is_applied() {
+fn an_invalid_layer_panics_when_it_is_added() {
     let layer = RedisSessionLayer::in_memory()
         .with_cookie_name("__Host-sid")
         .with_cookie_domain("example.com");
     let _ = layer.layer(());
 }
 
-/// The defaults that `src/docs/security.md` and ASVS 5.0 (13.1.3, 13.2.6) rely on.
+/// The table of `RedisSessionLayer`'s documentation and `src/docs/security.md` state them (ASVS 5.0, 13.1.3 and 13.2.6).
 #[test]
-fn the_defaults_are_secure_and_as_documented() {
+fn the_defaults_are_those_of_the_documentation() {
     let layer = RedisSessionLayer::in_memory().validate().expect("defaults");
     assert_eq!(
         format!("{layer:?}"),
@@ -211,5 +246,23 @@ fn the_defaults_are_secure_and_as_documented() {
          permanent_lifetime: 2678400s, deadline: 500ms, max_size: 65536, replica_acks: None, sessions_per_user: None, eager: false, cookie: CookieConfig { \
          name: None, domain: None, path: \"/\", http_only: true, secure: true, same_site: Lax, partitioned: false, signer: None }, .. }, \
          .. }"
+    );
+}
+
+#[test]
+fn same_site_is_parsed_in_any_case() {
+    for (text, expected) in [
+        ("strict", Some(SameSite::Strict)),
+        ("Lax", Some(SameSite::Lax)),
+        ("NONE", Some(SameSite::None)),
+        ("", None),
+        ("lax ", None),
+    ] {
+        assert_eq!(text.parse::<SameSite>().ok(), expected, "{text:?}");
+    }
+    let error = "laxer".parse::<SameSite>().expect_err("not a value");
+    assert_eq!(
+        error.to_string(),
+        "\"laxer\" is not a value of SameSite: use strict, lax or none"
     );
 }

@@ -91,6 +91,7 @@ async fn errors_of(server: &Server, layer: &RedisSessionLayer) -> Vec<ErrorKind>
     let reserved = get(async |session: Session| session.insert("_sesame-is-not-told", VALUE));
     let reserved = error_of(layer, &cookie, reserved).await;
     errors.push(reserved);
+    errors.push(layer.users().of("").expect_err("no user"));
     let small = layer.clone().with_max_size(20);
     errors.push(error_of(&small, &cookie, write()).await);
     let full = layer

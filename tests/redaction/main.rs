@@ -72,7 +72,7 @@ fn layers(server: &Server) -> [RedisSessionLayer; 3] {
 
 async fn log_in(session: Session) -> Result<(), SessionError> {
     session.cycle_id();
-    session.set_user(USER);
+    session.set_user(USER)?;
     session.insert("name", VALUE)
 }
 
@@ -94,8 +94,9 @@ async fn debug_output_is_redacted_for_every_public_type() {
             in_handler("Session", &session);
             in_handler("SessionId", &session.id());
             in_handler("SessionHandle", &session.handle());
-            in_handler("UserSessions", &session.sessions());
-            let of_user = session.sessions().list(USER).await?;
+            let sessions = session.user_sessions().expect("a user");
+            in_handler("UserSessions", &sessions);
+            let of_user = sessions.list().await?;
             assert_eq!(of_user.len(), 1);
             in_handler("UserSession", &of_user);
             session.insert("another", VALUE)?;
@@ -117,6 +118,7 @@ async fn debug_output_is_redacted_for_every_public_type() {
 
         show("RedisSessionLayer", &layer);
         show("CommitStats", &layer.commit_stats());
+        show("Users", &layer.users());
         let inner = tower::service_fn(async |_: Request<String>| {
             Ok::<_, std::convert::Infallible>(Response::new(String::new()))
         });
@@ -187,11 +189,8 @@ async fn the_log_is_redacted_at_trace_level() {
             .route(
                 "/end-all",
                 get(async |session: Session| {
-                    session
-                        .sessions()
-                        .revoke_all(USER)
-                        .await
-                        .map(|ended| ended.to_string())
+                    let sessions = session.user_sessions().expect("a user");
+                    sessions.revoke_all().await.map(|ended| ended.to_string())
                 }),
             )
             .route(
@@ -243,7 +242,7 @@ async fn the_log_is_redacted_at_trace_level() {
         assert_eq!(response.status(), 503);
     }
     let log = LOG.text();
-    for said in ["changes were discarded", "dropped with unsaved changes"] {
+    for said in ["changes were discarded", "with unsaved changes"] {
         assert!(log.contains(said), "the log does not say {said:?}: {log}");
     }
     assert_redacted("the log", &log);

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum_redis_sessions::{RedisSessionLayer, SessionLimit};
 use redis::cluster::ClusterClient;
 
-use super::{Device, app, devices, sorted_devices};
+use super::{Device, app, devices, of, sorted_devices};
 use crate::support::cluster::Cluster;
 
 fn layer(cluster: &Cluster) -> RedisSessionLayer {
@@ -19,7 +19,7 @@ async fn a_revoke_on_one_node_is_effective_on_all_nodes() {
     let cluster = Cluster::start().await;
     let layers = [layer(&cluster), layer(&cluster)];
     let apps = layers.each_ref().map(app);
-    let sessions = layers[1].sessions();
+    let sessions = layers[1].users();
     for round in 0..100 {
         // The indexes are in different slots.
         let user = format!("user-{round}");
@@ -29,13 +29,13 @@ async fn a_revoke_on_one_node_is_effective_on_all_nodes() {
         phone.text("/rotate").await;
         assert_eq!(sorted_devices(&sessions, &user).await, ["laptop", "phone"]);
         let handle = phone.text("/handle").await.parse().expect("a handle");
-        assert!(sessions.revoke(&user, &handle).await.expect("ended"));
+        assert!(of(&sessions, &user).revoke(&handle).await.expect("ended"));
         for app in &apps {
             let seen = phone.get_at(app, "/look").await.1;
             assert_eq!(seen, "nobody on nothing", "round {round}");
         }
         assert_eq!(devices(&sessions, &user).await, ["laptop"]);
-        assert_eq!(sessions.revoke_all(&user).await.expect("ended"), 1);
+        assert_eq!(of(&sessions, &user).revoke_all().await.expect("ended"), 1);
         for app in &apps {
             let seen = laptop.get_at(app, "/look").await.1;
             assert_eq!(seen, "nobody on nothing", "round {round}");
@@ -57,7 +57,7 @@ async fn the_session_limit_holds_in_a_cluster() {
     let ending = app(&layer(&cluster).with_sessions_per_user(2, SessionLimit::RevokeOldest));
     super::next_second().await;
     Device::of(&ending, "zoe", "four").await;
-    let left = sorted_devices(&refuse.sessions(), "zoe").await;
+    let left = sorted_devices(&refuse.users(), "zoe").await;
     assert_eq!(left.len(), 2, "{left:?}");
     assert!(left.contains(&"four".to_owned()), "{left:?}");
 }

@@ -25,7 +25,14 @@ async fn left(server: &Server, pattern: &str) -> i64 {
 }
 
 async fn count(layer: &RedisSessionLayer, user: &str) -> usize {
-    layer.sessions().list(user).await.expect("listed").len()
+    layer
+        .users()
+        .of(user)
+        .expect("a user")
+        .list()
+        .await
+        .expect("listed")
+        .len()
 }
 
 #[tokio::test]
@@ -74,7 +81,7 @@ async fn a_retried_login_does_not_count_against_itself() {
     let at_barrier = barrier.clone();
     let log_in = move |session: Session| async move {
         session.cycle_id();
-        session.set_user("ann");
+        session.set_user("ann").expect("a user");
         at_barrier.wait().await;
         at_barrier.wait().await;
     };
@@ -107,7 +114,7 @@ async fn a_failed_login_revokes_no_other_session() {
     let layer =
         RedisSessionLayer::new(server.client()).with_sessions_per_user(1, SessionLimit::Reject);
     let log_in_and_out = |session: Session| async move {
-        session.set_user("ann");
+        session.set_user("ann").expect("a user");
         let saving = session.clone();
         let save = tokio::spawn(async move { saving.save().await });
         tokio::task::yield_now().await;

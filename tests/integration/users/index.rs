@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use axum::http::StatusCode;
 use axum_redis_sessions::{ErrorKind, RedisSessionLayer, SessionLimit};
 
-use super::{Device, app, devices};
+use super::{Device, app, devices, of};
 use crate::support::{eventually, server::Server};
 
 const INDEX: &str = "session:user:zoe";
@@ -61,14 +61,13 @@ async fn with_hashed_keys_an_index_entry_does_not_reveal_the_id() {
     }
     let handle = phone.text("/handle").await.parse().expect("a handle");
     assert!(
-        layer
-            .sessions()
-            .revoke("zoe", &handle)
+        of(&layer.users(), "zoe")
+            .revoke(&handle)
             .await
             .expect("ended")
     );
     assert_eq!(phone.look().await, "nobody on nothing");
-    assert_eq!(devices(&layer.sessions(), "zoe").await, ["laptop"]);
+    assert_eq!(devices(&layer.users(), "zoe").await, ["laptop"]);
 }
 
 #[tokio::test]
@@ -88,7 +87,7 @@ async fn an_entry_without_a_session_is_removed_once_it_is_old() {
     server
         .command::<u64>(&["ZADD", INDEX, &now_micros().to_string(), ids[1]])
         .await;
-    let sessions = layer.sessions();
+    let sessions = layer.users();
     assert_eq!(devices(&sessions, "zoe").await, ["phone"]);
     let mut left = names(&server).await;
     left.sort();
@@ -96,7 +95,7 @@ async fn an_entry_without_a_session_is_removed_once_it_is_old() {
     expected.sort();
     assert_eq!(left, expected);
     // `revoke_all` keeps it too, or the session of that login would be missing.
-    assert_eq!(sessions.revoke_all("zoe").await.expect("ended"), 1);
+    assert_eq!(of(&sessions, "zoe").revoke_all().await.expect("ended"), 1);
     assert_eq!(names(&server).await, [ids[1]]);
 }
 
@@ -109,8 +108,13 @@ async fn an_entry_for_another_users_session_is_ignored() {
         .command::<u64>(&["ZADD", INDEX, "1000", &max.id()])
         .await;
     let handle = max.text("/handle").await.parse().expect("a handle");
-    let sessions = layer.sessions();
-    assert!(!sessions.revoke("zoe", &handle).await.expect("answered"));
+    let sessions = layer.users();
+    assert!(
+        !of(&sessions, "zoe")
+            .revoke(&handle)
+            .await
+            .expect("answered")
+    );
     server
         .command::<u64>(&["ZADD", INDEX, "1000", &max.id()])
         .await;
@@ -118,7 +122,10 @@ async fn an_entry_for_another_users_session_is_ignored() {
     server
         .command::<u64>(&["ZADD", INDEX, "1000", &max.id()])
         .await;
-    assert_eq!(sessions.revoke_all("zoe").await.expect("answered"), 0);
+    assert_eq!(
+        of(&sessions, "zoe").revoke_all().await.expect("answered"),
+        0
+    );
     assert_eq!(max.look().await, "max on desktop");
 }
 
@@ -132,9 +139,9 @@ async fn an_invalid_value_does_not_hide_other_sessions() {
     server
         .command::<String>(&["SET", &format!("session:{id}"), "what is this"])
         .await;
-    let sessions = layer.sessions();
+    let sessions = layer.users();
     assert_eq!(devices(&sessions, "zoe").await, ["phone"]);
-    assert_eq!(sessions.revoke_all("zoe").await.expect("ended"), 1);
+    assert_eq!(of(&sessions, "zoe").revoke_all().await.expect("ended"), 1);
     let left: String = server.command(&["GET", &format!("session:{id}")]).await;
     assert_eq!(left, "what is this");
 }
@@ -172,7 +179,7 @@ async fn lost_index_entries_are_restored_by_use() {
     server.command::<u64>(&["DEL", INDEX]).await;
     // Not at once, since a read is one command. Until then it is not listed, as documented.
     phone.look().await;
-    let sessions = layer.sessions();
+    let sessions = layer.users();
     assert_eq!(devices(&sessions, "zoe").await, [""; 0]);
     // As if a tenth of an hour had passed.
     let key = format!("session:{}", phone.id());
@@ -189,7 +196,7 @@ async fn lost_index_entries_are_restored_by_use() {
     assert_eq!(phone.look().await, "zoe on phone");
     assert_eq!(devices(&sessions, "zoe").await, ["phone"]);
     assert!(server.command::<i64>(&["PTTL", INDEX]).await > 3_600_000);
-    assert_eq!(sessions.revoke_all("zoe").await.expect("ended"), 1);
+    assert_eq!(of(&sessions, "zoe").revoke_all().await.expect("ended"), 1);
     assert_eq!(phone.look().await, "nobody on nothing");
 }
 
@@ -234,13 +241,16 @@ async fn list_and_revoke_fail_at_the_deadline() {
     let deadline = Duration::from_millis(300);
     let layer = RedisSessionLayer::new(server.client());
     let phone = Device::of(&app(&layer), "zoe", "phone").await;
-    let sessions = layer.with_deadline(deadline).sessions();
-    sessions.list("zoe").await.expect("connected");
+    let sessions = layer.with_deadline(deadline).users();
+    of(&sessions, "zoe").list().await.expect("connected");
     server.stop();
     let start = Instant::now();
-    let error = sessions.list("zoe").await.expect_err("no answer");
+    let error = of(&sessions, "zoe").list().await.expect_err("no answer");
     assert_eq!(error.kind(), ErrorKind::Unavailable);
-    let error = sessions.revoke_all("zoe").await.expect_err("no answer");
+    let error = of(&sessions, "zoe")
+        .revoke_all()
+        .await
+        .expect_err("no answer");
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(
         start.elapsed() < Duration::from_secs(10),
@@ -249,7 +259,7 @@ async fn list_and_revoke_fail_at_the_deadline() {
     );
     server.resume();
     eventually(Duration::from_secs(10), async || {
-        sessions.revoke_all("zoe").await.is_ok()
+        of(&sessions, "zoe").revoke_all().await.is_ok()
     })
     .await;
     assert_eq!(phone.look().await, "nobody on nothing");
@@ -278,7 +288,10 @@ async fn an_error_names_missing_permissions_and_no_user() {
         let (status, told) = Device::new(&app).get(&login).await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
         assert!(told.contains("+zadd") && !told.contains("zoe"), "{told}");
-        let error = layer.sessions().list(USER).await.expect_err("forbidden");
+        let error = of(&layer.users(), USER)
+            .list()
+            .await
+            .expect_err("forbidden");
         let told = error.to_string();
         assert!(
             told.contains("the command ZRANGE") && !told.contains("zoe"),
@@ -289,7 +302,7 @@ async fn an_error_names_missing_permissions_and_no_user() {
     acl("+zadd +zrange +zrem +zcard +zscore +pttl").await;
     for layer in [layer, without_scripts] {
         let layer = layer.with_sessions_per_user(2, SessionLimit::Reject);
-        let sessions = layer.sessions();
+        let sessions = layer.users();
         let app = app(&layer);
         let phone = Device::of(&app, USER, "phone").await;
         phone.text("/rotate").await;
@@ -297,7 +310,7 @@ async fn an_error_names_missing_permissions_and_no_user() {
         Device::of(&app, USER, "laptop").await;
         assert_eq!(phone.text("/log-out-elsewhere").await, "1");
         phone.text("/log-out").await;
-        assert_eq!(sessions.revoke_all(USER).await.expect("looked"), 0);
+        assert_eq!(of(&sessions, USER).revoke_all().await.expect("looked"), 0);
     }
 
     acl("resetkeys ~other:*").await;
@@ -305,7 +318,10 @@ async fn an_error_names_missing_permissions_and_no_user() {
         redis::Client::open(format!("redis://app:sesame@127.0.0.1:{}/", server.port()))
             .expect("an address"),
     );
-    let error = layer.sessions().list(USER).await.expect_err("forbidden");
+    let error = of(&layer.users(), USER)
+        .list()
+        .await
+        .expect_err("forbidden");
     let told = error.to_string();
     assert!(
         told.contains("the keys session:*") && !told.contains("zoe"),
@@ -333,12 +349,15 @@ async fn many_sessions_of_one_user_are_listed_and_revoked_in_pages() {
         .await;
     server.command::<String>(&["CONFIG", "RESETSTAT"]).await;
 
-    let sessions = layer.sessions();
-    let listed = sessions.list("zoe").await.expect("listed");
+    let sessions = layer.users();
+    let listed = of(&sessions, "zoe").list().await.expect("listed");
     assert_eq!(listed.len(), COUNT);
     let handle = listed[COUNT / 2].handle();
-    assert!(sessions.revoke("zoe", &handle).await.expect("ended"));
-    assert_eq!(sessions.revoke_all("zoe").await.expect("ended"), COUNT - 1);
+    assert!(of(&sessions, "zoe").revoke(&handle).await.expect("ended"));
+    assert_eq!(
+        of(&sessions, "zoe").revoke_all().await.expect("ended"),
+        COUNT - 1
+    );
     assert_eq!(server.command::<u64>(&["DBSIZE"]).await, 0);
 
     let stats: String = server.command(&["INFO", "commandstats"]).await;

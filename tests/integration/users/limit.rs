@@ -33,7 +33,7 @@ async fn beyond_the_limit_the_oldest_session_is_revoked() {
         Device::of(&app, "max", "desktop").await;
         let seen = join_all(all.iter().map(Device::look)).await;
         assert_eq!(seen, ["nobody on nothing", "zoe on second", "zoe on third"]);
-        assert_eq!(devices(&layer.sessions(), "zoe").await, ["third", "second"]);
+        assert_eq!(devices(&layer.users(), "zoe").await, ["third", "second"]);
     })
     .await;
 }
@@ -73,7 +73,7 @@ async fn a_login_beyond_the_limit_is_rejected_without_a_trace() {
         assert!(!message.contains("zoe"), "{message}");
         assert_eq!(phone.look().await, "zoe on phone");
         assert_eq!(laptop.look().await, "zoe on laptop");
-        let sessions = layer.sessions();
+        let sessions = layer.users();
         assert_eq!(sorted_devices(&sessions, "zoe").await, ["laptop", "phone"]);
 
         // A rejected login leaves the anonymous session unchanged.
@@ -108,7 +108,7 @@ async fn at_the_limit_a_logged_in_device_can_log_in_again() {
         assert_ne!(phone.id(), id);
         phone.text("/rotate").await;
         assert_eq!(phone.look().await, "zoe on phone");
-        assert_eq!(devices(&layer.sessions(), "zoe").await, ["phone"]);
+        assert_eq!(devices(&layer.users(), "zoe").await, ["phone"]);
     })
     .await;
 }
@@ -146,7 +146,7 @@ async fn expire(server: &Server, device: &Device) {
 #[tokio::test]
 async fn an_explicit_save_reports_the_session_limit() {
     async fn log_in(session: Session) -> Result<(), SessionError> {
-        session.set_user("zoe");
+        session.set_user("zoe")?;
         session.save().await
     }
     on_each_store(async |layer| {
@@ -213,7 +213,7 @@ async fn exactly_one_of_the_racing_logins_gets_the_last_place() {
             .iter()
             .filter(|&&status| status == StatusCode::FORBIDDEN);
         assert_eq!(refused.count(), 3, "{answers:?}");
-        let devices = sorted_devices(&nodes[0].sessions(), &user).await;
+        let devices = sorted_devices(&nodes[0].users(), &user).await;
         assert_eq!(devices, ["one", "racer", "two"]);
     }
 }
@@ -249,7 +249,7 @@ async fn a_login_with_conflicts_counts_once() {
         for visit in join_all(visits).await {
             assert_eq!(visit.expect("no panic").0, StatusCode::OK);
         }
-        assert_eq!(devices(&layer.sessions(), &user).await, ["phone"]);
+        assert_eq!(devices(&layer.users(), &user).await, ["phone"]);
     }
     let replays = layer.commit_stats().retries;
     assert!(replays > 50, "too few requests overlapped: {replays}");
@@ -279,6 +279,6 @@ async fn concurrent_logins_never_exceed_the_limit() {
         }
         // Each login keeps the newest three, so at least one and at most three remain.
         assert!((1..=3).contains(&alive), "{alive}");
-        assert_eq!(devices(&layer.sessions(), &user).await.len(), alive);
+        assert_eq!(devices(&layer.users(), &user).await.len(), alive);
     }
 }

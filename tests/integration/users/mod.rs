@@ -19,7 +19,7 @@ use axum::{
     http::StatusCode,
     routing::get,
 };
-use axum_redis_sessions::{RedisSessionLayer, Session, SessionError, UserSessions};
+use axum_redis_sessions::{RedisSessionLayer, Session, SessionError, UserSessions, Users};
 use serde::Deserialize;
 
 use crate::{
@@ -41,7 +41,7 @@ async fn log_in(
     Query(login): Query<Login>,
 ) -> Result<(), SessionError> {
     session.cycle_id();
-    session.set_user(login.user);
+    session.set_user(login.user)?;
     session.set_permanent(login.permanent);
     session.insert("device", device)
 }
@@ -56,9 +56,8 @@ async fn look(session: Session) -> Result<String, SessionError> {
 }
 
 async fn log_out_elsewhere(session: Session) -> Result<String, SessionError> {
-    let user = session.user().expect("somebody");
-    let ended = session.sessions().revoke_others(&user, &session).await?;
-    Ok(ended.to_string())
+    let sessions = session.user_sessions().expect("a user");
+    Ok(sessions.revoke_others().await?.to_string())
 }
 
 pub fn app(layer: &RedisSessionLayer) -> Router {
@@ -157,9 +156,14 @@ impl Device {
     }
 }
 
+/// The sessions of a user.
+pub fn of(users: &Users, user: &str) -> UserSessions {
+    users.of(user).expect("not empty")
+}
+
 /// The devices of `user`'s sessions, in the order of the list.
-pub async fn devices(sessions: &UserSessions, user: &str) -> Vec<String> {
-    let listed = sessions.list(user).await.expect("listed");
+pub async fn devices(users: &Users, user: &str) -> Vec<String> {
+    let listed = of(users, user).list().await.expect("listed");
     let name = |session: &axum_redis_sessions::UserSession| {
         let device = session.get::<String>("device").expect("text");
         device.unwrap_or_else(|| "?".to_owned())
@@ -168,8 +172,8 @@ pub async fn devices(sessions: &UserSessions, user: &str) -> Vec<String> {
 }
 
 /// The same, sorted by name.
-pub async fn sorted_devices(sessions: &UserSessions, user: &str) -> Vec<String> {
-    let mut devices = devices(sessions, user).await;
+pub async fn sorted_devices(users: &Users, user: &str) -> Vec<String> {
+    let mut devices = devices(users, user).await;
     devices.sort();
     devices
 }

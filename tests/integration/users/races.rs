@@ -12,7 +12,7 @@ use axum::Router;
 use axum_redis_sessions::RedisSessionLayer;
 use tokio::sync::Barrier;
 
-use super::{Device, app, sorted_devices};
+use super::{Device, app, of, sorted_devices};
 use crate::support::server::Server;
 
 const NOBODY: &str = "nobody on nothing";
@@ -61,11 +61,11 @@ async fn a_revoke_on_one_node_is_effective_on_all_nodes() {
         // The other node knows it too.
         let (_, seen) = device.get_at(&nodes.apps[1], "/look").await;
         assert_eq!(seen, "zoe on phone");
-        let sessions = nodes.layers[1].sessions();
+        let sessions = nodes.layers[1].users();
         let handle = device.text("/handle").await.parse().expect("a handle");
         let ended = match round % 3 {
-            0 => sessions.revoke("zoe", &handle).await.expect("ended"),
-            1 => sessions.revoke_all("zoe").await.expect("ended") == 1,
+            0 => of(&sessions, "zoe").revoke(&handle).await.expect("ended"),
+            1 => of(&sessions, "zoe").revoke_all().await.expect("ended") == 1,
             _ => {
                 let other = Device::of(&nodes.apps[1], "zoe", "laptop").await;
                 let ended = other.text("/log-out-elsewhere").await == "1";
@@ -110,9 +110,8 @@ async fn no_rotation_escapes_revoke_all() {
         for _ in 0..round % 7 * 30 {
             tokio::task::yield_now().await;
         }
-        nodes.layers[1]
-            .sessions()
-            .revoke_all("zoe")
+        of(&nodes.layers[1].users(), "zoe")
+            .revoke_all()
             .await
             .expect("ended");
         // At this moment already, while requests continue.
@@ -137,13 +136,13 @@ async fn no_rotation_escapes_revoke_all() {
 async fn logins_during_a_list_are_never_missing_afterwards() {
     let nodes = Nodes::start().await;
     let stop = Arc::new(AtomicBool::new(false));
-    let sessions = nodes.layers[1].sessions();
+    let sessions = nodes.layers[1].users();
     let looks = tokio::spawn({
         let (stop, sessions) = (stop.clone(), sessions.clone());
         async move {
             let mut looks = 0;
             while !stop.load(SeqCst) {
-                sessions.list("zoe").await.expect("listed");
+                of(&sessions, "zoe").list().await.expect("listed");
                 looks += 1;
             }
             looks
@@ -166,12 +165,12 @@ async fn logins_during_a_list_are_never_missing_afterwards() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_that_races_a_revoke_never_revives_the_session() {
     let nodes = Nodes::start().await;
-    let sessions = nodes.layers[1].sessions();
+    let sessions = nodes.layers[1].users();
     for round in 0..500 {
         let device = Device::of(&nodes.apps[0], "zoe", "phone").await;
         let (writer, other) = (device.clone(), sessions.clone());
         let write = tokio::spawn(async move { writer.get("/visit").await });
-        let end = tokio::spawn(async move { other.revoke_all("zoe").await });
+        let end = tokio::spawn(async move { of(&other, "zoe").revoke_all().await });
         assert!(write.await.expect("no panic").0.is_success());
         assert_eq!(end.await.expect("no panic").expect("ended"), 1);
         assert!(!device.look().await.starts_with("zoe"), "round {round}");

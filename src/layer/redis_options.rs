@@ -1,0 +1,97 @@
+use std::{sync::Arc, time::Duration};
+
+use super::RedisSessionLayer;
+use crate::{
+    config::Config,
+    store::{RedisStore, Store},
+};
+
+/// # Redis options
+///
+/// All but the deadline are refused by [`validate`](Self::validate) for sessions in memory.
+impl RedisSessionLayer {
+    /// Sets how long one load or one save may take in total, including connecting, waiting and retries. Default: 500 ms.
+    ///
+    /// After that, the request is answered with 503 ([`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable)). At least 1 ms. Sessions in memory
+    /// never wait.
+    pub fn with_deadline(self, deadline: Duration) -> Self {
+        self.configured(|context| context.config.deadline = deadline)
+    }
+
+    /// Sets a function that returns the password, for passwords that rotate. Default: the password of the URL or client.
+    ///
+    /// It is called for each new connection. If the server rejects a connection because of its password, a new connection is made with the
+    /// password that the function then returns.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use axum_redis_sessions::RedisSessionLayer;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let client = redis::Client::open("redis://app@127.0.0.1/")?;
+    /// let layer = RedisSessionLayer::new(client).with_password_provider(|| {
+    ///     let password = std::fs::read_to_string("/run/secrets/redis").unwrap_or_default();
+    ///     password.trim().to_owned()
+    /// });
+    /// # Ok(()) }
+    /// ```
+    pub fn with_password_provider(
+        self,
+        password: impl Fn() -> String + Send + Sync + 'static,
+    ) -> Self {
+        self.with_redis("with_password_provider", |store, _| {
+            store.with_password(Arc::new(password))
+        })
+    }
+
+    /// Makes logout and rotation wait until `replicas` replicas have received them (WAIT), so that a failover does not restore an ended session.
+    /// Default: no wait.
+    ///
+    /// If fewer replicas confirm within `timeout`, the request is answered with 503 and
+    /// [`ErrorKind::NotReplicated`](crate::ErrorKind::NotReplicated): the master has made the change, but a failover may undo it. A repeated logout asks the
+    /// replicas again. `timeout` is between 1 ms and a quarter of [`with_deadline`](Self::with_deadline).
+    ///
+    /// Replicas confirm that they received a write, not that it is on disk: without `appendfsync always`, a power failure of all of them
+    /// loses it. These writes use a connection of their own, because WAIT blocks the commands behind it.
+    pub fn with_replica_acks(self, replicas: usize, timeout: Duration) -> Self {
+        self.configured(|context| context.config.replica_acks = Some((replicas, timeout)))
+            .with_redis("with_replica_acks", |store, config| {
+                store.with_replica_acks(config.replica_acks())
+            })
+    }
+
+    /// Makes every save wait for the replicas of [`with_replica_acks`](Self::with_replica_acks). Default: only logout and rotation.
+    ///
+    /// Each save then takes a round trip between the master and its replicas longer.
+    pub fn with_replica_acks_for_every_write(self) -> Self {
+        self.configured(|context| context.config.replica_acks_for_every_write = true)
+            .with_redis("with_replica_acks_for_every_write", |store, config| {
+                store.with_replica_acks(config.replica_acks())
+            })
+    }
+
+    /// Saves without comparing versions, for a Redis user whose ACL forbids scripts. **Concurrent requests then overwrite each other's changes.**
+    /// Default: compare-and-set by a script, without lost updates.
+    ///
+    /// A save still cannot restore a session that was logged out.
+    pub fn with_last_write_wins(self) -> Self {
+        self.with_redis("with_last_write_wins", |store, _| {
+            store.with_last_write_wins()
+        })
+    }
+
+    fn with_redis(
+        self,
+        option: &'static str,
+        configure: impl FnOnce(RedisStore, &Config) -> RedisStore,
+    ) -> Self {
+        self.configured(|context| {
+            if let Store::Redis(store) = &context.store {
+                context.store = Store::Redis(configure(store.clone(), &context.config));
+            } else {
+                context.config.unsupported_option.get_or_insert(option);
+            }
+        })
+    }
+}
