@@ -76,6 +76,6 @@ REDIS_SERVER=$valkey cargo test --locked --all-features --lib contract
 REDIS_SERVER=$valkey cargo test --locked --all-features --test "*"
 
 say "Without axum"
-cargo test --locked --no-default-features --test tower --test config
+cargo test --locked --no-default-features --test no_features
 
 say "All tests passed"

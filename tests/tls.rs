@@ -1,17 +1,22 @@
 //! TLS: it works, and what is wrong with a certificate or a port is told.
 
-#[path = "support/site.rs"]
-mod site;
+#![cfg(all(feature = "axum", feature = "tls-rustls"))]
+
 mod support;
+#[path = "support/visits.rs"]
+mod visits;
 
 use axum_redis_sessions::RedisSessionLayer;
 use redis::{Client, TlsCertificates};
-use site::{assert_away, assert_back, serve, serve_client};
-use support::{
-    browser::Browser,
-    proxy::Proxy,
-    server::Server,
-    tls::{Authority, TlsServer},
+
+use crate::{
+    support::{
+        browser::Browser,
+        proxy::Proxy,
+        server::Server,
+        tls::{Authority, TlsServer},
+    },
+    visits::{assert_away, assert_back, serve, serve_client},
 };
 
 const HOST: &str = "localhost";
@@ -43,11 +48,11 @@ async fn visitor_of(server: &Server) -> Browser {
 async fn assert_told(client: Client, browser: &Browser, words: &[&str]) {
     let app = serve_client(client).await;
     assert_away(&app, browser).await;
-    site::assert_told(&app, browser, words).await;
+    crate::visits::assert_told(&app, browser, words).await;
 }
 
 #[tokio::test]
-async fn sessions_are_kept_over_tls_by_a_process_that_chose_no_cryptography() {
+async fn tls_works_without_a_crypto_provider_chosen_by_the_app() {
     let authority = Authority::named("ours");
     let server = TlsServer::start(&authority.sign(HOST, LATER)).await;
     let app = serve_client(client(server.port(), &authority)).await;
@@ -59,7 +64,7 @@ async fn sessions_are_kept_over_tls_by_a_process_that_chose_no_cryptography() {
 }
 
 #[tokio::test]
-async fn a_tls_connection_that_broke_is_replaced() {
+async fn a_broken_tls_connection_is_replaced() {
     let authority = Authority::named("ours");
     let server = TlsServer::start(&authority.sign(HOST, LATER)).await;
     let proxy = Proxy::before(server.port()).await;
@@ -75,7 +80,7 @@ async fn a_tls_connection_that_broke_is_replaced() {
 }
 
 #[tokio::test]
-async fn a_certificate_of_an_authority_that_is_not_trusted_is_told() {
+async fn an_untrusted_certificate_authority_is_reported() {
     let server = TlsServer::start(&Authority::named("theirs").sign(HOST, LATER)).await;
     let browser = visitor_of(&server.plain).await;
     let client = client(server.port(), &Authority::named("ours"));
@@ -88,7 +93,7 @@ async fn a_certificate_of_an_authority_that_is_not_trusted_is_told() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_has_expired_is_told() {
+async fn an_expired_certificate_is_reported() {
     let authority = Authority::named("ours");
     let server = TlsServer::start(&authority.sign(HOST, 2021)).await;
     let browser = visitor_of(&server.plain).await;
@@ -97,7 +102,7 @@ async fn a_certificate_that_has_expired_is_told() {
 }
 
 #[tokio::test]
-async fn a_certificate_of_another_host_is_told() {
+async fn a_certificate_for_another_host_is_reported() {
     let authority = Authority::named("ours");
     let server = TlsServer::start(&authority.sign("another.example", LATER)).await;
     let browser = visitor_of(&server.plain).await;
@@ -106,7 +111,7 @@ async fn a_certificate_of_another_host_is_told() {
 }
 
 #[tokio::test]
-async fn a_port_that_does_not_speak_tls_is_told() {
+async fn a_port_without_tls_is_reported() {
     let server = Server::start().await;
     let browser = visitor_of(&server).await;
     let client = client(server.port(), &Authority::named("ours"));
@@ -114,7 +119,7 @@ async fn a_port_that_does_not_speak_tls_is_told() {
 }
 
 #[tokio::test]
-async fn a_port_that_speaks_tls_to_a_client_that_does_not_is_away() {
+async fn a_client_without_tls_to_a_tls_port_is_reported() {
     let authority = Authority::named("ours");
     let server = TlsServer::start(&authority.sign(HOST, LATER)).await;
     let browser = visitor_of(&server.plain).await;
@@ -123,13 +128,13 @@ async fn a_port_that_speaks_tls_to_a_client_that_does_not_is_away() {
 }
 
 #[tokio::test]
-async fn parameters_of_tls_survive_a_password_that_rotates() {
+async fn tls_settings_are_kept_with_a_password_provider() {
     let authority = Authority::named("ours");
     let server = TlsServer::start(&authority.sign(HOST, LATER)).await;
-    let set = ["ACL", "SETUSER", "app", "on", ">swordfish", "~*", "+@all"];
+    let set = ["ACL", "SETUSER", "app", "on", ">sesame", "~*", "+@all"];
     server.plain.command::<String>(&set).await;
     let client = client_of("app@", server.port(), &authority);
-    let layer = RedisSessionLayer::new(client).with_password_provider(|| "swordfish".to_owned());
+    let layer = RedisSessionLayer::new(client).with_password_provider(|| "sesame".to_owned());
     let app = serve(layer).await;
     let browser = Browser::new();
     assert_eq!(browser.get(app.url("/")).await.body, "1");

@@ -32,7 +32,7 @@ impl Drop for Address {
     fn drop(&mut self) {
         self.task.abort();
         if !std::thread::panicking() {
-            secrets::assert_none_was_told();
+            secrets::assert_none_logged();
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::browser::Browser;
 
-/// Visitors who ask for a page on and on, as there are in an app under load.
+/// Visitors who request a page continuously.
 pub struct Load {
     answers: Arc<Mutex<Vec<Answer>>>,
     is_over: Arc<AtomicBool>,
@@ -62,13 +62,13 @@ impl Load {
         self.answers.lock().expect("no panic").clone()
     }
 
-    /// How many were no 200.
+    /// How many were not 200.
     pub fn failed(&self) -> usize {
         let answers = self.answers.lock().expect("no panic");
         answers.iter().filter(|answer| !answer.is_good()).count()
     }
 
-    /// How long it is since the last one that was no 200.
+    /// The time since the last answer that was not 200.
     pub fn good_for(&self) -> Duration {
         let answers = self.answers.lock().expect("no panic");
         let bad = answers.iter().filter(|answer| !answer.is_good());
@@ -91,6 +91,13 @@ impl Answer {
     pub fn is_good(&self) -> bool {
         self.status == 200
     }
+}
+
+/// How long after `since` the last bad answer came.
+pub fn recovery_time(answers: &[Answer], since: Instant) -> Duration {
+    let bad = answers.iter().filter(|answer| !answer.is_good());
+    let last = bad.map(|answer| answer.asked + answer.took).max();
+    last.map_or(Duration::ZERO, |at| at.saturating_duration_since(since))
 }
 
 /// The time that the slowest took.

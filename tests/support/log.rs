@@ -51,7 +51,7 @@ impl Log {
     }
 
     fn add(&self, line: &str) {
-        secrets::look_at(line);
+        secrets::check_line(line);
         if self.0.is_kept.load(Relaxed) {
             let mut text = self.0.text.lock().expect("no panic");
             text.push_str(line);

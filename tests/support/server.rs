@@ -273,7 +273,7 @@ impl Drop for Server {
         }
         let _ = fs::remove_dir_all(&self.directory);
         if !thread::panicking() {
-            secrets::assert_none_was_told();
+            secrets::assert_none_logged();
         }
     }
 }

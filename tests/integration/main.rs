@@ -1,0 +1,36 @@
+//! The tests that need axum, a module a topic. `tests/run.sh` runs them on Redis and on Valkey.
+
+#![cfg(feature = "axum")]
+// A test binary has no API.
+#![allow(unreachable_pub)]
+
+#[path = "../support/client.rs"]
+mod client;
+#[path = "../support/mod.rs"]
+mod support;
+#[path = "../support/visits.rs"]
+mod visits;
+
+mod access;
+mod caching;
+mod cancelled;
+#[cfg(feature = "cluster")]
+mod cluster;
+mod commands;
+mod cookies;
+mod faults;
+mod foreign_data;
+mod http;
+mod layer_order;
+mod lifetimes;
+mod model;
+mod outage;
+mod races;
+mod replicas;
+mod responses;
+#[cfg(feature = "sentinel")]
+mod sentinel;
+mod session;
+mod signing;
+mod streaming;
+mod users;

@@ -1,0 +1,63 @@
+//! A user's sessions in a cluster, where each is in a slot of its own, and the set of them in another.
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use axum_redis_sessions::{RedisSessionLayer, SessionLimit};
+use redis::cluster::ClusterClient;
+
+use super::{Device, app, devices, of, sorted_devices};
+use crate::support::cluster::Cluster;
+
+fn layer(cluster: &Cluster) -> RedisSessionLayer {
+    let client = ClusterClient::new(cluster.urls()).expect("addresses");
+    RedisSessionLayer::cluster(client).with_deadline(Duration::from_secs(20))
+}
+
+#[tokio::test]
+async fn a_revoke_on_one_node_is_effective_on_all_nodes() {
+    let cluster = Cluster::start().await;
+    let layers = [layer(&cluster), layer(&cluster)];
+    let apps = layers.each_ref().map(app);
+    let sessions = layers[1].users();
+    for round in 0..100 {
+        // Each user's set is in another slot.
+        let user = format!("user-{round}");
+        let phone = Device::of(&apps[0], &user, "phone").await;
+        let laptop = Device::of(&apps[1], &user, "laptop").await;
+        // A rotation takes two steps here, and the entry a third.
+        phone.text("/rotate").await;
+        assert_eq!(sorted_devices(&sessions, &user).await, ["laptop", "phone"]);
+        let handle = phone.text("/handle").await.parse().expect("a handle");
+        assert!(of(&sessions, &user).revoke(&handle).await.expect("ended"));
+        for app in &apps {
+            let seen = phone.get_at(app, "/look").await.1;
+            assert_eq!(seen, "nobody on nothing", "round {round}");
+        }
+        assert_eq!(devices(&sessions, &user).await, ["laptop"]);
+        assert_eq!(of(&sessions, &user).revoke_all().await.expect("ended"), 1);
+        for app in &apps {
+            let seen = laptop.get_at(app, "/look").await.1;
+            assert_eq!(seen, "nobody on nothing", "round {round}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_session_limit_holds_in_a_cluster() {
+    let cluster = Cluster::start().await;
+    let refuse = layer(&cluster).with_sessions_per_user(2, SessionLimit::Reject);
+    let refusing = app(&refuse);
+    let one = Device::of(&refusing, "zoe", "one").await;
+    Device::of(&refusing, "zoe", "two").await;
+    let three = Device::new(&refusing);
+    assert_eq!(three.log_in("zoe", "three").await, StatusCode::FORBIDDEN);
+    assert_eq!(one.log_in("zoe", "one").await, StatusCode::OK);
+
+    let ending = app(&layer(&cluster).with_sessions_per_user(2, SessionLimit::RevokeOldest));
+    super::next_second().await;
+    Device::of(&ending, "zoe", "four").await;
+    let left = sorted_devices(&refuse.users(), "zoe").await;
+    assert_eq!(left.len(), 2, "{left:?}");
+    assert!(left.contains(&"four".to_owned()), "{left:?}");
+}
