@@ -1,5 +1,3 @@
-//! Counts your visits in a Redis Cluster of three masters and three replicas, on this machine.
-//!
 //! ```sh
 //! for port in 7001 7002 7003 7004 7005 7006; do
 //!   mkdir -p target/cluster/$port
@@ -10,16 +8,19 @@
 //! cargo run --example cluster --features cluster
 //! ```
 //!
-//! Visit <http://localhost:3000> in a few browsers, so that there are sessions in several slots. Then kill a master, and reload:
+//! Counts the visits of each browser, with sessions in a Redis Cluster. The commands above start a cluster of three masters and three
+//! replicas on this machine. REDIS_NODES names other nodes, as URLs separated by commas.
+//!
+//! Visit <http://localhost:3000> in a few browsers, so that there are sessions in several slots. Then stop a master and reload:
 //!
 //! ```sh
-//! redis-cli -p 7001 shutdown nosave                  # the others elect its replica after two seconds
-//! redis-cli -p 7002 cluster nodes                    # who is who now
+//! redis-cli -p 7001 shutdown nosave                  # its replica becomes the master after two seconds
+//! redis-cli -p 7002 cluster nodes                    # shows the new master
 //! ```
 //!
-//! The browsers whose sessions are elsewhere notice nothing. The others are told 503 until the replica has taken over, and then their
-//! visits go on. Logging out at /log-out is told there that no replica confirmed it, until 7001 is started again, as before, and becomes one. To
-//! end it all:
+//! Sessions in other slots are not affected. Requests for sessions of the stopped master get 503 until its replica has taken over; then their
+//! count continues. For these sessions /log-out gets 503, because no replica confirms it, until 7001 is started again as above and becomes a
+//! replica. To stop all nodes:
 //!
 //! ```sh
 //! for port in 7001 7002 7003 7004 7005 7006; do redis-cli -p $port shutdown nosave; done; rm -r target/cluster
@@ -29,17 +30,15 @@ use std::{env, time::Duration};
 
 use axum::{Router, routing::get};
 use axum_redis_sessions::{RedisSessionLayer, Session, SessionError};
-use redis::cluster::ClusterClient;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // Whom to ask first. The cluster tells the rest.
+    // Any nodes of the cluster. They name the others.
     let nodes = env::var("REDIS_NODES").unwrap_or_else(|_| {
         "redis://127.0.0.1:7001/,redis://127.0.0.1:7002/,redis://127.0.0.1:7003/".to_owned()
     });
-    let client = ClusterClient::new(nodes.split(',').collect::<Vec<_>>())?;
-    let sessions = RedisSessionLayer::cluster(client)
-        // A logout that a replica has is not undone when its master dies.
+    let sessions = RedisSessionLayer::cluster(nodes.split(','))?
+        // A failover does not undo a logout that a replica has confirmed.
         .with_replica_acks(1, Duration::from_millis(100));
 
     let app = Router::new()
@@ -57,7 +56,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             let _ = tokio::signal::ctrl_c().await;
         })
         .await?;
-    // What browsers did not wait for.
+    // Saves whose clients have disconnected.
     sessions.drain().await;
     Ok(())
 }

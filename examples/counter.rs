@@ -1,10 +1,10 @@
-//! Counts your visits, and forgets them when you ask.
-//!
 //! ```sh
-//! cargo run --example counter                                      # sessions in this process's memory
+//! cargo run --example counter                                      # sessions in memory
 //! REDIS_URL=redis://127.0.0.1/ cargo run --example counter         # sessions in Redis
 //! PORT=8080 cargo run --example counter                            # another port than 3000
 //! ```
+//!
+//! Counts the visits of each browser to one page, until its "Reset" button is pressed.
 
 use std::env;
 
@@ -17,14 +17,14 @@ use axum_redis_sessions::{RedisSessionLayer, Session, SessionError};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let (sessions, where_they_are) = match env::var("REDIS_URL") {
+    let (sessions, store) = match env::var("REDIS_URL") {
         Ok(url) => (
-            RedisSessionLayer::new(redis::Client::open(url)?),
-            "Sessions are kept in Redis, at REDIS_URL.",
+            RedisSessionLayer::open(url)?,
+            "Sessions are stored in Redis, at REDIS_URL.",
         ),
         Err(_) => (
             RedisSessionLayer::in_memory(),
-            "Sessions are kept in this process's memory and end with it. Set REDIS_URL to keep them in Redis.",
+            "Sessions are stored in memory and end with this process. Set REDIS_URL to store them in Redis.",
         ),
     };
     let port = match env::var("PORT") {
@@ -34,12 +34,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let app = Router::new()
         .route("/", get(visits))
-        .route("/forget", post(forget))
+        .route("/reset", post(reset))
         .layer(sessions);
 
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
-    println!("{where_they_are}");
-    // By name, since Chromium, Firefox and curl keep a Secure cookie from http://localhost, as they do from HTTPS.
+    println!("{store}");
+    // Not 127.0.0.1: Chromium, Firefox and curl accept a Secure cookie over plain HTTP only from `localhost`.
     println!(
         "Listening on http://localhost:{}",
         listener.local_addr()?.port()
@@ -53,7 +53,7 @@ async fn visits(session: Session) -> Result<Html<String>, SessionError> {
     Ok(Html(PAGE.replace("{visits}", &visits.to_string())))
 }
 
-async fn forget(session: Session) -> Redirect {
+async fn reset(session: Session) -> Redirect {
     session.destroy();
     Redirect::to("/")
 }
@@ -69,6 +69,6 @@ const PAGE: &str = r#"<!doctype html>
   button { font: inherit; padding: .4rem 1.2rem; border: 1px solid #999; border-radius: .4rem; background: #f6f6f6; cursor: pointer }
 </style>
 <p>Your visits to this page<strong id="visits">{visits}</strong></p>
-<form method="post" action="/forget"><button>Forget them</button></form>
+<form method="post" action="/reset"><button>Reset</button></form>
 </html>
 "#;

@@ -1,5 +1,3 @@
-//! Counts your visits in the master that Redis Sentinel names: two servers and three sentinels, on this machine.
-//!
 //! ```sh
 //! mkdir -p target/sentinel && cd target/sentinel
 //! redis-server --port 7101 --bind 127.0.0.1 --dbfilename 7101.rdb --daemonize yes
@@ -13,15 +11,18 @@
 //! cargo run --example sentinel --features sentinel
 //! ```
 //!
-//! Visit <http://localhost:3000>. Then kill the master, and reload:
+//! Counts the visits of each browser, with sessions in the master that Redis Sentinel names. The commands above start two servers and three
+//! sentinels on this machine. REDIS_MASTER is another name than `sessions`.
+//!
+//! Visit <http://localhost:3000>. Then stop the master and reload:
 //!
 //! ```sh
-//! redis-cli -p 7101 shutdown nosave                               # the sentinels agree on the other after a second
-//! redis-cli -p 7111 sentinel get-master-addr-by-name sessions     # on whom
+//! redis-cli -p 7101 shutdown nosave                               # the sentinels promote the replica after a second
+//! redis-cli -p 7111 sentinel get-master-addr-by-name sessions     # shows the new master
 //! ```
 //!
-//! You are told 503 until the sentinels have agreed, and then your visits go on. Logging out at /log-out is told that no replica confirmed it,
-//! until there is one again: start 7101 as before, and the sentinels make it the replica. To end it all:
+//! Requests get 503 until the sentinels have agreed; then the count continues. /log-out gets 503, because no replica confirms it, until 7101 is
+//! started again as above and the sentinels make it the replica. To stop all servers:
 //!
 //! ```sh
 //! for port in 7111 7112 7113 7101 7102; do redis-cli -p $port shutdown nosave; done; rm -r target/sentinel
@@ -31,20 +32,14 @@ use std::{env, time::Duration};
 
 use axum::{Router, routing::get};
 use axum_redis_sessions::{RedisSessionLayer, Session, SessionError};
-use redis::{
-    ConnectionAddr,
-    sentinel::{SentinelClientBuilder, SentinelServerType},
-};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let name = env::var("REDIS_MASTER").unwrap_or_else(|_| "sessions".to_owned());
-    let sentinels =
-        [7111, 7112, 7113].map(|port| ConnectionAddr::Tcp("127.0.0.1".to_owned(), port));
-    let client =
-        SentinelClientBuilder::new(sentinels, name, SentinelServerType::Master)?.build()?;
-    let sessions = RedisSessionLayer::sentinel(client)
-        // A logout that the replica has is not undone by a failover.
+    let sentinels = [7111, 7112, 7113].map(|port| format!("redis://127.0.0.1:{port}/"));
+    // The last argument has the master's credentials, database and TLS settings. Its host is not used.
+    let sessions = RedisSessionLayer::sentinel(name, sentinels, "redis://master/")?
+        // A failover does not undo a logout that a replica has confirmed.
         .with_replica_acks(1, Duration::from_millis(100));
 
     let app = Router::new()
@@ -62,7 +57,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             let _ = tokio::signal::ctrl_c().await;
         })
         .await?;
-    // What browsers did not wait for.
+    // Saves whose clients have disconnected.
     sessions.drain().await;
     Ok(())
 }

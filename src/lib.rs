@@ -1,6 +1,6 @@
-// The charts as data, since a page of rustdoc has no files beside it.
-#![doc = include_str!("docs/charts/links.md")]
-#![doc = include_str!("../README.md")]
+// Link targets for rustdoc. The files' own targets, at their ends, are for reading them in the repository; the first definition counts.
+#![doc = include_str!("docs/links.md")]
+#![doc = include_str!("docs/guide.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod body;
@@ -40,19 +40,36 @@ pub use crate::{
     users::{ParseSessionHandleError, SessionHandle, UserSession, UserSessions, Users},
 };
 
-/// Longer texts: how it works, and what changed. Their code is compiled with the crate.
+/// Longer texts: deployment, security, reliability, performance, design and changelog. Their code is compiled with the crate.
 pub mod docs {
-    #[doc = include_str!("docs/design.md")]
-    pub mod design {}
+    #[doc = include_str!("docs/links.md")]
+    #[doc = include_str!("docs/deployment.md")]
+    pub mod deployment {}
 
-    #[doc = include_str!("docs/reliability.md")]
-    pub mod reliability {}
+    #[doc = include_str!("docs/links.md")]
     #[doc = include_str!("docs/security.md")]
     pub mod security {}
+
+    #[doc = include_str!("docs/links.md")]
+    #[doc = include_str!("docs/reliability.md")]
+    pub mod reliability {}
+
+    // The charts as data, since a page of rustdoc has no files beside it.
+    #[doc = include_str!("docs/links.md")]
     #[doc = include_str!("docs/charts/links.md")]
     #[doc = include_str!("docs/performance.md")]
     pub mod performance {}
 
+    #[doc = include_str!("docs/links.md")]
+    #[doc = include_str!("docs/design.md")]
+    pub mod design {}
+
+    #[doc = include_str!("docs/links.md")]
     #[doc = include_str!("docs/changelog.md")]
     pub mod changelog {}
 }
+
+/// The code of README.md, compiled as the documentation is.
+#[cfg(all(doctest, feature = "axum"))]
+#[doc = include_str!("../README.md")]
+mod readme {}

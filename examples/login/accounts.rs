@@ -1,4 +1,4 @@
-//! Who may sign in. Kept in this process's memory, in place of an app's database: accounts end with it.
+//! User accounts, in memory. An application has a database instead.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -16,30 +16,30 @@ pub(crate) struct Accounts(Arc<Inner>);
 
 struct Inner {
     users: Mutex<Vec<User>>,
-    /// A hash that no password has, to be checked when there is no user of the name that was given.
-    nobody: String,
-    /// Each hash takes 19 MiB and a core, so only as many as there are cores run at a time. The others wait.
+    /// The hash of a random password. It is verified for unknown names, so that they take the same time.
+    dummy_hash: String,
+    /// Each hash takes 19 MiB and a core, so at most one per core runs at a time.
     hashing: Semaphore,
 }
 
 #[derive(Clone)]
 pub(crate) struct User {
-    /// What sessions know the user by. It is never given to anyone else, unlike a name, and unlike a number that is counted
-    /// anew with each start while sessions in Redis live on.
+    /// The user's id in sessions. Never reused: a name can be, and so can a counter that restarts with this process while sessions stay
+    /// in Redis.
     pub(crate) id: String,
     pub(crate) name: String,
     password_hash: String,
 }
 
-/// What is wrong with what somebody signed up with.
+/// Why a sign-up was rejected.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refused {
+pub(crate) enum InvalidSignUp {
     Name,
     NameTaken,
     Password,
 }
 
-/// NIST 800-63B and ASVS 5.0 (6.2.1): at least 8 characters, whichever, and no needless maximum.
+/// NIST 800-63B and ASVS 5.0 (6.2.1): at least 8 characters of any kind. The maximum bounds the cost of hashing.
 pub(crate) const PASSWORD_CHARACTERS: std::ops::RangeInclusive<usize> = 8..=256;
 pub(crate) const NAME_CHARACTERS: std::ops::RangeInclusive<usize> = 1..=40;
 
@@ -49,7 +49,7 @@ impl Accounts {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         Ok(Self(Arc::new(Inner {
             users: Mutex::default(),
-            nobody: hash(&random)?,
+            dummy_hash: hash(&random)?,
             hashing: Semaphore::new(cores),
         })))
     }
@@ -58,33 +58,32 @@ impl Accounts {
         &self,
         name: &str,
         password: String,
-    ) -> Result<Result<User, Refused>, Error> {
+    ) -> Result<Result<User, InvalidSignUp>, Error> {
         let name = name.trim();
         if !NAME_CHARACTERS.contains(&name.chars().count()) {
-            return Ok(Err(Refused::Name));
+            return Ok(Err(InvalidSignUp::Name));
         }
         if !PASSWORD_CHARACTERS.contains(&password.chars().count()) {
-            return Ok(Err(Refused::Password));
+            return Ok(Err(InvalidSignUp::Password));
         }
         if self.find(|user| is_same(&user.name, name)).is_some() {
-            return Ok(Err(Refused::NameTaken));
+            return Ok(Err(InvalidSignUp::NameTaken));
         }
         let user = User {
             id: random()?,
             name: name.to_owned(),
-            password_hash: self.on_a_core(move || hash(&password)).await?,
+            password_hash: self.on_blocking_thread(move || hash(&password)).await?,
         };
         let mut users = self.users();
-        // Somebody else may have been faster while the password was hashed.
+        // Another sign-up may have taken the name while the password was hashed.
         if users.iter().any(|other| is_same(&other.name, name)) {
-            return Ok(Err(Refused::NameTaken));
+            return Ok(Err(InvalidSignUp::NameTaken));
         }
         users.push(user.clone());
         Ok(Ok(user))
     }
 
-    /// The user whose name and password these are. It takes as long for a name that nobody has, or the time would tell which
-    /// names there are.
+    /// The user with this name and password. An unknown name takes the same time, so names cannot be enumerated.
     pub(crate) async fn sign_in(
         &self,
         name: &str,
@@ -93,10 +92,10 @@ impl Accounts {
         let user = self.find(|user| is_same(&user.name, name.trim()));
         let hash = user
             .as_ref()
-            .map_or(&self.0.nobody, |user| &user.password_hash)
+            .map_or(&self.0.dummy_hash, |user| &user.password_hash)
             .clone();
-        let is_right = self
-            .on_a_core(move || {
+        let is_correct = self
+            .on_blocking_thread(move || {
                 let hash = PasswordHash::new(&hash)?;
                 match Argon2::default().verify_password(password.as_bytes(), &hash) {
                     Ok(()) => Ok(true),
@@ -105,7 +104,7 @@ impl Accounts {
                 }
             })
             .await?;
-        Ok(user.filter(|_| is_right))
+        Ok(user.filter(|_| is_correct))
     }
 
     pub(crate) fn by_id(&self, id: &str) -> Option<User> {
@@ -120,18 +119,18 @@ impl Accounts {
         self.0.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs `work` on a thread where it holds up no other request.
-    async fn on_a_core<T: Send + 'static>(
+    /// Runs `work` on a blocking thread, so that it does not delay other requests.
+    async fn on_blocking_thread<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        let _turn = self.0.hashing.acquire().await.expect("never closed");
+        let _permit = self.0.hashing.acquire().await.expect("never closed");
         task::spawn_blocking(work).await.expect("no panic")
     }
 }
 
 fn hash(password: &str) -> Result<String, Error> {
-    // Argon2id with 19 MiB and two passes, which OWASP's cheat sheet on password storage asks for.
+    // Argon2id with 19 MiB and two passes, as in OWASP's Password Storage Cheat Sheet.
     Argon2::default()
         .hash_password(password.as_bytes())
         .map(|hash| hash.to_string())

@@ -1,16 +1,16 @@
-//! What a person can tell a browser by: its name, the system it runs on, where it is.
+//! A description of a browser that its user recognises: name, operating system and address.
 
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-/// What the app attaches to a session at its beginning.
+/// Stored in the session at login.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Device {
-    /// Such as `Firefox on Windows`. Never what the browser itself wrote, which can be anything and of any length.
+    /// For example `Firefox on Windows`. Never the User-Agent header itself, which can have any content and length.
     pub(crate) label: String,
     pub(crate) is_handheld: bool,
-    /// Where the login came from. Behind a proxy that is the proxy, and the app reads the header that its proxy sets.
+    /// The client's address at login. Behind a reverse proxy, read the header that the proxy sets instead.
     pub(crate) address: String,
 }
 
@@ -32,11 +32,11 @@ impl Device {
     }
 }
 
-/// Such as `5 minutes ago`.
-pub(crate) fn ago(moment: SystemTime) -> String {
-    // A clock that was set back, or another node's, may say that it is yet to come.
+/// For example `5 minutes ago`.
+pub(crate) fn ago(time: SystemTime) -> String {
+    // The time may be in the future if a clock was set back or belongs to another server.
     let since = SystemTime::now()
-        .duration_since(moment)
+        .duration_since(time)
         .unwrap_or(Duration::ZERO);
     let minutes = since.as_secs() / 60;
     let (count, unit) = match minutes {
@@ -51,7 +51,7 @@ pub(crate) fn ago(moment: SystemTime) -> String {
 
 type Table<T> = &'static [(&'static str, &'static str, T)];
 
-/// The first whose word is in the header. Browsers name others, whom they take after, so the order counts.
+/// The first row whose word is in the header. User-Agent headers also name other browsers, so the order matters.
 fn first<T: Copy>(table: Table<T>, user_agent: &str) -> Option<(&'static str, T)> {
     let mut found = table
         .iter()

@@ -1,13 +1,13 @@
-//! Sign up, sign in, see where you are signed in, and sign out there.
-//!
 //! ```sh
-//! cargo run --example login                                        # sessions in this process's memory
+//! cargo run --example login                                        # sessions in memory
 //! REDIS_URL=redis://127.0.0.1/ cargo run --example login           # sessions in Redis
 //! PORT=8080 cargo run --example login                              # another port than 3000
 //! ```
 //!
-//! Accounts are in this process's memory either way: put your database in place of `accounts.rs`. What else an app that faces the
-//! world adds: a limit on tries, a list of passwords that are known to be stolen, and a way back in for those who forgot theirs.
+//! Sign up, sign in, list the user's devices, and sign out on one device or on all others.
+//!
+//! Accounts are always in memory: replace `accounts.rs` with your database. A public application also needs a rate limit for
+//! logins, a check against leaked passwords, and a password reset.
 
 mod accounts;
 mod device;
@@ -37,14 +37,14 @@ use crate::{
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let (sessions, where_they_are) = match env::var("REDIS_URL") {
+    let (sessions, store) = match env::var("REDIS_URL") {
         Ok(url) => (
-            RedisSessionLayer::new(redis::Client::open(url)?),
-            "Sessions are kept in Redis, at REDIS_URL, and accounts in this process's memory: they end with it.",
+            RedisSessionLayer::open(url)?,
+            "Sessions are stored in Redis, at REDIS_URL. Accounts are stored in memory and end with this process.",
         ),
         Err(_) => (
             RedisSessionLayer::in_memory(),
-            "Accounts and sessions are kept in this process's memory and end with it. Set REDIS_URL to keep sessions in Redis.",
+            "Sessions and accounts are stored in memory and end with this process. Set REDIS_URL to store sessions in Redis.",
         ),
     };
     let port = match env::var("PORT") {
@@ -55,8 +55,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let app = app(sessions, Accounts::new()?);
 
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
-    println!("{where_they_are}");
-    // By name, since Chromium, Firefox and curl keep a Secure cookie from http://localhost, as they do from HTTPS.
+    println!("{store}");
+    // Not 127.0.0.1: Chromium, Firefox and curl accept a Secure cookie over plain HTTP only from `localhost`.
     println!(
         "Listening on http://localhost:{}",
         listener.local_addr()?.port()
@@ -81,12 +81,12 @@ fn app(sessions: RedisSessionLayer, accounts: Accounts) -> Router {
                 .with_sessions_per_user(20, SessionLimit::RevokeOldest)
                 .with_error_response(pages::unavailable),
         )
-        // Further out than the sessions, so that what it refuses costs nothing. SameSite=Lax keeps the cookie from other sites'
-        // posts, but not from those of the same site's other hosts and ports.
-        .layer(CsrfLayer::new().with_rejection_response(|_| pages::from_elsewhere()))
-        // No page may be shown again from a cache, by the back button for one, once its reader has signed out.
+        // Outside of the sessions, so that a rejected request costs no Redis command. SameSite=Lax protects against posts from other
+        // sites, but not from other hosts and ports of the same site.
+        .layer(CsrfLayer::new().with_rejection_response(|_| pages::cross_site()))
+        // After signing out, the back button must not show a page from the cache.
         .layer(always(header::CACHE_CONTROL, "no-store"))
-        // No script, nothing from elsewhere, and no frame in which somebody could be made to press these buttons.
+        // No scripts, no content from other sites, and no framing (clickjacking).
         .layer(always(
             header::CONTENT_SECURITY_POLICY,
             "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
@@ -97,7 +97,7 @@ fn always(name: HeaderName, value: &'static str) -> SetResponseHeaderLayer<Heade
     SetResponseHeaderLayer::overriding(name, HeaderValue::from_static(value))
 }
 
-/// Where the user is signed in.
+/// The list of the user's devices.
 async fn home(
     SignedIn {
         user,
@@ -113,11 +113,11 @@ async fn home(
             handle: other.handle().to_string(),
             created: other.created(),
             last_seen: other.last_seen(),
-            is_this: other.is_current(),
+            is_current: other.is_current(),
         })
         .collect();
-    // This one first, and the others as they came: the newest first.
-    devices.sort_by_key(|row| !row.is_this);
+    // The current device first, then the others, newest first.
+    devices.sort_by_key(|row| !row.is_current);
     let flash = take_flash(&session)?;
     Ok(pages::home(&user, &devices, flash).into_response())
 }
@@ -126,7 +126,7 @@ async fn home(
 struct Credentials {
     name: String,
     password: String,
-    /// What a browser sends for a box that is ticked is of no interest, only that it does.
+    /// Present if the box is checked, with any value.
     remember: Option<String>,
 }
 
@@ -142,12 +142,12 @@ async fn sign_up(
 ) -> Result<Response, Failure> {
     match accounts.sign_up(&form.name, form.password).await? {
         Ok(user) => {
-            begin(&session, &user, &device, form.remember.is_some())?;
+            log_in(&session, &user, &device, form.remember.is_some())?;
             flash(&session, format!("Welcome, {}.", user.name))?;
             Ok(Redirect::to("/").into_response())
         }
-        Err(refused) => {
-            let page = pages::sign_up(&form.name, None, Some(refused));
+        Err(invalid) => {
+            let page = pages::sign_up(&form.name, None, Some(invalid));
             Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response())
         }
     }
@@ -167,20 +167,20 @@ async fn sign_in(
         let page = pages::sign_in(&form.name, None, true);
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
     };
-    begin(&session, &user, &device, form.remember.is_some())?;
+    log_in(&session, &user, &device, form.remember.is_some())?;
     flash(&session, format!("Welcome back, {}.", user.name))?;
     Ok(Redirect::to("/").into_response())
 }
 
-fn begin(
+fn log_in(
     session: &Session,
     user: &User,
     device: &Device,
     remember: bool,
 ) -> Result<(), SessionError> {
-    // What is there may be another person's, at a shared computer.
+    // The session may hold another person's data, on a shared computer.
     session.clear();
-    // Whoever knew the id so far has no part in what follows.
+    // A new id, against session fixation.
     session.cycle_id();
     session.set_user(&user.id)?;
     session.set_permanent(remember);
@@ -189,13 +189,13 @@ fn begin(
 
 async fn sign_out(session: Session) -> Result<Redirect, Failure> {
     session.destroy();
-    // Begins another session, which ends once the page has shown it.
+    // Starts a new session, which ends when the next page has taken the message.
     flash(&session, "You are signed out.".to_owned())?;
     Ok(Redirect::to("/sign-in"))
 }
 
 #[derive(Deserialize)]
-struct There {
+struct OtherDevice {
     session: SessionHandle,
 }
 
@@ -203,18 +203,18 @@ async fn sign_out_there(
     SignedIn {
         session, sessions, ..
     }: SignedIn,
-    Form(There { session: there }): Form<There>,
+    Form(OtherDevice { session: handle }): Form<OtherDevice>,
 ) -> Result<Redirect, Failure> {
-    // Only this user's sessions, whatever the form says.
+    // `sessions` is bound to this user, so a handle of another user's session is not found.
     let devices = sessions.list().await?;
-    let outcome = match devices.iter().find(|other| other.handle() == there) {
+    let message = match devices.iter().find(|other| other.handle() == handle) {
         Some(other) => {
-            sessions.revoke(&there).await?;
+            sessions.revoke(&handle).await?;
             format!("Signed out: {}.", device_of(other).label)
         }
         None => "That device was signed out already.".to_owned(),
     };
-    flash(&session, outcome)?;
+    flash(&session, message)?;
     Ok(Redirect::to("/"))
 }
 
@@ -223,23 +223,22 @@ async fn sign_out_elsewhere(
         session, sessions, ..
     }: SignedIn,
 ) -> Result<Redirect, Failure> {
-    let ended = sessions.revoke_others().await?;
-    let outcome = match ended {
+    let message = match sessions.revoke_others().await? {
         0 => "You were signed in nowhere else.".to_owned(),
         1 => "Signed out on 1 other device.".to_owned(),
-        ended => format!("Signed out on {ended} other devices."),
+        revoked => format!("Signed out on {revoked} other devices."),
     };
-    flash(&session, outcome)?;
+    flash(&session, message)?;
     Ok(Redirect::to("/"))
 }
 
 fn device_of(session: &UserSession) -> Device {
-    // An earlier version of this app may have attached something else, or nothing.
+    // An earlier version of this application may have stored another type, or nothing.
     let device = session.get(DEVICE).ok().flatten();
     device.unwrap_or_else(|| Device::new("", String::new()))
 }
 
-/// A message for the next page, and for no other.
+/// Stores a message for the next page only.
 fn flash(session: &Session, message: String) -> Result<(), SessionError> {
     session.insert(FLASH, message)
 }

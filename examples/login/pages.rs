@@ -1,4 +1,4 @@
-//! The pages. What stands in parentheses is escaped by maud.
+//! The pages. maud escapes every value in parentheses.
 
 use std::time::SystemTime;
 
@@ -11,22 +11,22 @@ use axum_redis_sessions::SessionError;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::{
-    accounts::{NAME_CHARACTERS, PASSWORD_CHARACTERS, Refused, User},
+    accounts::{InvalidSignUp, NAME_CHARACTERS, PASSWORD_CHARACTERS, User},
     device::{Device, ago},
 };
 
-/// One of the places where a user is signed in.
+/// One session of the user.
 pub(crate) struct Row {
     pub(crate) device: Device,
-    /// Names the session in a form, and opens nothing.
+    /// Identifies the session in a form, but cannot be used to authenticate.
     pub(crate) handle: String,
     pub(crate) created: SystemTime,
     pub(crate) last_seen: SystemTime,
-    pub(crate) is_this: bool,
+    pub(crate) is_current: bool,
 }
 
 pub(crate) fn home(user: &User, devices: &[Row], flash: Option<String>) -> Markup {
-    let others = devices.iter().filter(|row| !row.is_this).count();
+    let others = devices.iter().filter(|row| !row.is_current).count();
     let main = html! {
         h1 { "Where you are signed in" }
         ul.devices {
@@ -54,16 +54,16 @@ fn device(row: &Row) -> Markup {
         div {
             h2 {
                 (label)
-                @if row.is_this { " " span.badge { "this device" } }
+                @if row.is_current { " " span.badge { "this device" } }
             }
             p {
-                @if row.is_this { "Active now" } @else { "Last seen " (ago(row.last_seen)) }
+                @if row.is_current { "Active now" } @else { "Last seen " (ago(row.last_seen)) }
                 @if !address.is_empty() { " · " span.address { (address) } }
                 br;
                 "Signed in " (ago(row.created))
             }
         }
-        @if !row.is_this {
+        @if !row.is_current {
             form method="post" action="/sign-out-there" {
                 input type="hidden" name="session" value=(row.handle);
                 button aria-label={ "Sign out there: " (label) } { "Sign out there" }
@@ -72,16 +72,16 @@ fn device(row: &Row) -> Markup {
     }
 }
 
-pub(crate) fn sign_in(name: &str, flash: Option<String>, was_refused: bool) -> Markup {
+pub(crate) fn sign_in(name: &str, flash: Option<String>, is_wrong: bool) -> Markup {
     let main = html! {
         h1 { "Sign in" }
-        // It does not say which of the two is wrong.
-        @if was_refused { p.alert #alert role="alert" { "This name and password do not belong together." } }
+        // The message does not say which of the two is wrong.
+        @if is_wrong { p.alert #alert role="alert" { "The name or the password is wrong." } }
         form.credentials method="post" action="/sign-in" {
             (name_field(name))
             label for="password" { "Password" }
             input #password name="password" type="password" autocomplete="current-password" required
-                aria-describedby=[was_refused.then_some("alert")] autofocus[was_refused];
+                aria-describedby=[is_wrong.then_some("alert")] autofocus[is_wrong];
             (remember_field())
             button.primary { "Sign in" }
         }
@@ -90,14 +90,14 @@ pub(crate) fn sign_in(name: &str, flash: Option<String>, was_refused: bool) -> M
     page("Sign in", None, flash, &main)
 }
 
-pub(crate) fn sign_up(name: &str, flash: Option<String>, refused: Option<Refused>) -> Markup {
-    let alert = refused.map(|refused| match refused {
-        Refused::Name => format!(
+pub(crate) fn sign_up(name: &str, flash: Option<String>, invalid: Option<InvalidSignUp>) -> Markup {
+    let alert = invalid.map(|invalid| match invalid {
+        InvalidSignUp::Name => format!(
             "Choose a name of at most {} characters.",
             NAME_CHARACTERS.end()
         ),
-        Refused::NameTaken => "Somebody else has that name. Choose another one.".to_owned(),
-        Refused::Password => format!(
+        InvalidSignUp::NameTaken => "This name is taken. Choose another one.".to_owned(),
+        InvalidSignUp::Password => format!(
             "Choose a password of at least {} characters.",
             PASSWORD_CHARACTERS.start()
         ),
@@ -140,13 +140,13 @@ fn remember_field() -> Markup {
     }
 }
 
-/// In place of any page while the sessions cannot be reached, or hold what should not be there.
+/// Replaces any page if the session cannot be loaded or saved.
 pub(crate) fn unavailable(error: &SessionError) -> Response<String> {
     let main = html! {
-        h1 { "Not just now" }
-        p { "We cannot look up your session at the moment. You are not signed out: try again in a little while." }
+        h1 { "Temporarily unavailable" }
+        p { "We cannot load your session at the moment. You have not been signed out. Please try again in a minute." }
     };
-    let page = page("Not just now", None, None, &main).into_string();
+    let page = page("Temporarily unavailable", None, None, &main).into_string();
     let mut response = Response::builder()
         .status(error.status())
         .header(header::CONTENT_TYPE, "text/html; charset=utf-8");
@@ -156,13 +156,13 @@ pub(crate) fn unavailable(error: &SessionError) -> Response<String> {
     response.body(page).expect("valid parts")
 }
 
-/// In place of what another site asked for in the user's name.
-pub(crate) fn from_elsewhere() -> Response<Body> {
+/// The response to a cross-site request.
+pub(crate) fn cross_site() -> Response<Body> {
     let main = html! {
-        h1 { "That came from another site" }
-        p { "Nothing was changed. If you meant to do it, do it here: " a href="/" { "back to this site" } "." }
+        h1 { "This request came from another site" }
+        p { "Nothing was changed. To do it here, go " a href="/" { "back to this site" } "." }
     };
-    let page = page("Refused", None, None, &main);
+    let page = page("Request rejected", None, None, &main);
     (StatusCode::FORBIDDEN, page).into_response()
 }
 

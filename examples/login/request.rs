@@ -1,4 +1,4 @@
-//! What handlers take from a request, and what becomes of those that fail.
+//! Extractors and the error type of the handlers.
 
 use std::net::SocketAddr;
 
@@ -14,10 +14,11 @@ use crate::{
     device::Device,
 };
 
-/// As an argument it means that nobody else gets in: they are sent to sign in.
+/// The user of the session. Redirects to the sign-in page if there is none.
 pub(crate) struct SignedIn {
     pub(crate) user: User,
     pub(crate) session: Session,
+    /// All sessions of this user.
     pub(crate) sessions: UserSessions,
 }
 
@@ -32,13 +33,13 @@ impl FromRequestParts<Accounts> for SignedIn {
             .await
             .map_err(IntoResponse::into_response)?;
         let user = session.user().and_then(|id| accounts.by_id(&id));
-        match user.zip(session.user_sessions()) {
-            Some((user, sessions)) => Ok(Self {
+        match (user, session.user_sessions()) {
+            (Some(user), Some(sessions)) => Ok(Self {
                 user,
                 session,
                 sessions,
             }),
-            None => Err(Redirect::to("/sign-in").into_response()),
+            _ => Err(Redirect::to("/sign-in").into_response()),
         }
     }
 }
@@ -58,9 +59,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Device {
     }
 }
 
-/// What a handler could not go on after.
+/// An error that ends a handler.
 pub(crate) enum Failure {
-    /// Carried on to the layer, which answers with the page for it.
+    /// The layer turns it into `pages::unavailable`.
     Session(SessionError),
     Password(argon2::password_hash::Error),
 }
@@ -70,7 +71,7 @@ impl IntoResponse for Failure {
         match self {
             Self::Session(error) => error.into_response(),
             Self::Password(error) => {
-                eprintln!("a password could not be hashed: {error}");
+                eprintln!("cannot hash a password: {error}");
                 StatusCode::INTERNAL_SERVER_ERROR.into_response()
             }
         }

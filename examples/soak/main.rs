@@ -1,19 +1,18 @@
-//! Sessions under load, on a master and a replica that are killed, stopped, restarted and failed over at random, with a model
-//! beside them that knows what was acknowledged.
-//!
 //! ```sh
 //! cargo run --release --all-features --example soak            # two minutes
-//! cargo run --release --all-features --example soak -- 20      # twenty
+//! cargo run --release --all-features --example soak -- 20      # twenty minutes
 //! REDIS_SERVER=valkey-server cargo run --release --all-features --example soak
 //! ```
 //!
-//! It starts its servers itself: two of them, and three sentinels. They write each change to disk before they answer (`appendfsync always`),
-//! and the layer waits for the replica at every write, so what is acknowledged survives each of the faults. It exits with an error if
-//! something acknowledged is lost in the end, something destroyed is alive, an answer takes too long, or the servers are back and the
-//! layer is not.
+//! Sessions under load, on a master and a replica that are killed, stopped, restarted and failed over at random. A model of each visitor
+//! records what was acknowledged.
+//!
+//! The example starts two servers and three sentinels. The servers write each change to disk before they reply (`appendfsync always`), and each
+//! save waits for the replica, so every acknowledged write must survive each fault. The example exits with an error if an acknowledged visit is
+//! lost, an ended session is still usable, a response takes too long, or the layer does not recover after the servers have.
 
+mod faults;
 mod model;
-mod trouble;
 
 #[path = "../../tests/support/mod.rs"]
 mod support;
@@ -30,17 +29,16 @@ use std::{
 };
 
 use axum_redis_sessions::RedisSessionLayer;
-use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
 
 use self::{
+    faults::{Fault, Rng},
     model::{Tally, Visitor, app},
     support::sentinels::{NAME, Sentinels},
-    trouble::{Dice, Trouble},
 };
 
 const DEADLINE: Duration = Duration::from_millis(500);
-/// What a load and a save may take, on a machine that is busy with the servers and all visitors as well.
-const LONGEST: Duration = Duration::from_millis(2 * 500 + 1500);
+/// The limit for a load and a save, on a machine that also runs the servers and all visitors.
+const MAX_LATENCY: Duration = Duration::from_millis(2 * 500 + 1500);
 const VISITORS: usize = 24;
 
 #[tokio::main]
@@ -49,13 +47,13 @@ async fn main() -> ExitCode {
         .nth(1)
         .map_or(Ok(2.0), |minutes| minutes.parse());
     let Ok(minutes) = minutes else {
-        eprintln!("how many minutes? A number, or nothing for two");
+        eprintln!("the argument must be a number of minutes; the default is 2");
         return ExitCode::FAILURE;
     };
     let duration = Duration::from_secs_f64(60.0 * minutes);
     tokio::select! {
         code = soak(duration) => code,
-        // The servers end with what starts them, not with the process.
+        // Dropping `soak` stops the servers.
         _ = tokio::signal::ctrl_c() => ExitCode::FAILURE,
     }
 }
@@ -63,10 +61,8 @@ async fn main() -> ExitCode {
 async fn soak(duration: Duration) -> ExitCode {
     let always = ["appendonly yes", "appendfsync always"];
     let mut sentinels = Sentinels::start_with(&always).await;
-    let client =
-        SentinelClientBuilder::new(sentinels.addresses(), NAME, SentinelServerType::Master);
-    let client = client.and_then(|client| client.build()).expect("addresses");
-    let layer = RedisSessionLayer::sentinel(client)
+    let layer = RedisSessionLayer::sentinel(NAME, sentinels.addresses(), "redis://master/")
+        .expect("valid addresses")
         .with_deadline(DEADLINE)
         .with_replica_acks(1, DEADLINE / 5)
         .with_replica_acks_for_every_write();
@@ -85,43 +81,43 @@ async fn soak(duration: Duration) -> ExitCode {
         })
         .collect();
 
-    let mut dice = Dice::new();
+    let mut rng = Rng::new();
     let mut faults = BTreeMap::new();
-    let mut slowest_return = Duration::ZERO;
-    let begun = Instant::now();
-    while begun.elapsed() < duration {
-        dice.pause(500, 2500).await;
-        let trouble = Trouble::any(&mut dice);
-        *faults.entry(trouble.name()).or_insert(0) += 1;
-        trouble.make(&mut sentinels, &mut dice).await;
-        // One at a time: what two servers lose at once is lost, whoever asks them.
-        trouble::end_of(&sentinels).await;
-        let Some(back) = model::returns(&app).await else {
-            eprintln!("the servers are back, and the layer is not");
+    let mut slowest_recovery = Duration::ZERO;
+    let started = Instant::now();
+    while started.elapsed() < duration {
+        rng.pause(500, 2500).await;
+        let fault = Fault::random(&mut rng);
+        *faults.entry(fault.name()).or_insert(0) += 1;
+        fault.inject(&mut sentinels, &mut rng).await;
+        // One fault at a time: if both servers fail at once, acknowledged writes can be lost.
+        faults::wait_for_recovery(&sentinels).await;
+        let Some(recovery) = model::recovery_time(&app).await else {
+            eprintln!("the servers have recovered, but the layer has not");
             return ExitCode::FAILURE;
         };
-        slowest_return = slowest_return.max(back);
+        slowest_recovery = slowest_recovery.max(recovery);
     }
     is_over.store(true, Relaxed);
 
     let mut tally = Tally::default();
     for visitor in visitors {
         match visitor.await {
-            Ok(visitor) => visitor.settle(&mut tally).await,
+            Ok(visitor) => visitor.verify(&mut tally).await,
             Err(error) => {
-                eprintln!("a visitor: {error}");
+                eprintln!("a visitor failed: {error}");
                 return ExitCode::FAILURE;
             }
         }
     }
     println!(
         "minutes:             {:.1}",
-        begun.elapsed().as_secs_f64() / 60.0
+        started.elapsed().as_secs_f64() / 60.0
     );
     println!("faults:              {faults:?}");
     println!("{tally}");
-    println!("back after servers:  {slowest_return:?} at most");
-    if tally.is_good(LONGEST) && !faults.is_empty() {
+    println!("slowest recovery:    {slowest_recovery:?}");
+    if tally.is_good(MAX_LATENCY) && !faults.is_empty() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

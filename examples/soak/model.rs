@@ -1,4 +1,4 @@
-//! The visitors, and what each knows of its session.
+//! The visitors, and a model of what each one's session must contain.
 
 use std::{
     collections::BTreeMap,
@@ -15,10 +15,10 @@ use axum::{
 use axum_redis_sessions::{RedisSessionLayer, Session, SessionError};
 use tower::ServiceExt;
 
-use crate::trouble::Dice;
+use crate::faults::Rng;
 
-/// How long the servers may be well again before the layer has to be.
-const RETURN: Duration = Duration::from_secs(10);
+/// The layer must recover within this time after the servers.
+const MAX_RECOVERY: Duration = Duration::from_secs(10);
 
 pub(crate) fn app(layer: RedisSessionLayer) -> Router {
     let visit = async |session: Session| {
@@ -37,52 +37,53 @@ pub(crate) fn app(layer: RedisSessionLayer) -> Router {
         .layer(layer)
 }
 
-/// How long it takes until a visitor can begin a session.
-pub(crate) async fn returns(app: &Router) -> Option<Duration> {
-    let asked = Instant::now();
-    while asked.elapsed() < RETURN {
+/// The time until a visitor can create a session.
+pub(crate) async fn recovery_time(app: &Router) -> Option<Duration> {
+    let start = Instant::now();
+    while start.elapsed() < MAX_RECOVERY {
         let mut visitor = Visitor::new(app.clone(), 0);
         if visitor.ask("/").await.is_ok() {
-            return Some(asked.elapsed());
+            return Some(start.elapsed());
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     None
 }
 
-/// A visitor with a session at a time. What it is told is true, as far as it is told something.
+/// A visitor with at most one session. A request without a successful response may or may not have been executed.
 pub(crate) struct Visitor {
     app: Router,
     number: usize,
-    dice: Dice,
-    session: Option<Known>,
-    /// Cookies of sessions that were logged out, and of ids that were rotated away; and how it was.
-    dead: Vec<(String, &'static str)>,
+    rng: Rng,
+    session: Option<Model>,
+    /// Cookies of sessions that were logged out and of ids that were rotated away, with the reason.
+    ended: Vec<(String, &'static str)>,
     tally: Tally,
 }
 
-/// A session that is alive.
-struct Known {
+/// The model of a live session.
+struct Model {
     cookie: String,
-    /// Visits that were acknowledged, and those that may have been made beyond them.
+    /// Acknowledged visits.
     visits: u64,
-    uncertain: u64,
-    /// A rotation or a logout was not acknowledged, so it may be over.
-    may_be_over: bool,
+    /// Visits without a successful response, which may have been counted.
+    in_doubt: u64,
+    /// A rotation or a logout was not acknowledged, so the session may have ended.
+    may_have_ended: bool,
 }
 
 #[derive(Default)]
 pub(crate) struct Tally {
     requests: u64,
-    good: u64,
+    successful: u64,
     errors: BTreeMap<String, u64>,
     longest: Duration,
     sessions: u64,
     visits: u64,
     lost: u64,
-    invented: u64,
+    counted_twice: u64,
     ended: u64,
-    alive: u64,
+    still_usable: u64,
 }
 
 impl Visitor {
@@ -90,22 +91,22 @@ impl Visitor {
         Self {
             app,
             number,
-            dice: Dice::new(),
+            rng: Rng::new(),
             session: None,
-            dead: Vec::new(),
+            ended: Vec::new(),
             tally: Tally::default(),
         }
     }
 
     pub(crate) async fn act(&mut self) {
-        self.dice.pause(2, 20).await;
-        let Some(known) = &self.session else {
-            return self.begin().await;
+        self.rng.pause(2, 20).await;
+        let Some(model) = &self.session else {
+            return self.create().await;
         };
-        if known.may_be_over {
+        if model.may_have_ended {
             return self.log_out().await;
         }
-        match self.dice.below(100) {
+        match self.rng.below(100) {
             0..80 => self.visit().await,
             80..90 => self.look().await,
             90..95 => self.rotate().await,
@@ -113,80 +114,80 @@ impl Visitor {
         }
     }
 
-    async fn begin(&mut self) {
+    async fn create(&mut self) {
         if let Ok((_, Some(cookie))) = self.ask("/").await {
             self.tally.sessions += 1;
-            self.session = Some(Known {
+            self.session = Some(Model {
                 cookie,
                 visits: 1,
-                uncertain: 0,
-                may_be_over: false,
+                in_doubt: 0,
+                may_have_ended: false,
             });
         }
     }
 
     async fn visit(&mut self) {
-        let answer = self.ask("/").await;
-        let Some(known) = &mut self.session else {
+        let response = self.ask("/").await;
+        let Some(model) = &mut self.session else {
             return;
         };
-        let most = known.visits + known.uncertain + 1;
-        let Ok((body, _)) = answer else {
-            known.uncertain += 1;
+        let max = model.visits + model.in_doubt + 1;
+        let Ok((body, _)) = response else {
+            model.in_doubt += 1;
             return;
         };
         let visits = body.parse().expect("a number");
-        if !(known.visits + 1..=most).contains(&visits) {
+        if !(model.visits + 1..=max).contains(&visits) {
             eprintln!(
-                "visitor {}: visit {visits} after {} to {most}",
-                self.number, known.visits
+                "visitor {}: visit {visits} after {} to {max}",
+                self.number, model.visits
             );
-            self.tally.lost += (known.visits + 1).saturating_sub(visits);
-            self.tally.invented += visits.saturating_sub(most);
+            self.tally.lost += (model.visits + 1).saturating_sub(visits);
+            self.tally.counted_twice += visits.saturating_sub(max);
         }
         self.tally.visits += 1;
-        // More than this if it was done again on top of one whose answer never came.
-        known.visits = visits;
-        known.uncertain = most.saturating_sub(visits);
+        // Includes earlier visits in doubt that were counted.
+        model.visits = visits;
+        model.in_doubt = max.saturating_sub(visits);
     }
 
-    /// What it reads may be on a master of the past, so it counts only in the end.
+    /// The result is not checked here, because it may come from a former master.
     async fn look(&mut self) {
         let _ = self.ask("/look").await;
     }
 
     async fn rotate(&mut self) {
-        let answer = self.ask("/cycle").await;
-        let Some(known) = &mut self.session else {
+        let response = self.ask("/cycle").await;
+        let Some(model) = &mut self.session else {
             return;
         };
-        match answer {
+        match response {
             Ok((_, Some(cookie))) => {
-                let old = std::mem::replace(&mut known.cookie, cookie);
-                self.dead.push((old, "rotated"));
+                let old = std::mem::replace(&mut model.cookie, cookie);
+                self.ended.push((old, "rotated"));
             }
-            // The session was read from a master of the past, which did not have it.
-            Ok((_, None)) | Err(()) => known.may_be_over = true,
+            // The session was loaded from a former master, which did not have it.
+            Ok((_, None)) | Err(()) => model.may_have_ended = true,
         }
     }
 
     async fn log_out(&mut self) {
         if self.ask("/destroy").await.is_ok()
-            && let Some(known) = self.session.take()
+            && let Some(model) = self.session.take()
         {
-            let how = match known.may_be_over {
-                true => "logged out, and not for the first time",
+            let reason = match model.may_have_ended {
+                true => "logged out, after an earlier try without acknowledgement",
                 false => "logged out",
             };
-            self.dead.push((known.cookie, how));
-        } else if let Some(known) = &mut self.session {
-            known.may_be_over = true;
+            self.ended.push((model.cookie, reason));
+        } else if let Some(model) = &mut self.session {
+            model.may_have_ended = true;
         }
     }
 
-    /// The body, and the cookie if there is a new one.
+    /// The body, and the new cookie if there is one.
     async fn ask(&mut self, path: &str) -> Result<(String, Option<String>), ()> {
-        let cookie = self.session.as_ref().map(|known| known.cookie.clone());
+        let cookie = self.session.as_ref().map(|model| model.cookie.clone());
         self.ask_as(path, cookie.as_deref()).await
     }
 
@@ -200,9 +201,9 @@ impl Visitor {
             request = request.header(header::COOKIE, cookie);
         }
         let request = request.body(Body::empty()).expect("a request");
-        let asked = Instant::now();
+        let start = Instant::now();
         let response = self.app.clone().oneshot(request).await.expect("infallible");
-        self.tally.longest = self.tally.longest.max(asked.elapsed());
+        self.tally.longest = self.tally.longest.max(start.elapsed());
         self.tally.requests += 1;
         if response.status() != StatusCode::OK {
             let error = response.extensions().get::<SessionError>();
@@ -213,7 +214,7 @@ impl Visitor {
             *self.tally.errors.entry(kind).or_insert(0) += 1;
             return Err(());
         }
-        self.tally.good += 1;
+        self.tally.successful += 1;
         let cookie = response.headers().get(header::SET_COOKIE);
         let cookie = cookie.and_then(|line| line.to_str().ok()?.split(';').next());
         let cookie = cookie
@@ -225,38 +226,41 @@ impl Visitor {
         Ok((String::from_utf8_lossy(&body).into_owned(), cookie))
     }
 
-    /// Compares what is there with what was said, now that all is well.
-    pub(crate) async fn settle(mut self, tally: &mut Tally) {
-        if let Some(known) = self.session.take().filter(|known| !known.may_be_over) {
-            let visits = self.visits(&known.cookie).await;
-            self.tally.lost += known.visits.saturating_sub(visits);
-            self.tally.invented += visits.saturating_sub(known.visits + known.uncertain);
-            if visits < known.visits {
+    /// Compares the stored sessions with the model, after the last fault.
+    pub(crate) async fn verify(mut self, tally: &mut Tally) {
+        if let Some(model) = self.session.take().filter(|model| !model.may_have_ended) {
+            let visits = self.visits(&model.cookie).await;
+            self.tally.lost += model.visits.saturating_sub(visits);
+            self.tally.counted_twice += visits.saturating_sub(model.visits + model.in_doubt);
+            if visits < model.visits {
                 eprintln!(
-                    "visitor {}: {visits} visits, of {} that were acknowledged",
-                    self.number, known.visits
+                    "visitor {}: {visits} visits are stored, {} were acknowledged",
+                    self.number, model.visits
                 );
             }
         }
-        for (cookie, how) in std::mem::take(&mut self.dead) {
+        for (cookie, reason) in std::mem::take(&mut self.ended) {
             self.tally.ended += 1;
             if self.visits(&cookie).await > 0 {
-                self.tally.alive += 1;
-                eprintln!("visitor {}: alive, though {how}", self.number);
+                self.tally.still_usable += 1;
+                eprintln!(
+                    "visitor {}: a session is still usable, though it was {reason}",
+                    self.number
+                );
             }
         }
         tally.add(&self.tally);
     }
 
     async fn visits(&mut self, cookie: &str) -> u64 {
-        let asked = Instant::now();
+        let start = Instant::now();
         loop {
             if let Ok((body, _)) = self.ask_as("/look", Some(cookie)).await {
                 return body.parse().expect("a number");
             }
             assert!(
-                asked.elapsed() < RETURN,
-                "all is well, and it does not answer"
+                start.elapsed() < MAX_RECOVERY,
+                "no response after the servers have recovered"
             );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -266,7 +270,7 @@ impl Visitor {
 impl Tally {
     fn add(&mut self, other: &Self) {
         self.requests += other.requests;
-        self.good += other.good;
+        self.successful += other.successful;
         for (kind, count) in &other.errors {
             *self.errors.entry(kind.clone()).or_insert(0) += count;
         }
@@ -274,14 +278,14 @@ impl Tally {
         self.sessions += other.sessions;
         self.visits += other.visits;
         self.lost += other.lost;
-        self.invented += other.invented;
+        self.counted_twice += other.counted_twice;
         self.ended += other.ended;
-        self.alive += other.alive;
+        self.still_usable += other.still_usable;
     }
 
     pub(crate) fn is_good(&self, longest: Duration) -> bool {
-        let is_good = self.lost == 0 && self.invented == 0 && self.alive == 0;
-        is_good && self.good > 0 && self.longest <= longest
+        let is_good = self.lost == 0 && self.counted_twice == 0 && self.still_usable == 0;
+        is_good && self.successful > 0 && self.longest <= longest
     }
 }
 
@@ -289,21 +293,21 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "requests:            {}, of which good {}",
-            self.requests, self.good
+            "requests:            {}, of which successful {}",
+            self.requests, self.successful
         )?;
         writeln!(f, "errors by kind:      {:?}", self.errors)?;
-        writeln!(f, "longest answer:      {:?}", self.longest)?;
-        writeln!(f, "sessions begun:      {}", self.sessions)?;
+        writeln!(f, "longest response:    {:?}", self.longest)?;
+        writeln!(f, "sessions created:    {}", self.sessions)?;
         writeln!(
             f,
             "visits acknowledged: {}, lost {}, counted twice {}",
-            self.visits, self.lost, self.invented
+            self.visits, self.lost, self.counted_twice
         )?;
         write!(
             f,
-            "ids ended:           {}, alive {}",
-            self.ended, self.alive
+            "ids ended:           {}, still usable {}",
+            self.ended, self.still_usable
         )
     }
 }

@@ -37,7 +37,7 @@ const IPHONE: &str = "Mozilla/5.0 (iPhone; CPU iPhone OS 19_1 like Mac OS X) App
 const FIREFOX: &str =
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:145.0) Gecko/20100101 Firefox/145.0";
 
-const REFUSED: &str = "This name and password do not belong together.";
+const REFUSED: &str = "The name or the password is wrong.";
 
 /// 31 days, the default lifetime of a permanent session.
 const MONTH: i64 = 2_678_400;
@@ -106,7 +106,9 @@ async fn a_cross_site_form_post_has_no_session_and_is_rejected() {
         for from in [another_site(&out), same_site(&out)] {
             browser.open(&from).await;
             browser.press("Post").await;
-            browser.shows("h1", "That came from another site").await;
+            browser
+                .shows("h1", "This request came from another site")
+                .await;
             browser.open(&stage.url("/")).await;
             browser.shows("h1", HOME).await;
         }

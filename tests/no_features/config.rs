@@ -10,7 +10,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 type Configure = fn(RedisSessionLayer) -> RedisSessionLayer;
 
 #[test]
-fn an_invalid_option_says_what_to_change() {
+fn each_config_error_says_what_to_change() {
     let cases: &[(&str, Configure, &str)] = &[
         ("defaults", |l| l, ""),
         (
@@ -229,7 +229,7 @@ fn an_invalid_option_says_what_to_change() {
 #[should_panic(
     expected = "RedisSessionLayer: browsers reject the cookie \"__Host-sid\" with a Domain"
 )]
-fn an_invalid_layer_panics_when_it_is_added() {
+fn an_invalid_config_panics_when_the_layer_is_applied() {
     let layer = RedisSessionLayer::in_memory()
         .with_cookie_name("__Host-sid")
         .with_cookie_domain("example.com");
@@ -238,7 +238,7 @@ fn an_invalid_layer_panics_when_it_is_added() {
 
 /// The table of `RedisSessionLayer`'s documentation and `src/docs/security.md` state them (ASVS 5.0, 13.1.3 and 13.2.6).
 #[test]
-fn the_defaults_are_those_of_the_documentation() {
+fn the_defaults_are_secure_and_as_documented() {
     let layer = RedisSessionLayer::in_memory().validate().expect("defaults");
     assert_eq!(
         format!("{layer:?}"),

@@ -18,12 +18,6 @@ use peers::{
 };
 use plotters::style::RGBColor;
 
-const COMMAND: &str = "\
-```sh
-cargo build --release --manifest-path benches/peers/Cargo.toml --target-dir target/peers
-target/peers/release/compare && target/peers/release/report
-```";
-
 fn main() -> Result<(), Failure> {
     let root = root()?;
     let (readme, page) = (root.join("README.md"), root.join("src/docs/performance.md"));
@@ -68,32 +62,18 @@ fn run(compare: &Compare) -> String {
     )
 }
 
+/// One chart and one line. The tables are in `src/docs/performance.md`.
 fn readme_block(compare: &Compare) -> String {
-    let lost: Vec<String> = compare
-        .apps
-        .iter()
-        .filter_map(|app| Some(format!("{} {}", label(app), compare.kept.get(app)?[1])))
-        .collect();
-    // Fewer are for trying things out, and a reader should not take them for more.
+    // Fewer rounds are for trying things out and must not be taken for a result.
     let provisional = if compare.rounds < 5 {
         "*Provisional: from a short run.*\n\n"
     } else {
         ""
     };
     format!(
-        "{provisional}![CPU of a request, as a ratio to the same app by hand][cpu]\n\n\
-         The app's own CPU for each request: microseconds by hand (axum, one connection, GET, `serde_json`, SETEX, no protection of \
-         any kind), and each other's ratio to it, the median of {} rounds in turns. *Checked*, a script writes only over what was \
-         read, which is the least that loses no update.\n\n\
-         {}\n\
-         **Correct under load**: of {} increments of one session at once, over two processes, are kept: {}.\n\n\
-         Made on {}, all on the same cores, with {} connections, by this command, which needs `wrk`:\n\n{COMMAND}\n",
-        compare.rounds,
-        tables::ratios(compare),
-        compare.increments,
-        lost.join(", "),
-        compare.machine,
-        compare.connections,
+        "{provisional}![CPU time of a request, relative to hand-written GET and SETEX][cpu]\n\n\
+         The application's CPU time per request, relative to hand-written GET and SETEX: the median of {} rounds on {}.\n",
+        compare.rounds, compare.machine,
     )
 }
 

@@ -1,4 +1,4 @@
-//! What happens to the servers.
+//! Faults of the servers.
 
 use std::{
     collections::hash_map::RandomState,
@@ -12,7 +12,7 @@ use crate::support::{
 };
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Trouble {
+pub(crate) enum Fault {
     KillMaster,
     StopMaster,
     KillReplica,
@@ -20,11 +20,11 @@ pub(crate) enum Trouble {
     PlannedFailover,
     KillSentinel,
     CloseConnections,
-    ForgetScripts,
+    FlushScripts,
 }
 
-impl Trouble {
-    pub(crate) fn any(dice: &mut Dice) -> Self {
+impl Fault {
+    pub(crate) fn random(rng: &mut Rng) -> Self {
         [
             Self::KillMaster,
             Self::KillMaster,
@@ -35,8 +35,8 @@ impl Trouble {
             Self::PlannedFailover,
             Self::KillSentinel,
             Self::CloseConnections,
-            Self::ForgetScripts,
-        ][dice.below(10)]
+            Self::FlushScripts,
+        ][rng.below(10)]
     }
 
     pub(crate) fn name(self) -> &'static str {
@@ -48,57 +48,57 @@ impl Trouble {
             Self::PlannedFailover => "planned failover",
             Self::KillSentinel => "sentinel killed",
             Self::CloseConnections => "connections closed",
-            Self::ForgetScripts => "scripts forgotten",
+            Self::FlushScripts => "scripts flushed",
         }
     }
 
-    /// Whether the sentinels fail over depends on how long it takes: half a second is what they wait.
-    pub(crate) async fn make(self, sentinels: &mut Sentinels, dice: &mut Dice) {
-        let master = sentinels.master().await.expect("agreed before");
+    /// A fault of more than half a second makes the sentinels fail over.
+    pub(crate) async fn inject(self, sentinels: &mut Sentinels, rng: &mut Rng) {
+        let master = sentinels.master().await.expect("the sentinels agree");
         match self {
-            Self::KillMaster => Self::kill(sentinels, master, dice).await,
-            Self::KillReplica => Self::kill(sentinels, 1 - master, dice).await,
-            Self::StopMaster => Self::stop(sentinels, master, dice).await,
-            Self::StopReplica => Self::stop(sentinels, 1 - master, dice).await,
+            Self::KillMaster => Self::kill(sentinels, master, rng).await,
+            Self::KillReplica => Self::kill(sentinels, 1 - master, rng).await,
+            Self::StopMaster => Self::stop(sentinels, master, rng).await,
+            Self::StopReplica => Self::stop(sentinels, 1 - master, rng).await,
             Self::PlannedFailover => {
                 let command = ["SENTINEL", "FAILOVER", NAME];
-                // Refused while they are about one already.
-                let sentinel = &sentinels.sentinels[dice.below(3)];
+                // Rejected while a failover is in progress.
+                let sentinel = &sentinels.sentinels[rng.below(3)];
                 let _ = sentinel.try_command::<String>(&command).await;
-                dice.pause(1000, 3000).await;
+                rng.pause(1000, 3000).await;
             }
             Self::KillSentinel => {
-                let sentinel = &mut sentinels.sentinels[dice.below(3)];
+                let sentinel = &mut sentinels.sentinels[rng.below(3)];
                 sentinel.kill();
-                dice.pause(100, 2000).await;
+                rng.pause(100, 2000).await;
                 sentinel.restart().await;
             }
             Self::CloseConnections => {
                 let command = ["CLIENT", "KILL", "TYPE", "normal"];
                 let _: i64 = sentinels.servers[master].command(&command).await;
             }
-            Self::ForgetScripts => {
+            Self::FlushScripts => {
                 let command = ["SCRIPT", "FLUSH"];
                 let _: String = sentinels.servers[master].command(&command).await;
             }
         }
     }
 
-    async fn kill(sentinels: &mut Sentinels, server: usize, dice: &mut Dice) {
+    async fn kill(sentinels: &mut Sentinels, server: usize, rng: &mut Rng) {
         sentinels.servers[server].kill();
-        dice.pause(50, 4000).await;
+        rng.pause(50, 4000).await;
         sentinels.servers[server].restart().await;
     }
 
-    async fn stop(sentinels: &mut Sentinels, server: usize, dice: &mut Dice) {
+    async fn stop(sentinels: &mut Sentinels, server: usize, rng: &mut Rng) {
         sentinels.servers[server].stop();
-        dice.pause(50, 4000).await;
+        rng.pause(50, 4000).await;
         sentinels.servers[server].resume();
     }
 }
 
-/// Waits until the sentinels agree on a master, and the replica has all that it has.
-pub(crate) async fn end_of(sentinels: &Sentinels) {
+/// Waits until the sentinels agree on a master and the replica has all of its data.
+pub(crate) async fn wait_for_recovery(sentinels: &Sentinels) {
     let mut times_in_a_row = 0;
     while times_in_a_row < 5 {
         eventually(Duration::from_secs(90), async || {
@@ -114,10 +114,10 @@ pub(crate) async fn end_of(sentinels: &Sentinels) {
     }
 }
 
-/// Good enough for trouble: xorshift, begun with what the standard library seeds its maps with.
-pub(crate) struct Dice(u64);
+/// Xorshift, seeded by the standard library's hasher. Not for cryptography.
+pub(crate) struct Rng(u64);
 
-impl Dice {
+impl Rng {
     pub(crate) fn new() -> Self {
         Self(RandomState::new().build_hasher().finish() | 1)
     }
