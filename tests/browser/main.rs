@@ -1,6 +1,6 @@
 //! `examples/login` in Chromium, on each store.
 //!
-//! They run the example as `cargo test` builds it; `tests/run.sh` does that.
+//! The example must be built before: `cargo test` without a filter does that, and so does `tests/run.sh`.
 
 #![cfg(feature = "axum")]
 // A test binary has no API.
@@ -39,7 +39,7 @@ const FIREFOX: &str =
 
 const REFUSED: &str = "The name or the password is wrong.";
 
-/// 31 days, which a session that is to be remembered lives.
+/// 31 days, the default lifetime of a permanent session.
 const MONTH: i64 = 2_678_400;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -65,7 +65,7 @@ async fn the_cookie_is_host_only_and_hidden_from_scripts() {
         );
         assert_eq!(cookie.expiry, None, "it ends with the browser");
 
-        // Another cookie shows that a script does see those that are meant for it.
+        // Scripts do see cookies that are not HttpOnly.
         browser.run("document.cookie = 'mine=1'").await;
         assert_eq!(browser.run("return document.cookie").await, "mine=1");
         browser.quit().await;
@@ -79,8 +79,8 @@ async fn a_cross_site_form_post_has_no_session_and_is_rejected() {
         let browser = stage.driver.browser().await;
         stage.sign_up(&browser, "Zoë").await;
 
-        // To a browser 127.0.0.1 is another site than localhost; another port is the same site and another origin. Cookies know
-        // no ports, so what is sent to `heard` is what is sent to the app.
+        // 127.0.0.1 is another site than localhost; another port is the same site and another origin. Cookies ignore ports, so
+        // `heard` gets the cookies that the app would get.
         let elsewhere = serve(elsewhere()).await;
         let heard = serve(elsewhere_that_listens()).await;
         let heard = heard.url("/").replace("127.0.0.1", "localhost");
@@ -102,7 +102,7 @@ async fn a_cross_site_form_post_has_no_session_and_is_rejected() {
         }
 
         let out = stage.url("/sign-out");
-        // Lax holds back the first of these. The second comes with the session, and is refused by the CSRF layer.
+        // SameSite=Lax withholds the cookie from the first; the CSRF layer rejects the second, which has it.
         for from in [another_site(&out), same_site(&out)] {
             browser.open(&from).await;
             browser.press("Post").await;
@@ -126,7 +126,7 @@ async fn session_fixation_gives_no_access_after_the_login() {
         stage.sign_up(&mallory, "Mallory").await;
         let known = mallory.cookie().await.expect("a cookie").value;
 
-        // Mallory leaves her own session in Zoë's browser.
+        // Mallory plants her session in Zoë's browser.
         let zoë = stage.driver.browser().await;
         zoë.open(&stage.url("/sign-in")).await;
         let mut planted = Cookie::new(COOKIE, &*known);
@@ -145,7 +145,7 @@ async fn session_fixation_gives_no_access_after_the_login() {
         mallory.reload().await;
         mallory.shows("h1", "Sign in").await;
 
-        // The same at each further login.
+        // Each further login gives a new id as well.
         stage.sign_in(&zoë, "Zoë").await;
         assert_ne!(zoë.cookie().await.expect("a cookie").value, first);
         mallory.quit().await;
@@ -373,7 +373,7 @@ fn a_device_is_named_by_its_user_agent() {
     }
 }
 
-/// A page with two buttons, which post a form and follow a link, to where its address says.
+/// A page with a POST form and a GET form, whose target is in the query.
 fn elsewhere() -> Router {
     async fn page(Query(query): Query<Vec<(String, String)>>) -> Html<String> {
         let to = &query[0].1;
@@ -384,7 +384,7 @@ fn elsewhere() -> Router {
     Router::new().route("/", get(page))
 }
 
-/// Says what came: from where, and whether with the session.
+/// Replies with the site that a request came from, and whether it had the session.
 fn elsewhere_that_listens() -> Router {
     async fn page(headers: HeaderMap) -> Html<String> {
         let text = |name: &str| {

@@ -1,4 +1,4 @@
-//! Permissions and passwords: missing, wrong, revoked, rotated. 503 that says what is missing, and good again when it is right again.
+//! Passwords and ACL rules that are missing, wrong, revoked or rotated: 503 with the reason, and recovery without a restart.
 
 use std::sync::{Arc, Mutex};
 
@@ -6,10 +6,10 @@ use axum_redis_sessions::RedisSessionLayer;
 
 use crate::{
     support::{app::Address, browser::Browser, server::Server},
-    visits::{assert_away, assert_back, assert_told, serve, serve_client},
+    visits::{assert_available, assert_reason, assert_unavailable, serve, serve_client},
 };
 
-/// A server with a user `app`, whose password is `first-sesame`.
+/// A server with a user `app` and the password `first-sesame`.
 async fn server_with_a_user() -> Server {
     let server = Server::start().await;
     user(&server, &["on", ">first-sesame", "~session:*", "+@all"]).await;
@@ -21,7 +21,7 @@ async fn user(server: &Server, rules: &[&str]) {
     server.command::<String>(&command).await;
 }
 
-/// The connections that the user has open already know the old password.
+/// Open connections stay authenticated when the password changes.
 async fn close_connections(server: &Server) {
     server
         .command::<i64>(&["CLIENT", "KILL", "USER", "app"])
@@ -33,10 +33,10 @@ fn client(server: &Server, password: &str) -> redis::Client {
     redis::Client::open(url).expect("an address")
 }
 
-/// 503, for a reason that names the password and does not show it.
+/// 503, and the error says that the password is wrong without showing it.
 async fn assert_locked_out(app: &Address, browser: &Browser) {
-    assert_away(app, browser).await;
-    assert_told(app, browser, &["password"]).await;
+    assert_unavailable(app, browser).await;
+    assert_reason(app, browser, &["password"]).await;
 }
 
 #[tokio::test]
@@ -48,7 +48,7 @@ async fn a_wrong_password_is_reported_until_it_is_corrected() {
     let app = serve_client(client(&server, "second-sesame")).await;
     assert_locked_out(&app, &browser).await;
     user(&server, &[">second-sesame"]).await;
-    assert_back(&app, &browser).await;
+    assert_available(&app, &browser).await;
     assert_eq!(browser.get(app.url("/")).await.body, "2");
 }
 
@@ -62,7 +62,7 @@ async fn a_missing_password_is_reported_until_none_is_required() {
     let app = serve_client(redis::Client::open(without).expect("an address")).await;
     assert_locked_out(&app, &browser).await;
     server.set("requirepass", "").await;
-    assert_back(&app, &browser).await;
+    assert_available(&app, &browser).await;
     assert_eq!(browser.get(app.url("/")).await.body, "2");
 }
 
@@ -76,7 +76,7 @@ async fn a_revoked_password_is_503_until_it_is_restored() {
     close_connections(&server).await;
     assert_locked_out(&app, &browser).await;
     user(&server, &[">first-sesame"]).await;
-    assert_back(&app, &browser).await;
+    assert_available(&app, &browser).await;
     assert_eq!(browser.get(app.url("/")).await.body, "2");
 }
 
@@ -85,26 +85,26 @@ async fn the_password_provider_is_called_at_each_connect() {
     let server = server_with_a_user().await;
     let password = Arc::new(Mutex::new("first-sesame"));
     let provided = password.clone();
-    // The client's own is wrong from the start.
+    // The client's own password is wrong.
     let layer = RedisSessionLayer::new(client(&server, "third-sesame"))
         .with_password_provider(move || provided.lock().expect("no panic").to_string());
     let app = serve(layer).await;
     let browser = Browser::new();
     assert_eq!(browser.get(app.url("/")).await.body, "1");
 
-    // Both are good while it rotates, so nobody notices.
+    // Both passwords are valid during the rotation, so there is no error.
     user(&server, &[">second-sesame"]).await;
     *password.lock().expect("no panic") = "second-sesame";
     user(&server, &["<first-sesame"]).await;
     close_connections(&server).await;
     assert_eq!(browser.get(app.url("/")).await.body, "2");
 
-    // The other way round there is a time when it is wrong.
+    // Without an overlap there are errors until the provider has the new one.
     user(&server, &["resetpass", ">third-sesame"]).await;
     close_connections(&server).await;
     assert_locked_out(&app, &browser).await;
     *password.lock().expect("no panic") = "third-sesame";
-    assert_back(&app, &browser).await;
+    assert_available(&app, &browser).await;
     assert_eq!(browser.get(app.url("/")).await.body, "3");
 }
 
@@ -121,7 +121,7 @@ async fn an_error_names_the_command_or_keys_that_an_acl_denies() {
     let browser = Browser::new();
     assert_eq!(browser.get(app.url("/")).await.body, "1");
 
-    // What a save needs: the one on Valkey, the others on Redis.
+    // A save needs SET on Valkey, and EVALSHA and EVAL on Redis.
     acl(&["-set", "-eval", "-evalsha"]).await;
     let refused = browser.get(app.url("/")).await;
     assert_eq!(refused.status, 503);
@@ -155,7 +155,7 @@ async fn a_disabled_user_is_503_until_it_is_enabled() {
     close_connections(&server).await;
     assert_locked_out(&app, &browser).await;
     user(&server, &["on"]).await;
-    assert_back(&app, &browser).await;
+    assert_available(&app, &browser).await;
     assert_eq!(browser.get(app.url("/")).await.body, "2");
 }
 
@@ -175,7 +175,7 @@ async fn a_unix_socket_a_database_and_least_privilege_suffice() {
         "+eval",
         "+evalsha",
     ];
-    // To be in another database than the first, SELECT as well.
+    // A database other than 0 needs SELECT as well.
     user(&server, &[&least[..], &["+select"]].concat()).await;
     let socket = server.directory().join("socket");
     let url = format!(

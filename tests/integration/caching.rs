@@ -1,4 +1,4 @@
-//! What shared caches are told (RFC 9111): every response that depends on the session varies by Cookie, and one with a Set-Cookie is
+//! Headers for shared caches (RFC 9111): every response that depends on the session varies by Cookie, and one with a Set-Cookie is
 //! not stored.
 
 use axum::{
@@ -22,7 +22,7 @@ fn values(response: &Response<Body>, name: HeaderName) -> Vec<&str> {
     values.map(|value| value.to_str().expect("text")).collect()
 }
 
-/// A handler that does one thing with the session, and changes nothing.
+/// Handlers that read the session in one way each and change nothing.
 macro_rules! looks {
     ($($session:ident => $look:expr),* $(,)?) => {
         [$((stringify!($look), get(async |$session: Session| { let _ = $look; }))),*]
@@ -49,7 +49,7 @@ async fn every_kind_of_access_adds_vary_cookie() {
             session => session.take::<u64>("absent"),
             session => session.insert("_reserved", 1),
             session => session.save().await,
-            // It is loaded, and so its lifetime touched, whatever the handler does with it.
+            // Loading extends the lifetime, whatever the handler reads.
             session => &session,
         ];
         let extractors: [(&str, MethodRouter); 4] = [
@@ -76,7 +76,7 @@ async fn every_kind_of_access_adds_vary_cookie() {
                     !response.headers().contains_key(header::SET_COOKIE),
                     "{name}"
                 );
-                // What may be stored, and by whom, is the app's to say.
+                // Whether to cache the response is up to the app.
                 assert_eq!(values(&response, header::CACHE_CONTROL), [""; 0], "{name}");
             }
         }
@@ -108,7 +108,7 @@ async fn a_response_without_session_access_stays_cacheable() {
             "{path}"
         );
     }
-    // A middleware that looks does so for every route, and an eager layer too.
+    // A middleware that reads the session, and eager load, affect every route.
     let looks = async |session: Session, request: axum::extract::Request, next: Next| {
         let _ = session.is_empty();
         next.run(request).await
@@ -185,7 +185,7 @@ async fn set_cookie_adds_no_store_unless_the_handler_decides() {
                 .route("/log-out", with(own, true))
                 .layer(layer.clone());
             let cookie = begin(&app, "/").await;
-            // A first cookie, a new one in place of another, and a removal.
+            // The first cookie, a new id, and a removal.
             for (path, cookie) in [
                 ("/log-in", None),
                 ("/log-in", Some(&*cookie)),
@@ -211,7 +211,7 @@ async fn an_error_response_is_no_store_and_varies_by_cookie() {
     let away = RedisSessionLayer::new(away);
     let shaped = |layer: RedisSessionLayer| {
         layer.with_error_response(|_| {
-            // A status that caches may store by themselves (RFC 9110, section 15.1).
+            // A status that is cacheable by default (RFC 9110, section 15.1).
             let response = Response::builder().status(StatusCode::NOT_FOUND);
             response.body(String::new()).expect("a response")
         })

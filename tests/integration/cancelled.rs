@@ -1,4 +1,4 @@
-//! Requests that end early, wherever they are: nothing half-saved, nobody else's reply, nothing left behind.
+//! Requests that are cancelled at any point: nothing half-saved, no reply to the wrong request.
 
 use std::{
     io,
@@ -29,7 +29,7 @@ use crate::{
         app::{self, Address},
         browser::Browser,
         eventually,
-        proxy::{Manner, Proxy},
+        proxy::{Mode, Proxy},
         server::Server,
     },
     visits::{self, DEADLINE, PATIENT, SLACK, app, gated_app, id},
@@ -57,7 +57,7 @@ async fn cancellation_never_mixes_up_replies() {
                 asked[name].fetch_add(1, SeqCst);
             }
             let response = if request % 3 == 0 {
-                // While the load is on its way, or the save.
+                // During the load, or during the save.
                 let times = if path == "/" && request % 9 == 0 {
                     2
                 } else {
@@ -116,37 +116,37 @@ async fn a_request_dropped_in_its_handler_saves_nothing() {
 
 #[tokio::test]
 async fn a_save_in_flight_survives_a_client_disconnect() {
-    let stray = Stray::save(Duration::from_secs(20)).await;
-    assert!(!stray.has_landed().await, "it is on its way");
-    stray.proxy.set(Manner::Passes);
-    eventually(PATIENT, async || stray.has_landed().await).await;
+    let detached = DetachedSave::save(Duration::from_secs(20)).await;
+    assert!(!detached.is_saved().await, "it has not been saved yet");
+    detached.proxy.set(Mode::Forward);
+    eventually(PATIENT, async || detached.is_saved().await).await;
 }
 
 #[tokio::test]
 async fn drain_waits_for_detached_saves() {
-    let stray = Stray::save(Duration::from_secs(20)).await;
-    let mut drain = pin!(stray.layer.drain());
+    let detached = DetachedSave::save(Duration::from_secs(20)).await;
+    let mut drain = pin!(detached.layer.drain());
     let early = tokio::time::timeout(Duration::from_millis(100), drain.as_mut()).await;
     assert!(early.is_err(), "it waits");
-    stray.proxy.set(Manner::Passes);
+    detached.proxy.set(Mode::Forward);
     drain.await;
-    assert!(stray.has_landed().await);
-    // There is nothing left to wait for.
-    stray.layer.drain().await;
+    assert!(detached.is_saved().await);
+    // The second call returns at once.
+    detached.layer.drain().await;
 }
 
 #[tokio::test]
 async fn drain_waits_no_longer_than_the_deadline() {
-    let stray = Stray::save(DEADLINE).await;
+    let detached = DetachedSave::save(DEADLINE).await;
     let asked = Instant::now();
-    stray.layer.drain().await;
+    detached.layer.drain().await;
     assert!(asked.elapsed() < DEADLINE + SLACK);
-    assert!(!stray.has_landed().await);
+    assert!(!detached.is_saved().await);
 }
 
-/// A save that is on its way, behind a network that stands still, when its client is gone. Another request saved meanwhile, so that it is not
-/// done with the one command that is on its way.
-struct Stray {
+/// A save whose client disconnects while a stalled network holds its command. Another request saved meanwhile, so a retry is needed after
+/// that command.
+struct DetachedSave {
     server: Server,
     proxy: Proxy,
     layer: RedisSessionLayer,
@@ -154,18 +154,18 @@ struct Stray {
     _app: Address,
 }
 
-impl Stray {
+impl DetachedSave {
     async fn save(deadline: Duration) -> Self {
         let server = Server::start().await;
         let proxy = Proxy::before(server.port()).await;
         let layer = RedisSessionLayer::new(proxy.client()).with_deadline(deadline);
         let (app, gate) = gated_app(layer.clone());
-        // Says when the server of the app gave a request up.
-        let given_up = Arc::new(AtomicBool::new(false));
+        // Set when the server drops a request.
+        let dropped = Arc::new(AtomicBool::new(false));
         let app = app.layer(middleware::from_fn({
-            let given_up = given_up.clone();
+            let dropped = dropped.clone();
             move |request: Request, next: Next| {
-                let guard = GivenUp(given_up.clone());
+                let guard = OnDrop(dropped.clone());
                 async move {
                     let response = next.run(request).await;
                     std::mem::forget(guard);
@@ -184,12 +184,12 @@ impl Stray {
         gate.arrived(1).await;
         let direct = visits::serve_client(server.client()).await;
         assert_eq!(browser.get(direct.url("/")).await.body, "3");
-        proxy.set(Manner::Stands);
+        proxy.set(Mode::Stall);
         let before = proxy.asked();
         gate.let_pass(1);
         eventually(PATIENT, async || proxy.asked() > before).await;
         client.abort();
-        eventually(PATIENT, async || given_up.load(SeqCst)).await;
+        eventually(PATIENT, async || dropped.load(SeqCst)).await;
         let key = format!("session:{}", id(&app, &browser).expect("a cookie"));
         Self {
             server,
@@ -200,20 +200,20 @@ impl Stray {
         }
     }
 
-    async fn has_landed(&self) -> bool {
+    async fn is_saved(&self) -> bool {
         let stored: String = self.server.command(&["GET", &self.key]).await;
         let (counts, marks) = (
             stored.contains("\"visits\":4"),
             stored.contains("\"mark\":true"),
         );
-        assert_eq!(counts, marks, "whole, or not at all: {stored}");
+        assert_eq!(counts, marks, "both changes or none: {stored}");
         counts
     }
 }
 
-struct GivenUp(Arc<AtomicBool>);
+struct OnDrop(Arc<AtomicBool>);
 
-impl Drop for GivenUp {
+impl Drop for OnDrop {
     fn drop(&mut self) {
         self.0.store(true, SeqCst);
     }
@@ -228,14 +228,14 @@ async fn a_panicking_handler_saves_nothing_and_sends_no_cookie() {
     };
     let layer = RedisSessionLayer::new(server.client());
     let app = visits::routes().route("/panic", get(panics)).layer(layer);
-    // A visitor whose first request it is, and one with a session.
+    // Without and with a session.
     assert!(panicked(&app, "/panic", None).await);
     assert_eq!(server.session_keys().await.len(), 0);
     let cookie = begin(&app, "/").await;
     assert!(panicked(&app, "/panic", Some(&cookie)).await);
     assert_eq!(text(send(&app, "/", Some(&cookie)).await).await, "2");
 
-    // As a server meets it: the connection ends without an answer.
+    // Over a socket, the connection closes without a response.
     let app = app::serve(app).await;
     let mut request = reqwest::Client::builder()
         .no_proxy()
@@ -258,9 +258,9 @@ async fn panicked(app: &Router, path: &'static str, cookie: Option<&str>) -> boo
 async fn a_failing_body_never_leaves_a_half_saved_session() {
     let server = Server::start().await;
     let layer = RedisSessionLayer::new(server.client());
-    // What the handler needs does not come, so it never runs.
+    // The request body fails, so the handler never runs.
     let reads = async |session: Session, _: Bytes| session.insert("read", true);
-    // The head is sent, and then the body breaks.
+    // The response body fails after the headers.
     let writes = async |session: Session| {
         session.insert("one", 1)?;
         session.insert("two", 2)?;
@@ -291,7 +291,7 @@ async fn a_failing_body_never_leaves_a_half_saved_session() {
         "{stored}"
     );
 
-    // A first request as well: its cookie is in the head.
+    // On a first request the cookie is in the headers.
     let response = send(&app, "/writes", None).await;
     let cookie = pair(&set_cookie(&response).expect("a session")).to_owned();
     drop(response);

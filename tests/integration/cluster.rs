@@ -1,4 +1,4 @@
-//! Six nodes: sessions in every slot, slots that move, and masters that stop or die.
+//! Redis Cluster with six nodes: every slot, moving slots, stopped and killed masters.
 
 use std::time::{Duration, Instant};
 
@@ -46,11 +46,7 @@ async fn sessions_work_in_every_slot() {
         let old = browser.fork(&app.url("/"));
         assert_eq!(browser.get(app.url("/cycle")).await.status, 200);
         assert_eq!(browser.get(app.url("/")).await.body, "3");
-        assert_eq!(
-            old.get(app.url("/visits")).await.body,
-            "0",
-            "its id is retired"
-        );
+        assert_eq!(old.get(app.url("/visits")).await.body, "0", "a rotated id");
         let late = browser.fork(&app.url("/"));
         assert_eq!(browser.get(app.url("/destroy")).await.status, 200);
         assert_eq!(late.get(app.url("/visits")).await.body, "0", "logged out");
@@ -60,20 +56,20 @@ async fn sessions_work_in_every_slot() {
 #[tokio::test]
 async fn a_cluster_is_found_through_any_reachable_node() {
     let mut cluster = Cluster::start().await;
-    let [nobody, first] = ["redis://127.0.0.1:1/".to_owned(), cluster.nodes[4].url()];
-    let client = ClusterClient::new([nobody.clone(), first]).expect("addresses");
+    let [absent, first] = ["redis://127.0.0.1:1/".to_owned(), cluster.nodes[4].url()];
+    let client = ClusterClient::new([absent.clone(), first]).expect("addresses");
     let app = serve(RedisSessionLayer::cluster(client)).await;
     let browser = Browser::new();
     assert_eq!(browser.get(app.url("/")).await.body, "1");
 
-    let client = ClusterClient::new([nobody]).expect("addresses");
+    let client = ClusterClient::new([absent]).expect("addresses");
     let lost = serve(RedisSessionLayer::cluster(client)).await;
-    crate::visits::assert_away(&lost, &browser).await;
+    crate::visits::assert_unavailable(&lost, &browser).await;
 
     for node in &mut cluster.nodes {
         node.kill();
     }
-    crate::visits::assert_away(&app, &browser).await;
+    crate::visits::assert_unavailable(&app, &browser).await;
     for node in &mut cluster.nodes {
         node.restart().await;
     }
@@ -86,7 +82,7 @@ async fn a_cluster_is_found_through_any_reachable_node() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn moving_slots_under_load_causes_no_error() {
     let cluster = Cluster::start().await;
-    // All of them in one slot.
+    // All sessions in one slot.
     let app = serve_patient(layer(&cluster).with_prefix("{moving}session:")).await;
     let slot = cluster.slot("{moving}").await;
     let visitors = visitors(&app, 40).await;
@@ -97,7 +93,7 @@ async fn moving_slots_under_load_causes_no_error() {
         cluster.move_slot(slot, from, to).await;
         assert_eq!(cluster.owner(slot).await, Some(to));
         from = to;
-        // Both before and after something goes on.
+        // Requests succeed between two moves.
         let answers = load.answers().len();
         eventually(Duration::from_secs(10), async || {
             load.answers().len() > answers + 80
@@ -184,7 +180,7 @@ async fn writes_confirmed_by_a_replica_survive_a_failover() {
     for (told, kept) in told.iter().zip(visits_of_each(&app, &visitors).await) {
         assert!(
             kept > *told,
-            "{told} visits were acknowledged beside the first, of {kept}"
+            "{told} visits besides the first were acknowledged, and the count is {kept}"
         );
     }
 }
@@ -208,7 +204,7 @@ async fn a_stopped_master_affects_only_its_own_slots() {
     })
     .await;
     cluster.nodes[2].resume();
-    // What it acknowledges as a master of the past would be lost.
+    // Until it is demoted, what it acknowledges is lost.
     eventually(Duration::from_secs(20), async || {
         cluster.nodes[2].information("role").await.as_deref() == Some("slave")
     })

@@ -1,4 +1,4 @@
-//! What a request costs in Redis commands, as the server sees them.
+//! The Redis commands of each kind of request, as MONITOR reports them.
 
 use axum::{http::header, routing::get};
 use axum_redis_sessions::{RedisSessionLayer, Session};
@@ -113,7 +113,7 @@ async fn an_invalid_cookie_costs_no_command() {
     assert_eq!(count(&monitor.drain().await), []);
 }
 
-/// How often each command was sent, by name.
+/// The number of commands by name.
 fn count(commands: &[Vec<String>]) -> Vec<(&str, usize)> {
     let mut counted: Vec<(&str, usize)> = Vec::new();
     for command in commands {

@@ -1,6 +1,6 @@
-//! Cookies that no app of ours gave out, as they arrive over a socket.
+//! Invalid, forged and foreign Cookie headers, sent over a socket.
 //!
-//! "Anonymous" is: an empty session, no Redis command, no Set-Cookie, and nothing of the input in the answer.
+//! Anonymous means an empty session, no Redis command, no Set-Cookie, and no part of the input in the response.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -42,7 +42,7 @@ async fn serve(layer: RedisSessionLayer) -> Address {
     app::serve(app).await
 }
 
-/// Plain and signed, each with the value of the cookie of a live session.
+/// One without and one with signed cookies, each with the cookie value of a live session.
 async fn apps(server: &Server) -> [(&'static str, Address, String); 2] {
     let plain = RedisSessionLayer::new(server.client());
     let signed = plain.clone().with_signing_keys([[7; 32]]);
@@ -60,7 +60,7 @@ async fn begin(app: &Address) -> String {
     rest.split(';').next().expect("a value").to_owned()
 }
 
-/// What the app answers to a request with these Cookie headers, byte for byte as they are.
+/// The response to a request with exactly these Cookie headers.
 async fn ask(app: &Address, path: &str, cookies: &[&[u8]]) -> String {
     let url = app.url("");
     let address = url.strip_prefix("http://").expect("a URL");
@@ -86,7 +86,7 @@ fn client() -> reqwest::Client {
     client.build().expect("a client")
 }
 
-/// Values that a live session's was made into, and others.
+/// Malformed cookie values, most of them made from that of a live session.
 fn malformed(value: &str) -> Vec<(&'static str, Vec<u8>)> {
     let text = |text: String| text.into_bytes();
     let tail = &value[1..];
@@ -135,7 +135,7 @@ fn malformed(value: &str) -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// What HTTP itself does not let through, in a header.
+/// Bytes that HTTP forbids in a header.
 fn forbidden(value: &str) -> Vec<(&'static str, Vec<u8>)> {
     let tail = &value[1..];
     vec![
@@ -155,7 +155,7 @@ fn assert_anonymous(name: &str, answer: &str, value: &[u8]) {
 
 fn assert_quiet(name: &str, answer: &str, value: &[u8]) {
     assert!(!answer.contains("set-cookie"), "{name}: {answer}");
-    // A glob's one character is nothing to look for.
+    // Too short a needle to search for.
     let value = String::from_utf8_lossy(value);
     assert!(
         value.len() < 4 || !answer.contains(&*value),
@@ -193,7 +193,7 @@ async fn a_malformed_cookie_is_anonymous() {
             assert_anonymous(&name, &answer, value.as_bytes());
             assert_free(&name, &monitor).await;
         }
-        // The neighbour that is accepted, so that none of this is for another reason.
+        // The valid value is accepted, so the others are not rejected for another reason.
         let cookie = format!("{NAME}={value}");
         let answer = ask(&app, "/look", &[cookie.as_bytes()]).await;
         assert!(answer.ends_with(FOUND), "{app_name}: {answer}");
@@ -294,7 +294,7 @@ async fn an_unknown_id_costs_one_read_and_keeps_the_cookie() {
         assert_eq!(commands.len(), 1, "{name}");
         assert_eq!(commands[0][0], "GETEX", "{name}");
         assert_eq!(server.session_keys().await, Vec::<String>::new(), "{name}");
-        // Nor is it adopted by a write.
+        // A write does not adopt it either.
         let answer = ask(&app, "/count", &[cookie.as_bytes()]).await;
         assert!(answer.contains("set-cookie"), "{name}: {answer}");
         assert!(!answer.contains(&value), "{name}: {answer}");
@@ -335,7 +335,7 @@ async fn a_rotated_id_costs_one_read_and_keeps_the_cookie() {
         assert_quiet(path, &answer, old.as_bytes());
     }
     for command in monitor.drain().await {
-        // The read slides every key's lifetime, and a tombstone's is put back.
+        // The read extends the TTL of any key, and that of a tombstone is set back.
         assert!(
             ["GETEX", "PEXPIRE"].contains(&command[0].as_str()),
             "{}",

@@ -1,4 +1,4 @@
-//! A bad network between the app and its server: bounded time, no reply to the wrong request, nothing done twice, and good again without
+//! Network faults between app and server: bounded time, no reply to the wrong request, nothing done twice, and recovery without
 //! a restart.
 
 use std::time::Duration;
@@ -11,11 +11,12 @@ use crate::{
     support::{
         app::Address,
         browser::{Browser, Page},
-        proxy::{Manner, Proxy},
+        proxy::{Mode, Proxy},
         server::Server,
     },
     visits::{
-        DEADLINE, assert_away, assert_back, id, serve_client as serve, serve_gated, serve_patient,
+        DEADLINE, assert_available, assert_unavailable, id, serve_client as serve, serve_gated,
+        serve_patient,
     },
 };
 
@@ -26,7 +27,7 @@ async fn behind_a_proxy() -> (Server, Proxy, Address) {
     (server, proxy, app)
 }
 
-/// Requests are made again and again, each with the connection cut one byte further into the replies, until one gets through whole.
+/// Repeats a request, each time with the connection cut one byte later in the replies, until it is not cut.
 #[tokio::test]
 async fn an_update_over_a_broken_connection_is_exact_or_an_error() {
     let (server, proxy, app) = behind_a_proxy().await;
@@ -37,7 +38,7 @@ async fn an_update_over_a_broken_connection_is_exact_or_an_error() {
     for bytes in 0.. {
         proxy.cut_after(bytes);
         let page = browser.get(app.url("/")).await;
-        let is_whole = proxy.spare();
+        let is_complete = proxy.cancel_cuts();
         if page.status == 200 {
             good += 1;
             let visits = number(&page);
@@ -53,8 +54,8 @@ async fn an_update_over_a_broken_connection_is_exact_or_an_error() {
             assert_eq!(page.status, 503, "byte {bytes}: {}", page.body);
             assert!(page.set_cookies.is_empty(), "byte {bytes}");
         }
-        assert_back(&app, &browser).await;
-        if is_whole {
+        assert_available(&app, &browser).await;
+        if is_complete {
             break;
         }
     }
@@ -70,7 +71,7 @@ async fn an_update_over_a_broken_connection_is_exact_or_an_error() {
     assert!((least..=most).contains(&visits), "{visits}");
 }
 
-/// The first cut comes right before the save's reply, so the save is done; the second one further and further into what is tried then.
+/// The first cut is right before the save's reply, so the save is done; the second is a few bytes later each time.
 #[tokio::test]
 async fn an_update_is_applied_once_though_two_connections_break() {
     let (server, proxy, app) = behind_a_proxy().await;
@@ -78,7 +79,7 @@ async fn an_update_is_applied_once_though_two_connections_break() {
     browser.get(app.url("/")).await;
     let (mut good, mut bad) = (0, 0);
     for bytes in (0..).step_by(3) {
-        // The next save over this connection knows what its server knows, and takes one command.
+        // After this visit the connection knows which commands the server has, so a save is one command.
         let mut visits = number(&browser.get(app.url("/")).await);
         let before = proxy.replied();
         browser.get(app.url("/visits")).await;
@@ -86,7 +87,7 @@ async fn an_update_is_applied_once_though_two_connections_break() {
 
         proxy.cut_after_each([load, bytes]);
         let page = browser.get(app.url("/")).await;
-        let is_whole = proxy.spare();
+        let is_complete = proxy.cancel_cuts();
         visits += 1;
         if page.status == 200 {
             good += 1;
@@ -95,10 +96,13 @@ async fn an_update_is_applied_once_though_two_connections_break() {
             bad += 1;
             assert_eq!(page.status, 503, "byte {bytes}: {}", page.body);
         }
-        assert_back(&app, &browser).await;
+        assert_available(&app, &browser).await;
         let counted = number(&browser.get(app.url("/visits")).await);
-        assert_eq!(counted, visits, "byte {bytes}: once, whatever was said");
-        if is_whole {
+        assert_eq!(
+            counted, visits,
+            "byte {bytes}: counted once, whatever the response"
+        );
+        if is_complete {
             break;
         }
     }
@@ -112,12 +116,12 @@ async fn a_session_is_created_once_over_a_broken_connection() {
     let (server, proxy, _) = behind_a_proxy().await;
     let mut keys = 0;
     for bytes in 0.. {
-        // From its very first connection on.
+        // Including the handshake of the first connection.
         let app = serve(proxy.client()).await;
         let browser = Browser::new();
         proxy.cut_after(bytes);
         let page = browser.get(app.url("/")).await;
-        let is_whole = proxy.spare();
+        let is_complete = proxy.cancel_cuts();
         let keys_before = keys;
         keys = server.session_keys().await.len();
         if page.status == 200 {
@@ -131,7 +135,7 @@ async fn a_session_is_created_once_over_a_broken_connection() {
             assert!(page.set_cookies.is_empty(), "byte {bytes}");
             assert!(keys <= keys_before + 1, "byte {bytes}: a second session");
         }
-        if is_whole {
+        if is_complete {
             println!("a new session: {bytes} cuts");
             assert!(bytes > 100, "connecting has replies too: {bytes}");
             break;
@@ -147,13 +151,13 @@ async fn rotation_over_a_broken_connection_leaves_one_session() {
     for bytes in 0.. {
         proxy.cut_after(bytes);
         let page = browser.get(app.url("/cycle")).await;
-        let is_whole = proxy.spare();
+        let is_complete = proxy.cancel_cuts();
         assert!(
             [200, 503].contains(&page.status),
             "byte {bytes}: {}",
             page.body
         );
-        assert_back(&app, &browser).await;
+        assert_available(&app, &browser).await;
         let mut live = 0;
         for key in server.session_keys().await {
             let stored: String = server.command(&["GET", &key]).await;
@@ -161,16 +165,13 @@ async fn rotation_over_a_broken_connection_leaves_one_session() {
         }
         assert_eq!(live, 1, "byte {bytes}: never none, never two");
         if browser.get(app.url("/kept/name")).await.body != "own" {
-            assert_eq!(
-                page.status, 503,
-                "byte {bytes}: a cookie that leads nowhere"
-            );
-            // It was rotated, and its browser could not be told.
+            assert_eq!(page.status, 503, "byte {bytes}: a cookie without a session");
+            // It was rotated, but the response with the new id was an error.
             server.command::<String>(&["FLUSHALL"]).await;
             browser = Browser::new();
             browser.get(app.url("/keep/name/own")).await;
         }
-        if is_whole {
+        if is_complete {
             assert!(bytes > 60, "the load's reply is the whole session: {bytes}");
             break;
         }
@@ -186,7 +187,7 @@ async fn a_logout_acknowledged_over_a_broken_connection_is_done() {
         let cookie = id(&app, &browser).expect("a cookie");
         proxy.cut_after(bytes);
         let page = browser.get(app.url("/destroy")).await;
-        let is_whole = proxy.spare();
+        let is_complete = proxy.cancel_cuts();
         let exists = ["EXISTS", &format!("session:{cookie}")];
         let is_there = server.command::<i64>(&exists).await == 1;
         if page.status == 200 {
@@ -196,8 +197,8 @@ async fn a_logout_acknowledged_over_a_broken_connection_is_done() {
             assert_eq!(page.status, 503, "byte {bytes}: {}", page.body);
             assert_eq!(id(&app, &browser), Some(cookie), "byte {bytes}");
         }
-        assert_back(&app, &browser).await;
-        if is_whole {
+        assert_available(&app, &browser).await;
+        if is_complete {
             assert!(bytes > 60, "the load's reply is the whole session: {bytes}");
             break;
         }
@@ -219,7 +220,7 @@ async fn a_broken_connection_never_mixes_up_replies() {
             .iter()
             .map(|browser| browser.get(app.url("/kept/name")));
         let pages = join_all(asked).await;
-        let is_whole = proxy.spare();
+        let is_complete = proxy.cancel_cuts();
         for (name, page) in pages.iter().enumerate() {
             match page.status {
                 200 => {
@@ -232,10 +233,10 @@ async fn a_broken_connection_never_mixes_up_replies() {
                 }
             }
         }
-        if is_whole {
+        if is_complete {
             break;
         }
-        assert_back(&app, &browsers[0]).await;
+        assert_available(&app, &browsers[0]).await;
     }
     println!("many: {good} good answers, {bad} times 503");
     assert!(good > 4 * bad, "{good} and {bad}");
@@ -247,13 +248,13 @@ async fn late_replies_are_awaited_until_the_deadline() {
     let patient = serve_patient(RedisSessionLayer::new(proxy.client())).await;
     let browser = Browser::new();
     assert_eq!(browser.get(app.url("/")).await.body, "1");
-    proxy.set(Manner::Delays(DEADLINE));
+    proxy.set(Mode::Delay(DEADLINE));
     assert_eq!(browser.get(patient.url("/")).await.body, "2");
-    proxy.set(Manner::Delays(2 * DEADLINE));
-    assert_away(&app, &browser).await;
-    proxy.set(Manner::Passes);
-    assert_back(&app, &browser).await;
-    // None of the loads came in time, so none had anything to save.
+    proxy.set(Mode::Delay(2 * DEADLINE));
+    assert_unavailable(&app, &browser).await;
+    proxy.set(Mode::Forward);
+    assert_available(&app, &browser).await;
+    // The loads failed, so nothing was saved.
     assert_eq!(browser.get(app.url("/")).await.body, "3");
     assert_eq!(server.session_keys().await.len(), 1);
 }
@@ -263,11 +264,11 @@ async fn trickling_replies_are_awaited_until_the_deadline() {
     let (_server, proxy, app) = behind_a_proxy().await;
     let browser = Browser::new();
     assert_eq!(browser.get(app.url("/")).await.body, "1");
-    // Some hundred bytes each.
-    proxy.set(Manner::Drips(Duration::from_millis(20)));
-    assert_away(&app, &browser).await;
-    proxy.set(Manner::Passes);
-    assert_back(&app, &browser).await;
+    // Each reply has some hundred bytes.
+    proxy.set(Mode::Trickle(Duration::from_millis(20)));
+    assert_unavailable(&app, &browser).await;
+    proxy.set(Mode::Forward);
+    assert_available(&app, &browser).await;
     assert_eq!(browser.get(app.url("/")).await.body, "2");
 }
 
@@ -290,8 +291,8 @@ async fn a_frozen_connection_is_replaced_after_a_few_timeouts() {
     let browser = Browser::new();
     assert_eq!(browser.get(app.url("/")).await.body, "1");
     proxy.freeze_open();
-    assert_away(&app, &browser).await;
-    assert_back(&app, &browser).await;
+    assert_unavailable(&app, &browser).await;
+    assert_available(&app, &browser).await;
     assert_eq!(browser.get(app.url("/")).await.body, "2");
 }
 
@@ -300,10 +301,10 @@ async fn a_stalled_network_recovers() {
     let (server, proxy, app) = behind_a_proxy().await;
     let browser = Browser::new();
     assert_eq!(browser.get(app.url("/")).await.body, "1");
-    proxy.set(Manner::Stands);
-    assert_away(&app, &browser).await;
-    proxy.set(Manner::Passes);
-    assert_back(&app, &browser).await;
+    proxy.set(Mode::Stall);
+    assert_unavailable(&app, &browser).await;
+    proxy.set(Mode::Forward);
+    assert_available(&app, &browser).await;
     assert_eq!(browser.get(app.url("/")).await.body, "2");
     assert_eq!(server.session_keys().await.len(), 1);
 }
@@ -313,12 +314,12 @@ async fn a_server_that_accepts_but_never_replies_meets_the_deadline() {
     let server = Server::start().await;
     let browser = visitor_of(&server).await;
     let proxy = Proxy::before(server.port()).await;
-    proxy.set(Manner::Swallows);
+    proxy.set(Mode::Discard);
     let app = serve(proxy.client()).await;
-    assert_away(&app, &browser).await;
-    assert_away(&app, &browser).await;
-    proxy.set(Manner::Passes);
-    assert_back(&app, &browser).await;
+    assert_unavailable(&app, &browser).await;
+    assert_unavailable(&app, &browser).await;
+    proxy.set(Mode::Forward);
+    assert_available(&app, &browser).await;
     assert_eq!(browser.get(app.url("/")).await.body, "2");
 }
 
@@ -330,7 +331,7 @@ async fn a_server_that_never_accepts_meets_the_deadline() {
         .expect("bound");
     let listener = socket.listen(1).expect("listening");
     let address = listener.local_addr().expect("an address");
-    // Until it has as many as it queues, and what else knocks is not heard.
+    // Fill the accept queue, so that further connections are not accepted.
     let mut queued = Vec::new();
     while let Ok(connected) =
         tokio::time::timeout(Duration::from_millis(300), TcpStream::connect(address)).await
@@ -341,8 +342,8 @@ async fn a_server_that_never_accepts_meets_the_deadline() {
     let client = redis::Client::open(format!("redis://{address}/")).expect("an address");
     let app = serve(client).await;
     let browser = visitor_of(&Server::start().await).await;
-    assert_away(&app, &browser).await;
-    assert_away(&app, &browser).await;
+    assert_unavailable(&app, &browser).await;
+    assert_unavailable(&app, &browser).await;
 }
 
 #[tokio::test]
@@ -352,18 +353,18 @@ async fn a_save_without_a_reply_is_done_once() {
     let (app, gate) = serve_gated(proxy.client()).await;
     let browser = Browser::new();
     assert_eq!(browser.get(app.url("/")).await.body, "1");
-    // The first save over a connection finds out which commands the server knows.
+    // The first save over a connection finds out which commands the server has.
     assert_eq!(browser.get(app.url("/")).await.body, "2");
     let late = {
         let (url, browser) = (app.url("/gated/mark"), browser.clone());
         tokio::spawn(async move { browser.get(url).await })
     };
     gate.arrived(1).await;
-    proxy.set(Manner::SwallowsReplies);
+    proxy.set(Mode::DiscardReplies);
     gate.let_pass(1);
     assert_eq!(late.await.expect("an answer").status, 503);
-    proxy.set(Manner::Passes);
-    assert_back(&app, &browser).await;
+    proxy.set(Mode::Forward);
+    assert_available(&app, &browser).await;
     let keys = server.session_keys().await;
     assert_eq!(keys.len(), 1);
     let stored: String = server.command(&["GET", &keys[0]]).await;
@@ -371,7 +372,7 @@ async fn a_save_without_a_reply_is_done_once() {
     assert_eq!(browser.get(app.url("/")).await.body, "4");
 }
 
-/// A browser with a session, whose cookie it sends to any app on this host.
+/// A browser with a session; its cookie goes to any port of this host.
 async fn visitor_of(server: &Server) -> Browser {
     let app = serve(server.client()).await;
     let browser = Browser::new();

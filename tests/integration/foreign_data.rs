@@ -1,4 +1,4 @@
-//! What others do to the stored sessions: write, evict, flush, and set clocks wrong.
+//! Stored data that other programs wrote, evicted or flushed, and clocks that differ.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,7 +9,7 @@ use crate::{
     visits::{id, serve as serve_layer, serve_client as serve, serve_gated},
 };
 
-/// Each with a word that no answer may have in it.
+/// Values that are no session. Each contains the word "sesame", which no answer may show.
 fn no_sessions() -> Vec<(&'static str, Vec<u8>)> {
     let text = |text: &str| text.as_bytes().to_vec();
     let deep = |opening: &str, closing: &str| {
@@ -76,7 +76,7 @@ async fn an_invalid_stored_value_is_an_error_and_is_kept() {
     };
     for (name, stored) in no_sessions() {
         set(&stored).await;
-        // To look, to write, to end and to change the id.
+        // A read, a write, a destroy, a rotation.
         for path in ["/visits", "/", "/only-if", "/cycle", "/destroy"] {
             let page = browser.get(app.url(path)).await;
             assert_eq!(
@@ -164,7 +164,7 @@ async fn a_handwritten_session_gets_an_expiry() {
     let stored = format!(r#"{{"visits":41,"theirs":[1.50],"nested":{nested}}}"#);
     server.command::<String>(&["SET", &key, &stored]).await;
     assert_eq!(server.command::<i64>(&["TTL", &key]).await, -1);
-    // To look is enough.
+    // A read is enough.
     assert_eq!(browser.get(app.url("/visits")).await.body, "41");
     assert!(server.command::<i64>(&["TTL", &key]).await > 86_000);
     server.command::<i64>(&["PERSIST", &key]).await;
@@ -222,7 +222,7 @@ async fn a_session_flushed_mid_request_is_not_recreated() {
 async fn a_session_evicted_mid_request_is_not_recreated() {
     let server = Server::start_with(&["--maxmemory-policy", "allkeys-lru"]).await;
     mid_request(&server, async |_| {
-        // Any write makes room first.
+        // The next write evicts.
         server.set("maxmemory", "1").await;
         let _ = server.try_command::<String>(&["SET", "another", "x"]).await;
         server.set("maxmemory", "0").await;
@@ -243,7 +243,7 @@ async fn a_session_that_expires_mid_request_is_not_recreated() {
     .await;
 }
 
-/// `end` ends the session between a request's load and its save.
+/// `end` removes the session between a request's load and its save.
 async fn mid_request(server: &Server, end: impl AsyncFnOnce(&str)) {
     let (app, gate) = serve_gated(server.client()).await;
     let browser = Browser::new();

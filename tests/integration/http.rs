@@ -1,4 +1,4 @@
-//! What a browser sees of a session: on the embedded store and on a real server alike.
+//! What a browser sees of a session, on each store.
 
 use std::time::Duration;
 
@@ -104,7 +104,7 @@ async fn cycle_id_keeps_the_data_and_invalidates_the_old_id() {
             text(send(&app, "/look", Some(new)).await).await,
             r#"["visits"] Some(1)"#
         );
-        // A straggler with the old cookie.
+        // A late request with the old cookie.
         for path in ["/look", "/", "/clear", "/destroy"] {
             let straggler = send(&app, path, Some(&old)).await;
             assert_eq!(
@@ -132,7 +132,7 @@ async fn permanence_sets_and_removes_max_age() {
         assert_eq!(
             set_cookie(&send(&app, "/permanent?is=true", Some(cookie)).await),
             None,
-            "sent a moment ago"
+            "the cookie is not sent again"
         );
         let line = set_cookie(&send(&app, "/permanent?is=false", Some(cookie)).await)
             .expect("the same id without Max-Age");
@@ -147,7 +147,7 @@ async fn permanence_sets_and_removes_max_age() {
 
 #[tokio::test]
 async fn the_idle_timeout_slides_with_use() {
-    // Long enough for a slow moment of a busy machine between two requests.
+    // Longer than a busy machine takes between two requests.
     const IDLE: Duration = Duration::from_millis(1500);
     on_each_store(|layer| async {
         let app = app(layer.with_idle_timeout(IDLE));
@@ -158,7 +158,7 @@ async fn the_idle_timeout_slides_with_use() {
             assert_eq!(seen, r#"["visits"] Some(1)"#, "after {:?}", begun.elapsed());
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        // To look is to prolong, so nobody looks for longer than it lives.
+        // A read would extend it, so there is none for longer than the timeout.
         tokio::time::sleep(IDLE + Duration::from_millis(200)).await;
         let seen = send(&app, "/only-if", Some(&cookie)).await;
         assert_eq!(text(seen).await, "false");

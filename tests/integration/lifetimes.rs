@@ -31,7 +31,7 @@ fn key(app: &Address, browser: &Browser) -> String {
     )
 }
 
-/// Whether the key has this many seconds left, or a little less on a busy machine.
+/// Whether the TTL is this many seconds, or a little less on a busy machine.
 async fn lives_for(server: &Server, key: &str, seconds: u64) -> bool {
     let left = server.command::<i64>(&["TTL", key]).await;
     u64::try_from(left).is_ok_and(|left| (seconds.saturating_sub(15)..=seconds).contains(&left))
@@ -318,7 +318,7 @@ async fn a_cookie_refresh_does_not_undo_a_concurrent_change() {
     for path in ["/slow", "/rotate"] {
         let browser = Browser::new();
         browser.get(app.url("/permanent?is=true")).await;
-        // The cookie is due to be sent again.
+        // The cookie needs a refresh.
         set_back(&server, &key(&app, &browser), "_permanent", "1000").await;
         let other = browser.fork(&app.url("/"));
         let slow = tokio::spawn({

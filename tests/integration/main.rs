@@ -1,4 +1,4 @@
-//! The tests that need axum, a module a topic. `tests/run.sh` runs them on Redis and on Valkey.
+//! The tests that need axum, one module per topic. `tests/run.sh` runs them on Redis and on Valkey.
 
 #![cfg(feature = "axum")]
 // A test binary has no API.

@@ -1,4 +1,4 @@
-//! Random requests of two browsers, some of them in several tabs at once, compared with a model after each.
+//! Random concurrent requests of two browsers, compared with a model after each.
 
 mod rules;
 
@@ -19,7 +19,7 @@ use tower::ServiceExt;
 use self::rules::{Contents, Cookie, Model, View};
 use crate::support::server::Server;
 
-/// Requests that can be under way at once; the first three are tabs of one browser.
+/// Concurrent requests; the first three are tabs of one browser.
 const SLOTS: usize = 4;
 const BROWSERS: [usize; SLOTS] = [0, 0, 0, 1];
 const KEYS: [&str; 3] = ["a", "b", "c"];
@@ -40,7 +40,7 @@ enum Op {
 enum Transition {
     /// A request is sent, and loads its session.
     Start(usize, Vec<Op>),
-    /// The handler goes on, and the response reaches the browser.
+    /// The handler continues, and the response reaches the browser.
     Finish(usize),
 }
 
@@ -64,7 +64,7 @@ fn transition() -> impl Strategy<Value = Transition> {
     ]
 }
 
-/// A request under way: what it saw and what it did, in the model's own terms.
+/// A request in progress, and the model's view of it.
 struct UnderWay {
     task: JoinHandle<Response<Body>>,
     go: oneshot::Sender<()>,
@@ -75,7 +75,7 @@ struct UnderWay {
 type Orders =
     std::sync::Arc<std::sync::Mutex<Option<(Vec<Op>, oneshot::Sender<()>, oneshot::Receiver<()>)>>>;
 
-/// Loads, says so, waits for its turn, and does as it is told.
+/// Loads the session, reports that, waits, and then performs the operations.
 async fn handler(
     session: Session,
     Extension(orders): Extension<Orders>,
@@ -85,7 +85,7 @@ async fn handler(
         .expect("never poisoned")
         .take()
         .expect("orders");
-    loaded.send(()).expect("somebody waits");
+    loaded.send(()).expect("a receiver");
     go.await.expect("a turn");
     for op in ops {
         match op {
@@ -168,7 +168,7 @@ async fn finish(model: &mut Model, server: &Server, browser: usize, request: Und
         (expected, line) => panic!("{expected:?}, but {line:?}, after {ops:?}"),
     }
     if let Some(contents) = model.live.remove("new") {
-        // A session that was saved early and then retired or ended has an id that nobody saw.
+        // A session that was saved early and then rotated or destroyed has an id that no response told.
         let id = if id.is_empty() {
             unseen(model, server).await
         } else {
@@ -209,7 +209,7 @@ async fn compare(model: &mut Model, server: &Server) {
             },
         );
     }
-    // A rotation of a session that was begun in the same request retires an id that nobody saw.
+    // A rotation of a session created in the same request leaves a tombstone for an id that no response told.
     for id in &mut model.tombstones {
         if id == "new" {
             *id = tombstones

@@ -1,4 +1,4 @@
-//! Redis away, slow, or back: bounded time, 503, no cookie touched, nothing lost.
+//! Redis unavailable, slow, and back: bounded time, 503, no cookie changed, nothing lost.
 
 use std::{
     net::TcpStream,
@@ -15,7 +15,7 @@ use crate::{
         server::Server,
     },
     visits::{
-        DEADLINE, RECOVERY, SLACK, assert_away, assert_back, assert_told, id,
+        DEADLINE, RECOVERY, SLACK, assert_available, assert_reason, assert_unavailable, id,
         serve_client as serve, serve_gated, serve_patient,
     },
 };
@@ -27,10 +27,10 @@ async fn a_stopped_server_meets_the_deadline_and_recovers() {
     let browser = Browser::new();
     assert_eq!(browser.get(app.url("/")).await.body, "1");
     server.stop();
-    assert_away(&app, &browser).await;
+    assert_unavailable(&app, &browser).await;
     server.resume();
-    assert_back(&app, &browser).await;
-    // The writes that were never acknowledged never reached the server: their loads did not come back either.
+    assert_available(&app, &browser).await;
+    // The failed requests wrote nothing, since their loads failed.
     assert_eq!(browser.get(app.url("/")).await.body, "2");
 }
 
@@ -41,10 +41,10 @@ async fn a_restarted_server_is_reconnected_to() {
     let browser = Browser::new();
     assert_eq!(browser.get(app.url("/")).await.body, "1");
     server.kill();
-    assert_away(&app, &browser).await;
+    assert_unavailable(&app, &browser).await;
     server.restart().await;
-    assert_back(&app, &browser).await;
-    // This server kept nothing, so the session is gone, and begins anew.
+    assert_available(&app, &browser).await;
+    // The server has no persistence, so the session is gone and a new one begins.
     assert_eq!(browser.get(app.url("/")).await.body, "1");
 }
 
@@ -161,7 +161,7 @@ async fn a_save_to_a_sleeping_server_is_applied_at_most_once() {
     let server = Server::start_with(&["--enable-debug-command", "yes"]).await;
     let mut connection = server.connection().await;
     let sleep = async || {
-        // It answers when it wakes up.
+        // The reply comes after the sleep, so it is not awaited.
         let port = server.port();
         let mut sleeping = tokio::net::TcpStream::connect(("127.0.0.1", port))
             .await
@@ -170,7 +170,7 @@ async fn a_save_to_a_sleeping_server_is_applied_at_most_once() {
         tokio::io::AsyncWriteExt::write_all(&mut sleeping, command)
             .await
             .expect("sent");
-        // Until it sleeps it answers.
+        // Wait until it sleeps.
         let ping = redis::cmd("PING");
         while tokio::time::timeout(
             Duration::from_millis(100),
@@ -197,7 +197,7 @@ async fn a_save_to_paused_clients_is_applied_at_most_once() {
     save_into_a_stall(&server, pause, resume).await;
 }
 
-/// Two requests of one session stand before their saves when the server stalls.
+/// Two requests of one session have loaded it and not yet saved when the server stalls.
 async fn save_into_a_stall(server: &Server, mut stall: impl AsyncFnMut(), resume: impl AsyncFn()) {
     let (app, gate) = serve_gated(server.client()).await;
     let browser = Browser::new();
@@ -222,8 +222,8 @@ async fn save_into_a_stall(server: &Server, mut stall: impl AsyncFnMut(), resume
         assert!(took > DEADLINE / 2, "{took:?}");
     }
     resume().await;
-    assert_back(&app, &browser).await;
-    // What was on its way has arrived by now, for another command behind it has.
+    assert_available(&app, &browser).await;
+    // Commands in flight have arrived by now, since a later one has.
     let keys = server.session_keys().await;
     assert_eq!(keys.len(), 1, "one version, and no second session");
     let stored: String = server.command(&["GET", &keys[0]]).await;
@@ -242,7 +242,7 @@ async fn a_loading_server_is_unavailable_until_it_has_loaded() {
     let mut server = Server::start_with(&[
         "--enable-debug-command",
         "yes",
-        // Two seconds for two thousand keys.
+        // Microseconds a key: loading two thousand takes two seconds.
         "--key-load-delay",
         "1000",
         "--loading-process-events-interval-bytes",
@@ -258,14 +258,14 @@ async fn a_loading_server_is_unavailable_until_it_has_loaded() {
     server.command::<String>(&["SAVE"]).await;
     server.restart().await;
     assert_eq!(server.information("loading").await.as_deref(), Some("1"));
-    assert_away(&app, &browser).await;
-    assert_told(&app, &browser, &["LOADING"]).await;
+    assert_unavailable(&app, &browser).await;
+    assert_reason(&app, &browser, &["LOADING"]).await;
     assert_eq!(
         server.information("loading").await.as_deref(),
         Some("1"),
-        "it is slow enough"
+        "it is still loading"
     );
-    assert_back(&app, &browser).await;
+    assert_available(&app, &browser).await;
     assert_eq!(browser.get(app.url("/")).await.body, "2");
 }
 
@@ -292,41 +292,31 @@ async fn a_server_out_of_memory_still_allows_logout() {
 
 #[tokio::test]
 async fn a_demoted_master_is_unavailable_until_promoted() {
-    let server = Server::start().await;
-    let app = serve(server.client()).await;
-    let browser = Browser::new();
-    assert_eq!(browser.get(app.url("/")).await.body, "1");
-    // Of a master that is not there, so it keeps what it has.
-    server
-        .command::<String>(&["REPLICAOF", "127.0.0.1", "1"])
-        .await;
-    assert_away(&app, &browser).await;
-    assert_told(&app, &browser, &["READONLY"]).await;
-    server.command::<String>(&["REPLICAOF", "NO", "ONE"]).await;
-    assert_back(&app, &browser).await;
-    assert_eq!(browser.get(app.url("/")).await.body, "2");
+    demote_and_promote(&[], "READONLY").await;
 }
 
 #[tokio::test]
 async fn a_replica_without_its_master_is_unavailable() {
-    // To one that is read-only it is READONLY first.
-    let options = [
-        "--replica-serve-stale-data",
-        "no",
-        "--replica-read-only",
-        "no",
-    ];
-    let server = Server::start_with(&options).await;
+    // A read-only replica would reply READONLY first.
+    let stale = ["--replica-serve-stale-data", "no"];
+    let writable = ["--replica-read-only", "no"];
+    demote_and_promote(&[stale, writable].concat(), "MASTERDOWN").await;
+}
+
+/// A server with these options becomes a replica, and a master again.
+async fn demote_and_promote(options: &[&str], reason: &str) {
+    let server = Server::start_with(options).await;
     let app = serve(server.client()).await;
     let browser = Browser::new();
     assert_eq!(browser.get(app.url("/")).await.body, "1");
+    // The master does not exist, so the replica keeps its data.
     server
         .command::<String>(&["REPLICAOF", "127.0.0.1", "1"])
         .await;
-    assert_away(&app, &browser).await;
-    assert_told(&app, &browser, &["MASTERDOWN"]).await;
+    assert_unavailable(&app, &browser).await;
+    assert_reason(&app, &browser, &[reason]).await;
     server.command::<String>(&["REPLICAOF", "NO", "ONE"]).await;
-    assert_back(&app, &browser).await;
+    assert_available(&app, &browser).await;
     assert_eq!(browser.get(app.url("/")).await.body, "2");
 }
 
@@ -339,7 +329,7 @@ async fn a_server_at_maxclients_is_unavailable_until_below() {
     server
         .command::<i64>(&["CLIENT", "KILL", "TYPE", "normal"])
         .await;
-    // An administrator's connection, and nobody else's.
+    // Room for one connection, the administrator's.
     let mut administrator = server.connection().await;
     let mut set = redis::cmd("CONFIG");
     set.arg("SET").arg("maxclients");
@@ -348,12 +338,12 @@ async fn a_server_at_maxclients_is_unavailable_until_below() {
         .exec_async(&mut administrator)
         .await
         .expect("set");
-    // It says why and closes at once; which of the two is noticed first is a matter of luck, so there is no text to rely on.
-    assert_away(&app, &browser).await;
+    // It sends an error and closes. Either may be noticed first, so the text is not checked.
+    assert_unavailable(&app, &browser).await;
     set.arg(100)
         .exec_async(&mut administrator)
         .await
         .expect("set");
-    assert_back(&app, &browser).await;
+    assert_available(&app, &browser).await;
     assert_eq!(browser.get(app.url("/")).await.body, "2");
 }

@@ -1,4 +1,4 @@
-//! Races through HTTP, over two instances of the app that share one Redis, as two nodes do.
+//! Races through HTTP between two nodes that share one Redis.
 
 use std::{
     collections::HashMap,
@@ -22,19 +22,19 @@ use crate::support::{
     server::Server,
 };
 
-/// What a handler does between its load and its commit, so that requests overlap.
+/// A pause between a handler's load and its commit, so that requests overlap.
 #[derive(Deserialize)]
-struct Dawdle {
-    /// Wait for the other request that meets here, so that both have loaded before either commits.
+struct Pause {
+    /// Wait for the other request with this name, so that both have loaded before either commits.
     meet: Option<String>,
     #[serde(default)]
     micros: u64,
 }
 
-impl Dawdle {
-    async fn wait(&self, meetings: &Meetings) {
+impl Pause {
+    async fn wait(&self, barriers: &Barriers) {
         if let Some(place) = &self.meet {
-            let meeting = meetings
+            let meeting = barriers
                 .lock()
                 .expect("never poisoned")
                 .entry(place.clone())
@@ -46,7 +46,7 @@ impl Dawdle {
     }
 }
 
-type Meetings = Arc<Mutex<HashMap<String, Arc<Meeting>>>>;
+type Barriers = Arc<Mutex<HashMap<String, Arc<Meeting>>>>;
 
 struct Meeting(Barrier);
 
@@ -58,10 +58,10 @@ impl Default for Meeting {
 
 async fn increment(
     session: Session,
-    State(meetings): State<Meetings>,
-    Query(dawdle): Query<Dawdle>,
+    State(barriers): State<Barriers>,
+    Query(pause): Query<Pause>,
 ) -> Result<String, SessionError> {
-    dawdle.wait(&meetings).await;
+    pause.wait(&barriers).await;
     session
         .update("n", |n: Option<u64>| n.unwrap_or(0) + 1)
         .map(|n| n.to_string())
@@ -73,16 +73,16 @@ async fn set(session: Session, Path(key): Path<String>) -> Result<(), SessionErr
 
 async fn log_in(
     session: Session,
-    State(meetings): State<Meetings>,
-    Query(dawdle): Query<Dawdle>,
+    State(barriers): State<Barriers>,
+    Query(pause): Query<Pause>,
 ) -> Result<(), SessionError> {
-    dawdle.wait(&meetings).await;
+    pause.wait(&barriers).await;
     session.cycle_id();
     session.insert("user", 42)
 }
 
-async fn log_out(session: Session, State(meetings): State<Meetings>, Query(dawdle): Query<Dawdle>) {
-    dawdle.wait(&meetings).await;
+async fn log_out(session: Session, State(barriers): State<Barriers>, Query(pause): Query<Pause>) {
+    pause.wait(&barriers).await;
     session.destroy();
 }
 
@@ -107,11 +107,11 @@ struct Nodes {
 impl Nodes {
     async fn start() -> Self {
         let server = Server::start().await;
-        // Exactness is what these tests are about; a machine that is busy with other tests must not end a request early.
+        // These tests are about exactness; a busy machine must not cause an error.
         let layer =
             || RedisSessionLayer::new(server.client()).with_deadline(Duration::from_secs(20));
         let layers = [layer(), layer()];
-        let meetings = Meetings::default();
+        let barriers = Barriers::default();
         let app = |layer: &RedisSessionLayer| {
             Router::new()
                 .route("/increment", get(increment))
@@ -120,7 +120,7 @@ impl Nodes {
                 .route("/log-out", get(log_out))
                 .route("/look", get(look))
                 .layer(layer.clone())
-                .with_state(meetings.clone())
+                .with_state(barriers.clone())
         };
         let nodes = [
             app::serve(app(&layers[0])).await,
@@ -133,12 +133,12 @@ impl Nodes {
         }
     }
 
-    /// The nodes in turn.
+    /// A URL of node 0 or 1.
     fn url(&self, turn: usize, path: &str) -> String {
         self.nodes[turn % 2].url(path)
     }
 
-    /// Browsers tell cookies by host and not by port, and so does this jar.
+    /// Cookies do not depend on the port, so both nodes get the same one.
     fn id(&self, browser: &Browser) -> Option<String> {
         browser.cookie(&self.url(0, "/"), "__Host-session")
     }
@@ -166,10 +166,7 @@ async fn parallel_updates_of_one_key_all_count() {
         .iter()
         .map(|layer| layer.commit_stats().retries)
         .sum();
-    assert!(
-        replays > 0,
-        "they never met, so this test has shown nothing"
-    );
+    assert!(replays > 0, "no two requests overlapped");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -195,7 +192,7 @@ async fn a_late_save_cannot_undo_a_logout() {
             async move {
                 let browser = Browser::new();
                 browser.get(nodes.url(number, "/log-in")).await;
-                // Both have loaded the session; which one commits first differs from pair to pair.
+                // Both have loaded the session. Which one commits first varies.
                 let (write, leave) = if number % 2 == 0 {
                     (0, round * 50)
                 } else {
@@ -213,12 +210,12 @@ async fn a_late_save_cannot_undo_a_logout() {
         }))
         .await;
     }
-    // Tombstones of the logins are all that is left.
+    // Only tombstones of the logins are left.
     for key in nodes.keys().await {
         let stored: String = nodes.server.command(&["GET", &key]).await;
         assert!(
             stored.contains("\"_rotated\""),
-            "a session that was logged out is alive: {stored}"
+            "a logged-out session exists: {stored}"
         );
     }
     let dropped: u64 = nodes
@@ -228,7 +225,7 @@ async fn a_late_save_cannot_undo_a_logout() {
         .sum();
     assert!(
         dropped > 50,
-        "the writes hardly ever came late ({dropped} of 500), so this test has shown little"
+        "too few writes came after the logout: {dropped} of 500"
     );
 }
 
@@ -252,7 +249,7 @@ async fn a_login_that_races_reads_and_writes_is_never_lost() {
                 assert!(read.set_cookies.is_empty() && written.set_cookies.is_empty());
                 let new = nodes.id(&browser).expect("still a session");
                 assert_ne!(new, old);
-                // The write is in it if it was saved first; otherwise it was dropped, as documented.
+                // The write is included if it was saved first, and discarded otherwise, as documented.
                 let seen = browser.get(nodes.url(number, "/look")).await.body;
                 let expected = [
                     "user Some(42), 2 keys, n Some(1)",
@@ -289,7 +286,7 @@ async fn two_racing_logins_both_succeed() {
             "user Some(42), 2 keys, n Some(1)"
         );
     }
-    // One that its browser holds and at most one that it does not, for each; the rest are tombstones.
+    // For each browser, its session and at most one that it has no cookie for; the rest are tombstones.
     let mut live = 0;
     for key in nodes.keys().await {
         live += usize::from(

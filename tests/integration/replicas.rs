@@ -1,4 +1,4 @@
-//! What a failover undoes, and how waiting for replicas tells of it.
+//! Failover with asynchronous replication: what is lost, and what replica acks report.
 
 use std::time::Duration;
 
@@ -7,19 +7,19 @@ use axum_redis_sessions::RedisSessionLayer;
 use crate::{
     support::{
         app::{self, Address},
-        browser::Browser,
+        browser::{Browser, Page},
         eventually,
-        proxy::{Manner, Proxy},
+        proxy::{Mode, Proxy},
         server::Server,
     },
     visits::{app, id, serve_client},
 };
 
 const TIMEOUT: Duration = Duration::from_millis(200);
-/// A server looks at the time that WAIT has only ten times a second, and a busy machine takes its own.
+/// A server checks the timeout of WAIT ten times a second, and a busy machine needs time too.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// A master, and a replica behind a proxy, which is in step.
+/// A master, and a replica in sync behind a proxy.
 async fn master_and_replica() -> (Server, Proxy, Server) {
     let quick = [
         "--repl-diskless-sync-delay",
@@ -35,7 +35,7 @@ async fn master_and_replica() -> (Server, Proxy, Server) {
         replica.information("master_link_status").await.as_deref() == Some("up")
     })
     .await;
-    // And for the master: WAIT tells of what its own connection wrote, and of nothing else.
+    // The master must know that too. WAIT is about the writes of its own connection.
     let mut connection = master.connection().await;
     let mut write_and_wait = redis::pipe();
     write_and_wait.cmd("SET").arg("written").arg(1).ignore();
@@ -52,7 +52,7 @@ async fn master_and_replica() -> (Server, Proxy, Server) {
     panic!("the replica does not get into step");
 }
 
-/// The one session is with the replica.
+/// The replica has the one session.
 async fn has_arrived(replica: &Server) {
     eventually(Duration::from_secs(20), async || {
         replica.session_keys().await.len() == 1
@@ -68,11 +68,20 @@ fn acknowledged(master: &Server) -> RedisSessionLayer {
     RedisSessionLayer::new(master.client()).with_replica_acks(1, TIMEOUT)
 }
 
-/// The master dies, and the replica takes its place: an app that asks it.
+/// Kills the master, promotes the replica, and serves an app on it.
 async fn fail_over(master: &mut Server, replica: &Server) -> Address {
     master.kill();
     replica.command::<String>(&["REPLICAOF", "NO", "ONE"]).await;
     serve_client(replica.client()).await
+}
+
+fn assert_not_replicated(page: &Page) {
+    assert_eq!(page.status, 503);
+    assert!(
+        page.body.contains("0 of 1 replicas confirmed"),
+        "{}",
+        page.body
+    );
 }
 
 #[tokio::test]
@@ -83,7 +92,7 @@ async fn without_replica_acks_a_failover_can_undo_a_logout() {
     assert_eq!(browser.get(app.url("/")).await.body, "1");
     has_arrived(&replica).await;
     let stolen = browser.fork(&app.url("/"));
-    proxy.set(Manner::Stands);
+    proxy.set(Mode::Stall);
     // This is what `with_replica_acks` is for.
     assert_eq!(browser.get(app.url("/destroy")).await.status, 200);
     let app = fail_over(&mut master, &replica).await;
@@ -97,27 +106,22 @@ async fn an_unreplicated_logout_is_an_error() {
     let browser = Browser::new();
     assert_eq!(browser.get(app.url("/")).await.body, "1");
     has_arrived(&replica).await;
-    proxy.set(Manner::Stands);
+    proxy.set(Mode::Stall);
     let page = browser.get(app.url("/destroy")).await;
-    assert_eq!(page.status, 503);
-    assert!(
-        page.body.contains("0 of 1 replicas confirmed"),
-        "{}",
-        page.body
-    );
-    assert!(page.set_cookies.is_empty(), "so the browser can ask again");
+    assert_not_replicated(&page);
+    assert!(page.set_cookies.is_empty(), "so the browser can retry");
     assert_eq!(master.session_keys().await.len(), 0, "the change was made");
-    // Asking again is no way around it.
+    // A retry does not report success either.
     let page = browser.get(app.url("/destroy")).await;
     assert_eq!(page.status, 503, "no replica has it yet");
-    // Once the replica is there again, so is the confirmation: a logout can be repeated.
-    proxy.set(Manner::Passes);
+    // Once the replica is back, a repeated logout succeeds.
+    proxy.set(Mode::Forward);
     eventually(Duration::from_secs(20), async || {
         let page = browser.get(app.url("/destroy")).await;
         page.status == 200
     })
     .await;
-    // The cookie stays: a login that came in between would have given the browser a newer one.
+    // The cookie is kept, since a login in between would have set a newer one.
     let app = fail_over(&mut master, &replica).await;
     assert_eq!(browser.get(app.url("/visits")).await.body, "0");
     assert_eq!(replica.session_keys().await.len(), 0);
@@ -132,14 +136,9 @@ async fn an_unreplicated_rotation_is_an_error() {
     let before = id(&app, &browser);
     assert_eq!(browser.get(app.url("/cycle")).await.status, 200);
     assert_ne!(id(&app, &browser), before);
-    proxy.set(Manner::Stands);
+    proxy.set(Mode::Stall);
     let page = browser.get(app.url("/cycle")).await;
-    assert_eq!(page.status, 503);
-    assert!(
-        page.body.contains("0 of 1 replicas confirmed"),
-        "{}",
-        page.body
-    );
+    assert_not_replicated(&page);
 }
 
 #[tokio::test]
@@ -149,11 +148,11 @@ async fn an_unreplicated_logout_after_a_rotation_is_an_error() {
     let browser = Browser::new();
     assert_eq!(browser.get(app.url("/")).await.body, "1");
     has_arrived(&replica).await;
-    proxy.set(Manner::Stands);
+    proxy.set(Mode::Stall);
     assert_eq!(browser.get(app.url("/cycle")).await.status, 503);
-    // The master has a tombstone, the replica the session, and the browser its cookie.
+    // The master has a tombstone, the replica the session, and the browser the old cookie.
     assert_eq!(browser.get(app.url("/destroy")).await.status, 503);
-    proxy.set(Manner::Passes);
+    proxy.set(Mode::Forward);
     eventually(Duration::from_secs(20), async || {
         browser.get(app.url("/destroy")).await.status == 200
     })
@@ -169,21 +168,16 @@ async fn a_normal_save_waits_for_replicas_only_if_configured() {
     let every = serve(acknowledged(&master).with_replica_acks_for_every_write()).await;
     let browser = Browser::new();
     assert_eq!(browser.get(every.url("/")).await.body, "1");
-    proxy.set(Manner::Stands);
+    proxy.set(Mode::Stall);
     assert_eq!(browser.get(app.url("/")).await.body, "2");
     let page = browser.get(every.url("/")).await;
-    assert_eq!(page.status, 503);
-    assert!(
-        page.body.contains("0 of 1 replicas confirmed"),
-        "{}",
-        page.body
-    );
-    // The change was made all the same.
+    assert_not_replicated(&page);
+    // The change was made nevertheless.
     assert_eq!(browser.get(app.url("/visits")).await.body, "3");
     assert_eq!(
         browser.get(every.url("/visits")).await.body,
         "3",
-        "a load waits for nobody"
+        "a load does not wait for replicas"
     );
 }
 
@@ -195,7 +189,7 @@ async fn waiting_for_replicas_does_not_block_other_requests() {
     let [leaving, staying] = [Browser::new(), Browser::new()];
     assert_eq!(leaving.get(app.url("/")).await.body, "1");
     assert_eq!(staying.get(app.url("/")).await.body, "1");
-    proxy.set(Manner::Stands);
+    proxy.set(Mode::Stall);
     let logout = {
         let (url, browser) = (app.url("/destroy"), leaving.clone());
         tokio::spawn(async move { browser.get(url).await })

@@ -1,4 +1,4 @@
-//! What the layer adds to responses, and what errors become.
+//! Response headers that the layer adds, and error responses.
 
 use axum::{
     Router,

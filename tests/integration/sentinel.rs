@@ -1,4 +1,4 @@
-//! Two servers and three sentinels: failovers that are planned, and those that are not.
+//! Redis Sentinel with two servers and three sentinels: planned failovers and killed masters.
 
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,8 @@ use crate::{
         sentinels::{NAME, Sentinels},
     },
     visits::{
-        DEADLINE, RECOVERY, SLACK, assert_away, assert_back, assert_told, serve, visitors,
-        visits_of_each,
+        DEADLINE, RECOVERY, SLACK, assert_available, assert_reason, assert_unavailable, serve,
+        visitors, visits_of_each,
     },
 };
 
@@ -96,7 +96,7 @@ async fn a_planned_failover_loses_no_confirmed_write() {
     let before = sentinels.master().await.expect("a master");
     let planned = ["SENTINEL", "FAILOVER", NAME];
     sentinels.sentinels[0].command::<String>(&planned).await;
-    // The old master becomes the replica that the new one needs.
+    // Writes need a replica again, which the old master becomes.
     eventually(Duration::from_secs(40), async || {
         sentinels.master().await == Some(1 - before) && sentinels.replicas_are_in_step().await
     })
@@ -112,7 +112,7 @@ async fn a_planned_failover_loses_no_confirmed_write() {
     for (told, kept) in told.iter().zip(visits_of_each(&app, &visitors).await) {
         assert!(
             kept > *told,
-            "{told} visits were acknowledged beside the first, of {kept}"
+            "{told} visits besides the first were acknowledged, and the count is {kept}"
         );
     }
 }
@@ -158,7 +158,7 @@ async fn a_killed_master_loses_no_confirmed_write() {
     for (told, kept) in told.iter().zip(visits_of_each(&app, &visitors).await) {
         assert!(
             kept > *told,
-            "{told} visits were acknowledged beside the first, of {kept}"
+            "{told} visits besides the first were acknowledged, and the count is {kept}"
         );
     }
 }
@@ -174,10 +174,10 @@ async fn a_live_connection_outlasts_the_sentinels() {
     }
     assert_eq!(browser.get(app.url("/")).await.body, "2");
     let late = serve(layer(&sentinels)).await;
-    assert_away(&late, &browser).await;
-    assert_told(&late, &browser, &["sentinel"]).await;
+    assert_unavailable(&late, &browser).await;
+    assert_reason(&late, &browser, &["sentinel"]).await;
     sentinels.sentinels[1].restart().await;
-    assert_back(&late, &browser).await;
+    assert_available(&late, &browser).await;
     assert_eq!(browser.get(late.url("/")).await.body, "3");
 }
 
@@ -191,6 +191,6 @@ async fn an_unknown_master_name_is_reported() {
     let client = SentinelClientBuilder::new(addresses, "another", SentinelServerType::Master);
     let client = client.and_then(|client| client.build()).expect("addresses");
     let app = serve(RedisSessionLayer::sentinel(client)).await;
-    assert_away(&app, &browser).await;
-    assert_told(&app, &browser, &["check the name"]).await;
+    assert_unavailable(&app, &browser).await;
+    assert_reason(&app, &browser, &["check the name"]).await;
 }

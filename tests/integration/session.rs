@@ -1,4 +1,4 @@
-//! The session as a handler has it.
+//! The map API of `Session`.
 
 use axum::{Router, http::StatusCode, routing::get};
 use axum_redis_sessions::{ErrorKind, Session, SessionError};

@@ -42,7 +42,7 @@ async fn a_forged_signature_costs_no_command() {
         assert_eq!(monitor.drain().await, Vec::<Vec<String>>::new(), "{name}");
     }
     assert_eq!(text(send(&signed, "/", Some(&cookie)).await).await, "2");
-    // Signing has no part in the key.
+    // The signature is not part of the key.
     let response = send(&unsigned, "/look", Some(&rows[0].1)).await;
     assert_eq!(text(response).await, r#"["visits"] Some(2)"#);
 }
@@ -57,7 +57,7 @@ async fn signing_keys_rotate_without_logging_users_out() {
     let old = begin(&before, "/").await;
 
     let response = send(&during, "/look", Some(&old)).await;
-    let line = set_cookie(&response).expect("signed anew, though nothing but looked at");
+    let line = set_cookie(&response).expect("re-signed by a read");
     assert_eq!(text(response).await, r#"["visits"] Some(1)"#);
     let new = pair(&line).to_owned();
     let id = |cookie: &str| cookie.split('.').next().expect("an id").to_owned();
@@ -67,12 +67,12 @@ async fn signing_keys_rotate_without_logging_users_out() {
         "; HttpOnly; SameSite=Lax; Secure; Path=/"
     );
     let response = send(&during, "/look", Some(&new)).await;
-    assert_eq!(set_cookie(&response), None, "once is enough");
+    assert_eq!(set_cookie(&response), None, "re-signed once");
     assert_eq!(text(send(&after, "/", Some(&new)).await).await, "2");
     assert_eq!(
         text(send(&after, "/look", Some(&old)).await).await,
         "[] None",
-        "the old key is gone, and with it what it signed"
+        "the old key is no longer accepted"
     );
 }
 
@@ -86,7 +86,7 @@ async fn a_late_re_sign_does_not_overwrite_a_new_cookie() {
     .await;
     let during = RedisSessionLayer::new(server.client()).with_signing_keys([NEW, OLD]);
     let during = app(during);
-    // The straggler has loaded the session when the login rotates it.
+    // The slow request has loaded the session when the login rotates it.
     let (loaded, wait_until_loaded) = tokio::sync::oneshot::channel();
     let (go_on, wait_to_go_on) = tokio::sync::oneshot::channel::<()>();
     let channels = std::sync::Arc::new(std::sync::Mutex::new(Some((loaded, wait_to_go_on))));
@@ -96,7 +96,7 @@ async fn a_late_re_sign_does_not_overwrite_a_new_cookie() {
             axum::routing::get(move |_: axum_redis_sessions::Session| async move {
                 let channels = channels.lock().expect("not poisoned").take();
                 let (loaded, wait) = channels.expect("one request");
-                loaded.send(()).expect("somebody waits");
+                loaded.send(()).expect("a receiver");
                 wait.await.expect("told to go on");
             }),
         )
@@ -157,7 +157,7 @@ async fn hashed_keys_keep_ids_out_of_redis() {
     assert_eq!(
         text(send(&plain, "/look", Some(&rotated)).await).await,
         "[] None",
-        "the other form of key is not looked for"
+        "keys in the other form are not read"
     );
     send(&hashed, "/destroy", Some(&rotated)).await;
     assert_eq!(

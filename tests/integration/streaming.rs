@@ -25,7 +25,7 @@ use crate::{
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Counts every line that is streamed, and saves each.
+/// Streams three lines and saves a count with each.
 async fn lines(session: Session) -> Body {
     Body::from_stream(stream::unfold((session, 0), |(session, line)| async move {
         if line == 3 {
@@ -88,7 +88,10 @@ async fn a_session_cannot_be_created_inside_a_stream() {
                 Body::from_stream(stream::once(async move {
                     let session = lazy.load().await.expect("loaded");
                     session.insert("a", 1).expect("a number");
-                    let error = session.save().await.expect_err("nobody would learn its id");
+                    let error = session
+                        .save()
+                        .await
+                        .expect_err("no response could tell its id");
                     Ok::<_, Infallible>(Bytes::from(format!("{:?}", error.kind())))
                 }))
             }),
@@ -245,7 +248,7 @@ async fn an_unsaved_change_is_logged_at_debug() {
         let lines = seen();
         let found = lines
             .iter()
-            .any(|line| line.starts_with("DEBUG") && line.contains("changes that nobody saved"));
+            .any(|line| line.starts_with("DEBUG") && line.contains("unsaved changes"));
         assert_eq!(found, reported, "{path}: {lines:?}");
         assert!(!format!("{lines:?}").contains("secret"));
     }

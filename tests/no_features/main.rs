@@ -1,4 +1,4 @@
-//! What must hold without axum. `tests/run.sh` runs these tests with `--no-default-features` as well.
+//! Tests that do not need axum. `tests/run.sh` also runs them with `--no-default-features`.
 
 mod config;
 mod tower;

@@ -92,7 +92,7 @@ async fn eager_load_puts_the_session_into_the_extensions() {
 
 #[tokio::test]
 async fn the_service_that_was_polled_ready_is_called() {
-    /// Panics, like a concurrency limit may, when a clone that nobody polled ready is called.
+    /// Panics when a clone is called that was not polled ready, as a concurrency limit may.
     #[derive(Default)]
     struct Picky {
         ready: bool,

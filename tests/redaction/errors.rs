@@ -66,7 +66,7 @@ async fn errors_of_every_kind_are_redacted() {
     }
 }
 
-/// One of each kind, and some kinds from several places.
+/// Errors of each kind, of some kinds from several causes.
 async fn errors_of(server: &Server, layer: &RedisSessionLayer) -> Vec<ErrorKind> {
     let app = Router::new().route("/", get(log_in)).layer(layer.clone());
     let key_of_new = async || {
@@ -103,7 +103,7 @@ async fn errors_of(server: &Server, layer: &RedisSessionLayer) -> Vec<ErrorKind>
         .with_id_generator(|| SessionId::from_bytes([0; 16]));
     errors.push(error_of(&zeros, "none=1", write()).await);
 
-    // Somebody else saves before each try.
+    // Another client writes before each try.
     let other = Mutex::new(server.client().get_connection().expect("a connection"));
     let other = Arc::new(other);
     let disturbed = key.clone();

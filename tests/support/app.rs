@@ -5,7 +5,7 @@ use tokio::task::JoinHandle;
 
 use super::secrets;
 
-/// An app that is served until this is dropped.
+/// An app that is served until this value is dropped.
 pub struct Address {
     address: SocketAddr,
     task: JoinHandle<()>,

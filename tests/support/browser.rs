@@ -8,15 +8,15 @@ use reqwest::{
 
 use super::{PATIENCE, secrets};
 
-/// A browser as far as cookies and redirects go: a jar that heeds Path, Domain, Secure and expiry (loopback counts as secure, as it
-/// does in browsers), and refuses what browsers refuse. Clones share the jar, like two tabs.
+/// An HTTP client with a browser's redirects and cookie jar: Path, Domain, Secure and expiry are respected (loopback counts as secure, as it
+/// does in browsers), and cookies are rejected as browsers do. Clones share the jar, like tabs.
 #[derive(Clone)]
 pub struct Browser {
     client: reqwest::Client,
     cookies: Arc<Cookies>,
 }
 
-/// The page at the end of all redirects.
+/// The response after all redirects.
 pub struct Page {
     pub url: String,
     pub status: u16,
@@ -30,7 +30,7 @@ impl Browser {
         let cookies = Arc::new(Cookies::default());
         let client = reqwest::Client::builder()
             .cookie_provider(cookies.clone())
-            // The environment's proxy, if there is one, does not know our loopback.
+            // A proxy from the environment cannot reach our loopback.
             .no_proxy()
             .timeout(PATIENCE)
             .build()
@@ -56,7 +56,7 @@ impl Browser {
             .map(|(_, value)| value.to_owned())
     }
 
-    /// Another browser with the same cookies, which from here on go their own way.
+    /// Another browser with a copy of the cookies.
     pub fn fork(&self, url: &str) -> Self {
         let fork = Self::new();
         let url = url.parse::<Url>().expect("a URL");
@@ -93,7 +93,7 @@ impl Browser {
     }
 }
 
-/// A jar that takes what browsers take: `reqwest`'s own would keep a `__Host-` cookie that a browser throws away.
+/// A jar that rejects what browsers reject: `reqwest`'s own would keep any `__Host-` cookie.
 #[derive(Default)]
 struct Cookies(Jar);
 
@@ -108,7 +108,7 @@ impl CookieStore for Cookies {
     }
 }
 
-/// What RFC 6265bis, section 5.7, asks of a cookie beyond the rules of RFC 6265; and of a partitioned one, CHIPS.
+/// The checks of RFC 6265bis, section 5.7, beyond RFC 6265, and of CHIPS for partitioned cookies.
 fn is_taken(line: &str) -> bool {
     let mut parts = line.split(';').map(str::trim);
     let name = parts.next().unwrap_or_default().to_ascii_lowercase();

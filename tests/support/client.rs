@@ -1,4 +1,4 @@
-//! Requests to an app without a socket in between, on each store.
+//! Requests to an app without a socket, on each store.
 
 // Each test binary uses a part of it. It is not in `support`, which the crate's own tests include.
 #![allow(dead_code, unreachable_pub)]
@@ -15,7 +15,7 @@ use tower::ServiceExt;
 
 use crate::support::server::Server;
 
-/// Runs `test` on each store, with a layer of its own.
+/// Runs `test` with a layer on each store.
 pub async fn on_each_store<F: Future<Output = ()>>(test: impl Fn(RedisSessionLayer) -> F) {
     test(RedisSessionLayer::in_memory()).await;
     let server = Server::start().await;

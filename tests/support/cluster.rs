@@ -8,12 +8,12 @@ const SLOTS: u16 = 16_384;
 
 /// Three masters with a third of the slots each, and a replica of each.
 pub struct Cluster {
-    /// The masters, as they were at the start, and then their replicas in the same order.
+    /// The three initial masters, and then their replicas in the same order.
     pub nodes: Vec<Server>,
 }
 
 impl Cluster {
-    /// Waits until all six nodes agree, and the replicas are in step.
+    /// Waits until all six nodes agree and the replicas are in sync.
     pub async fn start() -> Self {
         let options = [
             ["--cluster-enabled", "yes"],
@@ -33,7 +33,7 @@ impl Cluster {
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
             cluster.nodes[master].command::<String>(&words).await;
         }
-        // Their first meeting settles who is right about a slot, if anything is unclear.
+        // Distinct epochs settle conflicts about slots.
         for (node, epoch) in cluster.nodes.iter().zip(1..) {
             let epoch: u16 = epoch;
             let words = ["CLUSTER", "SET-CONFIG-EPOCH", &epoch.to_string()];
@@ -47,17 +47,20 @@ impl Cluster {
         for (master, replica) in cluster.nodes[..3].iter().zip(&cluster.nodes[3..]) {
             let id: String = master.command(&["CLUSTER", "MYID"]).await;
             let words = ["CLUSTER", "REPLICATE", &id];
-            // Once it has heard of it.
+            // Until the replica knows the master.
             eventually(Duration::from_secs(30), async || {
                 replica.try_command::<String>(&words).await.is_ok()
             })
             .await;
         }
-        eventually(Duration::from_secs(30), async || cluster.is_whole().await).await;
+        eventually(Duration::from_secs(30), async || {
+            cluster.is_complete().await
+        })
+        .await;
         cluster
     }
 
-    /// Whom a client asks first.
+    /// The seed nodes.
     pub fn urls(&self) -> Vec<String> {
         self.nodes.iter().map(Server::url).collect()
     }
@@ -66,7 +69,7 @@ impl Cluster {
         self.nodes[0].command(&["CLUSTER", "KEYSLOT", key]).await
     }
 
-    /// The node that says that it has `slot`, among those that answer.
+    /// The master of `slot`, according to itself.
     pub async fn owner(&self, slot: u16) -> Option<usize> {
         for (number, node) in self.nodes.iter().enumerate() {
             let Ok(nodes) = node.try_command::<String>(&["CLUSTER", "NODES"]).await else {
@@ -80,11 +83,11 @@ impl Cluster {
         None
     }
 
-    /// Whether the other masters say that this node is one too, as far as they answer. Before, they would not send anybody there.
+    /// Whether all nodes that answer say that this node is a master with slots. Only then do they redirect to it.
     pub async fn agrees_on_master(&self, node: usize) -> bool {
         let address = format!("127.0.0.1:{}@", self.nodes[node].port());
         for other in &self.nodes {
-            // One that is stopped does not answer.
+            // A stopped node does not answer.
             let words = ["CLUSTER", "NODES"];
             let nodes = other.try_command::<String>(&words);
             let nodes = tokio::time::timeout(Duration::from_millis(500), nodes).await;
@@ -99,8 +102,8 @@ impl Cluster {
         true
     }
 
-    /// Whether all six are up and say that each slot has a master, and the replicas are in step.
-    async fn is_whole(&self) -> bool {
+    /// Whether all six nodes are up, each slot has a master, and the replicas are in sync.
+    async fn is_complete(&self) -> bool {
         for node in &self.nodes {
             let state: String = node.command(&["CLUSTER", "INFO"]).await;
             let nodes: String = node.command(&["CLUSTER", "NODES"]).await;
@@ -117,7 +120,7 @@ impl Cluster {
         true
     }
 
-    /// Moves a slot as `redis-cli --cluster reshard` does: between the two steps of each key, clients meet MOVED and ASK.
+    /// Moves a slot as `redis-cli --cluster reshard` does, so that clients get ASK and MOVED.
     pub async fn move_slot(&self, slot: u16, from: usize, to: usize) {
         let number = slot.to_string();
         let [from_id, to_id] = [self.id(from).await, self.id(to).await];
@@ -136,7 +139,7 @@ impl Cluster {
             }
             for key in keys {
                 let words = ["MIGRATE", "127.0.0.1", &port, &key, "0", "5000"];
-                // `NOKEY`, where it ended meanwhile.
+                // `NOKEY` if the session has ended meanwhile.
                 self.nodes[from].command::<String>(&words).await;
             }
         }
@@ -150,7 +153,7 @@ impl Cluster {
     }
 }
 
-/// Whether a line of CLUSTER NODES has it: `… connected 0-5460 5463`.
+/// Whether a line of CLUSTER NODES, `… connected 0-5460 5463`, includes `slot`.
 fn has_slot(line: &str, slot: u16) -> bool {
     line.split(' ').skip(8).any(|range| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));

@@ -14,7 +14,7 @@ use tracing::{
 
 use super::secrets;
 
-/// Everything that is said through `tracing` or `log`, at any level.
+/// Everything that is logged through `tracing` or `log`, at any level.
 #[derive(Clone, Default)]
 pub struct Log(Arc<Inner>);
 
@@ -25,20 +25,20 @@ struct Inner {
 }
 
 impl Log {
-    /// For the whole process, so that nothing escapes it that another thread says. It is kept from now on.
+    /// The log of the whole process, with all its threads, kept as text from now on.
     pub fn of_this_process() -> Self {
         let log = Self::listen();
         log.0.is_kept.store(true, Relaxed);
         log
     }
 
-    /// The same without keeping what is said.
+    /// The same without keeping the text.
     pub(super) fn listen() -> Self {
         static LOG: OnceLock<Log> = OnceLock::new();
         let log = LOG.get_or_init(|| {
             let log = Self::default();
             tracing::subscriber::set_global_default(log.clone()).expect("one log in a process");
-            // What redis-rs says, it says by `log`.
+            // redis-rs logs through `log`.
             log::set_boxed_logger(Box::new(log.clone())).expect("one log in a process");
             log::set_max_level(log::LevelFilter::Trace);
             log
@@ -62,7 +62,7 @@ impl Log {
 
 impl Subscriber for Log {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        // Not the driver of a browser, which says what the browser told it, its cookies too.
+        // The driver of the browser logs the browser's cookies.
         !metadata.target().starts_with("thirtyfour")
     }
 

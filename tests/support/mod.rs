@@ -1,4 +1,4 @@
-//! What the integration tests stand on: real servers, a browser's cookie jar, an app on a real socket.
+//! Support for the integration tests: real servers, a browser's cookie jar, an app on a real socket.
 //!
 //! `REDIS_SERVER` names the server's binary, so that the whole suite runs on Valkey as well: `REDIS_SERVER=valkey-server cargo
 //! test`. `tests/run.sh` runs it once on each.
@@ -23,10 +23,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long anything may take on a machine that is busy with other tests, before it is a failure and not a wait.
+/// How long anything may take on a busy machine before it is a failure.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Polls until `holds`; panics when it does not by the deadline.
+/// Polls until `holds` is true; panics if it is not by the deadline.
 // Not an `async fn`, whose panic could not name the caller.
 #[track_caller]
 pub fn eventually<F: Future<Output = bool>>(

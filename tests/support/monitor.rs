@@ -17,9 +17,9 @@ use super::{
 
 const MARKER: &str = "end of what a monitor has to say: ";
 
-/// What clients asked of a server, without what its scripts did on their behalf, and without what it takes to connect.
+/// The commands that clients sent to a server, without those of scripts and those of the handshake.
 ///
-/// A script that a client loads is a command of its own, `SCRIPT`. Commands that the server refuses before it runs them (no
+/// Loading a script is the command `SCRIPT`. Commands that the server rejects before it runs them (no
 /// memory, no permission) are not seen, nor are those of an administrator, such as `CONFIG`.
 pub struct Monitor {
     client: redis::Client,
@@ -43,7 +43,7 @@ impl Monitor {
         }
     }
 
-    /// The commands since the last time, each as its words. Exact: the server has run every command whose answer was seen
+    /// The commands since the last call, each as its words. Exact: the server has run every command whose answer was seen
     /// before this one's marker, and reports them in that order.
     pub async fn drain(&self) -> Vec<Vec<String>> {
         static DRAINED: AtomicU32 = AtomicU32::new(0);
@@ -74,7 +74,7 @@ impl Monitor {
     }
 }
 
-/// What a client sends before it is of use.
+/// Whether this command is part of the handshake.
 fn connects(words: &[String]) -> bool {
     let is = |at: usize, name: &str| {
         words

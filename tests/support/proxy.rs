@@ -19,45 +19,45 @@ use tokio::{
 
 use super::server::free_port;
 
-/// A network between the app and its server, good or bad as a test says.
+/// A TCP proxy between the app and its server, with faults on demand.
 pub struct Proxy {
     port: u16,
     shared: Arc<Shared>,
     task: JoinHandle<()>,
 }
 
-/// What becomes of what passes, on all connections.
+/// What happens to the bytes of all connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Manner {
-    Passes,
-    /// Each piece of a reply comes this much later.
-    Delays(Duration),
-    /// A reply's bytes come one by one, this far apart.
-    Drips(Duration),
-    /// Nothing passes, either way, until the manner changes; then all of it does.
-    Stands,
-    /// Connections are accepted, and what is sent is thrown away.
-    Swallows,
-    /// Commands are carried out, and their replies thrown away.
-    SwallowsReplies,
+pub enum Mode {
+    Forward,
+    /// Each chunk of a reply is delayed by this much.
+    Delay(Duration),
+    /// Each byte of a reply is delayed by this much.
+    Trickle(Duration),
+    /// Bytes are held in both directions until the mode changes, and then passed on.
+    Stall,
+    /// Connections are accepted and commands discarded.
+    Discard,
+    /// Commands are passed on and replies discarded.
+    DiscardReplies,
 }
 
 struct Shared {
     server: u16,
     state: watch::Sender<State>,
     accepted: AtomicU64,
-    /// Bytes of commands that came, whether they were passed on or not.
+    /// Bytes of commands received, whether passed on or not.
     asked: AtomicUsize,
-    /// Bytes of replies that were passed on.
+    /// Bytes of replies passed on.
     replied: AtomicUsize,
-    /// After so many bytes of replies, whichever connection they are on, it is cut; and then after so many more.
+    /// A connection is cut after so many bytes of replies on all connections, and again after so many more.
     until_cut: Mutex<VecDeque<usize>>,
 }
 
-/// Connections are numbered, and those below a number fare worse than the manner says.
+/// Connections are numbered; those below these numbers have a fault of their own.
 #[derive(Clone, Copy)]
 struct State {
-    manner: Manner,
+    mode: Mode,
     frozen_below: u64,
     half_closed_below: u64,
     severed_below: u64,
@@ -65,7 +65,7 @@ struct State {
 
 impl Proxy {
     pub async fn before(server: u16) -> Self {
-        // Another process may take the port between our finding it free and our taking it.
+        // Another process may take the port before we do.
         let listener = loop {
             if let Ok(listener) = TcpListener::bind(("127.0.0.1", free_port())).await {
                 break listener;
@@ -75,7 +75,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             server,
             state: watch::Sender::new(State {
-                manner: Manner::Passes,
+                mode: Mode::Forward,
                 frozen_below: 0,
                 half_closed_below: 0,
                 severed_below: 0,
@@ -101,11 +101,11 @@ impl Proxy {
         redis::Client::open(self.url()).expect("an address")
     }
 
-    pub fn set(&self, manner: Manner) {
-        self.shared.state.send_modify(|state| state.manner = manner);
+    pub fn set(&self, mode: Mode) {
+        self.shared.state.send_modify(|state| state.mode = mode);
     }
 
-    /// Cuts the connection on which the byte after the next `bytes` of replies would come.
+    /// Cuts the connection before the byte that follows the next `bytes` of replies.
     pub fn cut_after(&self, bytes: usize) {
         self.cut_after_each([bytes]);
     }
@@ -115,15 +115,15 @@ impl Proxy {
         *self.shared.until_cut.lock().expect("no panic") = bytes.into();
     }
 
-    /// Takes the cuts back that have not come yet; whether there were some.
-    pub fn spare(&self) -> bool {
+    /// Cancels the remaining cuts; returns whether there were any.
+    pub fn cancel_cuts(&self) -> bool {
         let mut until_cut = self.shared.until_cut.lock().expect("no panic");
         let were_some = !until_cut.is_empty();
         until_cut.clear();
         were_some
     }
 
-    /// The connections of now stay open, and nothing comes through any more, as after a router forgot them. New ones are fine.
+    /// Open connections pass nothing any more, as if a router had dropped their state. New ones work.
     pub fn freeze_open(&self) {
         let below = self.accepted();
         self.shared
@@ -131,7 +131,7 @@ impl Proxy {
             .send_modify(|state| state.frozen_below = below);
     }
 
-    /// On the connections of now the server's side says that it will say no more, and goes on listening.
+    /// Half-closes open connections: the server's side sends FIN and still reads.
     pub fn half_close_open(&self) {
         let below = self.accepted();
         self.shared
@@ -146,17 +146,17 @@ impl Proxy {
             .send_modify(|state| state.severed_below = below);
     }
 
-    /// How many connections there were.
+    /// The number of accepted connections.
     pub fn accepted(&self) -> u64 {
         self.shared.accepted.load(Ordering::SeqCst)
     }
 
-    /// How many bytes of commands came, whether they are through or not.
+    /// Bytes of commands received, whether passed on or not.
     pub fn asked(&self) -> usize {
         self.shared.asked.load(Ordering::SeqCst)
     }
 
-    /// How many bytes of replies came through.
+    /// Bytes of replies passed on.
     pub fn replied(&self) -> usize {
         self.shared.replied.load(Ordering::SeqCst)
     }
@@ -203,8 +203,8 @@ async fn pass_commands(
     let mut buffer = vec![0; 1 << 16];
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
         shared.asked.fetch_add(length, Ordering::SeqCst);
-        let manner = moving(&mut state, number).await;
-        if manner != Manner::Swallows && to.write_all(&buffer[..length]).await.is_err() {
+        let mode = moving(&mut state, number).await;
+        if mode != Mode::Discard && to.write_all(&buffer[..length]).await.is_err() {
             return;
         }
     }
@@ -228,19 +228,19 @@ async fn pass_replies(
             },
             () = until(&mut closing, |state| number < state.half_closed_below) => {
                 let _ = to.shutdown().await;
-                // What else the server says is for nobody, but the commands still pass.
+                // Further replies are discarded, but commands still pass.
                 while let Ok(1..) = from.read(&mut buffer).await {}
                 return;
             }
         };
         let piece = &buffer[..length];
         let is_over = match moving(&mut state, number).await {
-            Manner::Passes | Manner::Stands => reply(piece, &mut to, shared).await,
-            Manner::Delays(delay) => {
+            Mode::Forward | Mode::Stall => reply(piece, &mut to, shared).await,
+            Mode::Delay(delay) => {
                 tokio::time::sleep(delay).await;
                 reply(piece, &mut to, shared).await
             }
-            Manner::Drips(pause) => {
+            Mode::Trickle(pause) => {
                 let mut is_over = false;
                 for byte in piece.chunks(1) {
                     tokio::time::sleep(pause).await;
@@ -248,7 +248,7 @@ async fn pass_replies(
                 }
                 is_over
             }
-            Manner::Swallows | Manner::SwallowsReplies => false,
+            Mode::Discard | Mode::DiscardReplies => false,
         };
         if is_over {
             return;
@@ -283,13 +283,13 @@ async fn until(state: &mut watch::Receiver<State>, holds: impl FnMut(&State) -> 
     }
 }
 
-/// The manner, once it is one in which things move.
-async fn moving(state: &mut watch::Receiver<State>, number: u64) -> Manner {
-    let moves = |state: &State| state.manner != Manner::Stands && number >= state.frozen_below;
-    let manner = state.wait_for(moves).await.map(|state| state.manner);
-    match manner {
-        Ok(manner) => manner,
-        // The proxy is gone, and its connections end with it.
+/// The mode, once it is not `Stall`.
+async fn moving(state: &mut watch::Receiver<State>, number: u64) -> Mode {
+    let moves = |state: &State| state.mode != Mode::Stall && number >= state.frozen_below;
+    let mode = state.wait_for(moves).await.map(|state| state.mode);
+    match mode {
+        Ok(mode) => mode,
+        // The proxy was dropped; its connections end with it.
         Err(_) => std::future::pending().await,
     }
 }

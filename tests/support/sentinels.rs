@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::{eventually, server::Server};
 
-/// What the sentinels call the master.
+/// The name of the master.
 pub const NAME: &str = "sessions";
 
 /// A master, a replica, and three sentinels that watch them.
@@ -16,10 +16,10 @@ impl Sentinels {
         Self::start_with(&[]).await
     }
 
-    /// With further lines in the configuration of both servers. Waits until each sentinel knows the replica and the two others,
+    /// With further lines in the configuration of both servers. Waits until each sentinel knows the replica and the other two,
     /// before which they could not agree on a failover.
     pub async fn start_with(lines: &[&str]) -> Self {
-        // In a file, which the sentinels have the servers write their roles into, so that each comes back as what it was.
+        // In a file, where the servers persist the roles that the sentinels assign, so that a restart keeps them.
         let quick = [
             "save \"\"",
             "repl-diskless-sync-delay 0",
@@ -56,7 +56,7 @@ impl Sentinels {
         started
     }
 
-    /// Where the sentinels are.
+    /// The addresses of the sentinels.
     pub fn addresses(&self) -> Vec<redis::ConnectionAddr> {
         let ports = self.sentinels.iter().map(Server::port);
         ports
@@ -64,7 +64,7 @@ impl Sentinels {
             .collect()
     }
 
-    /// Which of the servers the sentinels call the master; `None` while they do not agree.
+    /// The index of the master; `None` while the sentinels disagree.
     pub async fn master(&self) -> Option<usize> {
         let mut named = None;
         for sentinel in &self.sentinels {
@@ -79,7 +79,7 @@ impl Sentinels {
         named
     }
 
-    /// Whether the other server follows the master, and has all that it has, on disk too if it keeps it there.
+    /// Whether the other server replicates the master and is in sync, on disk too if it persists.
     pub async fn replicas_are_in_step(&self) -> bool {
         let Some(master) = self.master().await else {
             return false;

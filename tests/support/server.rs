@@ -12,7 +12,7 @@ use redis::{AsyncConnectionConfig, FromRedisValue, RedisResult, aio::Multiplexed
 
 use super::{PATIENCE, monitor::Monitor, secrets};
 
-/// A Redis or Valkey server of this test's own, without persistence unless it is asked for, that ends with it.
+/// A Redis or Valkey server that ends when this value is dropped, without persistence by default.
 ///
 /// When the test fails, the end of its log is printed.
 pub struct Server {
@@ -44,7 +44,7 @@ impl Server {
         }
     }
 
-    /// As a sentinel, with a configuration that it writes its findings into.
+    /// As a sentinel, with a configuration file that it writes its state to.
     pub(super) async fn start_sentinel(configuration: &str) -> Self {
         match Self::try_start(Some(configuration), &["--sentinel"]).await {
             Ok(server) => server,
@@ -52,14 +52,14 @@ impl Server {
         }
     }
 
-    /// The error is its log: a server may be built without what an argument asks for.
+    /// The error is the log: a server may be built without a feature that an argument needs.
     pub(super) async fn try_start(
         configuration: Option<&str>,
         arguments: &[&str],
     ) -> Result<Self, String> {
         let mut log = String::new();
         let is_node = arguments.contains(&"--cluster-enabled");
-        // Another process may take the port between our finding it free and the server's taking it.
+        // Another process may take the port before the server does.
         for _ in 0..5 {
             let port = if is_node {
                 free_port_of_a_node()
@@ -79,7 +79,7 @@ impl Server {
         self.port
     }
 
-    /// Where it runs: what an argument names by a relative path is here.
+    /// The working directory, for relative paths in arguments.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
@@ -100,7 +100,7 @@ impl Server {
         answer.unwrap_or_else(|error| panic!("{}: {error}", words[0]))
     }
 
-    /// The same with the server's refusal, or its absence, as an error.
+    /// The same, with an error of the server or the connection as a result.
     pub async fn try_command<T: FromRedisValue>(&self, words: &[&str]) -> RedisResult<T> {
         let mut connection = connect(&self.client()).await?;
         let mut command = redis::cmd(words[0]);
@@ -117,12 +117,12 @@ impl Server {
             .await;
     }
 
-    /// The keys of sessions, whatever else is there.
+    /// The keys of sessions.
     pub async fn session_keys(&self) -> Vec<String> {
         self.command(&["KEYS", "session:*"]).await
     }
 
-    /// Whether it is Valkey, which says that it is a Redis too.
+    /// Whether it is Valkey, which also reports a version of Redis.
     pub async fn is_valkey(&self) -> bool {
         self.information("valkey_version").await.is_some()
     }
@@ -135,16 +135,16 @@ impl Server {
         }
     }
 
-    /// SIGKILL: it loses everything that is not on disk, and its port is closed.
+    /// SIGKILL: data that is not on disk is lost, and the port is closed.
     pub fn kill(&mut self) {
         self.child.kill().expect("killed");
         self.child.wait().expect("ended");
     }
 
-    /// SIGSTOP: its port accepts and nothing answers.
+    /// SIGSTOP: the port accepts connections and nothing answers.
     pub fn stop(&self) {
         self.signal("STOP");
-        // The signal is only on its way, and the server might answer a little longer. Where there is no /proc, it may.
+        // The signal is asynchronous; wait until the process has stopped, where there is a /proc.
         let end = Instant::now() + PATIENCE;
         let stat = format!("/proc/{}/stat", self.child.id());
         while fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") T ")) {
@@ -158,7 +158,7 @@ impl Server {
         self.signal("CONT");
     }
 
-    /// Starts it again on the same port, with nothing but what is on disk, and waits until it answers, if only that it is loading.
+    /// Restarts it on the same port with what is on disk, and waits until it answers, even if with LOADING.
     pub async fn restart(&mut self) {
         self.kill();
         let end = Instant::now() + PATIENCE;
@@ -175,7 +175,7 @@ impl Server {
         }
     }
 
-    /// Starts it again on the same port, and does not wait.
+    /// Restarts it on the same port without waiting.
     pub fn relaunch(&mut self) {
         self.kill();
         self.child = launch(self.port, &self.arguments, &self.directory);
@@ -186,7 +186,7 @@ impl Server {
         Monitor::of(self).await
     }
 
-    /// What it printed so far.
+    /// Its log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.directory.join("log")).unwrap_or_default()
     }
@@ -223,14 +223,14 @@ impl Server {
         }
     }
 
-    /// Whether it is up, before it ends by itself.
+    /// Waits until it answers; `false` if it exits instead.
     async fn answers(&mut self) -> bool {
         let end = Instant::now() + PATIENCE;
         while Instant::now() < end {
             if self.child.try_wait().expect("a child").is_some() {
                 return false;
             }
-            // Connecting alone says little: the port may be another process's.
+            // Another process may have the port, so a connection alone does not show it.
             let process = self.information("process_id").await;
             if process.is_some_and(|id| id == self.child.id().to_string()) {
                 return true;
@@ -250,7 +250,7 @@ impl Server {
     }
 
     fn signal(&self, name: &str) {
-        // The shell's own `kill`: small systems have no other.
+        // The shell's built-in, since small systems have no `kill` program.
         let mut shell = Command::new("sh");
         shell.args(["-c", "kill -s \"$0\" \"$1\"", name]);
         let sent = shell.arg(self.child.id().to_string()).status();
@@ -278,7 +278,7 @@ impl Drop for Server {
     }
 }
 
-/// A connection that waits. The client's own half a second is too short for a busy machine, and no part of what is tested.
+/// A connection with a long timeout. The client's default of half a second is too short for a busy machine.
 pub(super) async fn connect(client: &redis::Client) -> RedisResult<MultiplexedConnection> {
     let patient = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(PATIENCE))
@@ -299,7 +299,7 @@ fn launch(port: u16, arguments: &[String], directory: &PathBuf) -> Child {
         .open(directory.join("log"));
     let log = log.expect("a log");
     Command::new(binary())
-        // A configuration file comes first.
+        // A configuration file must be the first argument.
         .args(arguments)
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
         .current_dir(directory)
@@ -316,14 +316,13 @@ fn launch(port: u16, arguments: &[String], directory: &PathBuf) -> Child {
         })
 }
 
-/// A port that nobody listens on, below those that systems give to outgoing connections and to listeners that do not care. Among
-/// these another process may get it while the server is away, and a client that tries to reach the server may get it as its
-/// own, and so reach itself.
+/// A free port below the ephemeral range. A port in that range may be given to another process while the server is down, and
+/// a client that connects to it may even get it as its own port, and so connect to itself.
 pub(super) fn free_port() -> u16 {
     free_port_among(22_700, 7_300, |_| true)
 }
 
-/// The same, and the one 10,000 above it, where the nodes of a cluster talk among themselves.
+/// A free port whose cluster bus port, 10,000 above it, is free as well.
 fn free_port_of_a_node() -> u16 {
     free_port_among(20_000, 2_700, |port| is_free(port + 10_000))
 }
@@ -331,7 +330,7 @@ fn free_port_of_a_node() -> u16 {
 fn free_port_among(first: u32, count: u32, serves: impl Fn(u16) -> bool) -> u16 {
     static ASKED: AtomicU32 = AtomicU32::new(0);
     loop {
-        // The test binaries that run beside each other begin in different places.
+        // Concurrent test binaries begin at different ports.
         let number = process::id()
             .wrapping_mul(101)
             .wrapping_add(ASKED.fetch_add(1, Ordering::Relaxed));

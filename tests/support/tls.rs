@@ -15,7 +15,7 @@ use tokio_rustls::{
 
 use super::server::{Server, free_port};
 
-/// An authority of this test's own, and what it signs.
+/// A certificate authority.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: String,
@@ -27,17 +27,17 @@ pub struct Identity {
     pub key: String,
 }
 
-/// A server that speaks TLS: by itself, or, where it was built without it (as Valkey's wheel for Python is), behind an end of TLS in
+/// A server that speaks TLS by itself or, if it was built without TLS (as Valkey's wheel for Python is), behind TLS termination in
 /// this process.
 pub struct TlsServer {
-    /// Without TLS, for the test.
+    /// The port without TLS.
     pub plain: Server,
     port: u16,
     end: Option<JoinHandle<()>>,
 }
 
 impl Authority {
-    /// Two of one name are taken for the same one, with another key.
+    /// Two authorities of one name differ by their keys.
     pub fn named(name: &str) -> Self {
         let mut parameters = CertificateParams::default();
         parameters.distinguished_name.push(DnType::CommonName, name);
@@ -54,7 +54,7 @@ impl Authority {
         &self.certificate
     }
 
-    /// For a host, until the end of a year.
+    /// A certificate for a host, valid until the end of a year.
     pub fn sign(&self, host: &str, year: i32) -> Identity {
         let mut parameters = CertificateParams::new([host.to_owned()]).expect("a host");
         parameters.not_before = date_time_ymd(2020, 1, 1);
@@ -116,7 +116,7 @@ impl Drop for TlsServer {
     }
 }
 
-/// Of a certificate and its key, as long as the server reads them.
+/// The files of a certificate and its key.
 struct Files(PathBuf);
 
 impl Files {

@@ -1,4 +1,4 @@
-//! The app that most tests ask, and what they expect of it while its server is unavailable.
+//! The app of most tests, and what they expect of it while its server is unavailable.
 
 // Each test binary uses a part of it. It is not in `support`, which the crate's own tests include.
 #![allow(dead_code, unreachable_pub)]
@@ -140,7 +140,7 @@ impl Gate {
     }
 }
 
-/// Besides those of `app`: `/gated/{key}` counts a visit, leaves a mark, and then stops at the gate.
+/// The app with `/gated/{key}`, which counts a visit, inserts the key, and then waits at the gate.
 pub fn gated_app(layer: RedisSessionLayer) -> (Router, Gate) {
     let gate = Gate::new();
     let at = gate.clone();
@@ -201,7 +201,7 @@ pub async fn visitors(app: &Address, count: usize) -> Vec<Browser> {
 }
 
 /// Requests that need the session are 503 by the deadline; others are served, and the cookie is kept.
-pub async fn assert_away(app: &Address, browser: &Browser) {
+pub async fn assert_unavailable(app: &Address, browser: &Browser) {
     let cookie = id(app, browser);
     for path in ["/", "/only-if"] {
         let asked = Instant::now();
@@ -219,7 +219,7 @@ pub async fn assert_away(app: &Address, browser: &Browser) {
 }
 
 /// The error says why. Not necessarily at once: on a busy machine an attempt to connect may end before its reason is known.
-pub async fn assert_told(app: &Address, browser: &Browser, words: &[&str]) {
+pub async fn assert_reason(app: &Address, browser: &Browser, words: &[&str]) {
     eventually(Duration::from_secs(10), || async {
         let told = browser.get(app.url("/visits")).await;
         told.status == 503 && words.iter().all(|word| told.body.contains(word))
@@ -228,7 +228,7 @@ pub async fn assert_told(app: &Address, browser: &Browser, words: &[&str]) {
 }
 
 /// The session is available again.
-pub async fn assert_back(app: &Address, browser: &Browser) {
+pub async fn assert_available(app: &Address, browser: &Browser) {
     eventually(Duration::from_secs(10), || async {
         browser.get(app.url("/only-if")).await.status == 200
     })

@@ -29,7 +29,7 @@ pub struct View {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Cookie {
-    /// The id, if it is known beforehand, and whether it has a Max-Age.
+    /// The id, if it is known before the response, and whether there is a Max-Age.
     Issue(Option<String>, bool),
     Remove,
 }
@@ -59,7 +59,7 @@ impl Model {
         }
     }
 
-    /// One operation of a handler. `Err`: the handler gets an error, and ends there.
+    /// One operation of a handler. On `Err` the handler gets an error and returns.
     pub fn operate(&mut self, view: &mut View, op: &Op) -> Result<(), ()> {
         let seen = view.seen();
         match op {
@@ -75,7 +75,7 @@ impl Model {
                 view.cookie = None;
                 view.base = Contents::default();
                 if let Status::Persisted(id) = &view.status {
-                    // Done at the next commit, which in these sequences nothing comes between.
+                    // Done at the next commit.
                     view.done.push(Op::Destroy);
                     view.status = Status::Persisted(id.clone());
                 }
@@ -85,7 +85,7 @@ impl Model {
         Ok(())
     }
 
-    /// `Err`: the session had ended.
+    /// `Err` if the session has ended.
     pub fn commit(&mut self, view: &mut View) -> Result<(), ()> {
         if view
             .done
@@ -153,7 +153,7 @@ impl Model {
         Ok(())
     }
 
-    /// The new id is not known before the response; until then it is called `new`.
+    /// A new id is called `new` until the response tells it.
     fn create(&mut self, view: &mut View) {
         let next = view.seen();
         if next.map.is_empty() {

@@ -1,4 +1,4 @@
-//! A user's sessions in a cluster, where each is in a slot of its own, and the set of them in another.
+//! A user's sessions in a cluster: each session and the index are in different slots.
 
 use std::time::Duration;
 
@@ -21,11 +21,11 @@ async fn a_revoke_on_one_node_is_effective_on_all_nodes() {
     let apps = layers.each_ref().map(app);
     let sessions = layers[1].users();
     for round in 0..100 {
-        // Each user's set is in another slot.
+        // The indexes are in different slots.
         let user = format!("user-{round}");
         let phone = Device::of(&apps[0], &user, "phone").await;
         let laptop = Device::of(&apps[1], &user, "laptop").await;
-        // A rotation takes two steps here, and the entry a third.
+        // In a cluster a rotation is two commands, and the index entry a third.
         phone.text("/rotate").await;
         assert_eq!(sorted_devices(&sessions, &user).await, ["laptop", "phone"]);
         let handle = phone.text("/handle").await.parse().expect("a handle");

@@ -1,4 +1,4 @@
-//! A user's sessions beside what happens at the same moment, or happened before.
+//! The user index when requests of one user interleave.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::{
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Milliseconds that are left of the one key that `pattern` matches.
+/// The TTL, in milliseconds, of the one key that matches `pattern`.
 async fn left(server: &Server, pattern: &str) -> i64 {
     let keys: Vec<String> = server.command(&["KEYS", pattern]).await;
     let [key] = &keys[..] else {
@@ -66,12 +66,12 @@ async fn the_index_outlives_a_session_extended_after_login() {
         let session = left(&server, "s:[^u]*").await;
         assert!(session > 6 * 24 * 3600 * 1000, "{session}");
         let set = left(&server, "s:user:ann").await;
-        // A read just before the entry is due prolongs the session by a tenth and tells the set nothing.
+        // A read just before the index entry needs a refresh extends the session by a tenth and not the index.
         assert!(set > session + session / 10, "{set} {session}");
     }
 }
 
-/// Somebody logs in in one tab, and before that is saved another tab of the browser saves.
+/// Another tab saves between the login's load and its save.
 #[tokio::test]
 async fn a_retried_login_does_not_count_against_itself() {
     let server = Server::start().await;
@@ -98,16 +98,16 @@ async fn a_retried_login_does_not_count_against_itself() {
     let (answer, ()) = tokio::join!(send(&app, "/log-in", Some(&cookie)), other_tab);
     let status = answer.status();
     assert_eq!(status, StatusCode::OK, "{}", text(answer).await);
-    assert_eq!(layer.commit_stats().retries, 1, "nothing was in the way");
+    assert_eq!(layer.commit_stats().retries, 1, "one conflict");
     assert_eq!(count(&layer, "ann").await, 1);
-    // What was entered for the first try is not there any more.
+    // The index entry of the first try is gone.
     assert_eq!(
         server.command::<u64>(&["ZCARD", "session:user:ann"]).await,
         1
     );
 }
 
-/// A session that is destroyed, by a clone of it, while its login is on its way.
+/// A clone destroys the session while its login is being saved.
 #[tokio::test]
 async fn a_failed_login_revokes_no_other_session() {
     let server = Server::start().await;

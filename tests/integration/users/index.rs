@@ -1,4 +1,4 @@
-//! A user's sessions as Redis has them: what is stored, how long, at what cost, and what becomes of leftovers.
+//! The user index in Redis: its entries, lifetime, cost and clean-up.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -11,14 +11,14 @@ use crate::support::{eventually, server::Server};
 const INDEX: &str = "session:user:zoe";
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// What an entry has for the time at which it was made.
+/// The score of an index entry that is added now.
 fn now_micros() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     u64::try_from(now.expect("after 1970").as_micros()).expect("far from the end of time")
 }
 
 fn layer(server: &Server) -> RedisSessionLayer {
-    // A machine that is busy with other tests must not end a request early.
+    // A busy machine must not cause an error.
     RedisSessionLayer::new(server.client())
         .with_deadline(Duration::from_secs(20))
         .with_idle_timeout(HOUR)
@@ -79,7 +79,7 @@ async fn an_entry_without_a_session_is_removed_once_it_is_old() {
         "11111111-1111-1111-1111-111111111111",
         "22222222-2222-2222-2222-222222222222",
     ];
-    // A session that expired; and a login that crashed, or that is about to store its session.
+    // One of an expired session, and one of a login that has not stored its session yet.
     let hour_ago = (now_micros() - 3_600_000_000).to_string();
     server
         .command::<u64>(&["ZADD", INDEX, &hour_ago, ids[0]])
@@ -94,7 +94,7 @@ async fn an_entry_without_a_session_is_removed_once_it_is_old() {
     let mut expected = vec![ids[1].to_owned(), phone.id()];
     expected.sort();
     assert_eq!(left, expected);
-    // It is left too when all end: its session would escape otherwise.
+    // `revoke_all` keeps it too, or the session of that login would be missing.
     assert_eq!(of(&sessions, "zoe").revoke_all().await.expect("ended"), 1);
     assert_eq!(names(&server).await, [ids[1]]);
 }
@@ -154,11 +154,11 @@ async fn index_entries_outlive_their_sessions() {
     let phone = Device::of(&app, "zoe", "phone").await;
     let left = async |key: String| server.command::<i64>(&["PTTL", &key]).await;
     let tenth = i64::try_from(HOUR.as_millis()).expect("small") / 10;
-    // Up to a tenth of its time later, a read prolongs the session and not the entries.
+    // A read may extend the session by a tenth of its lifetime before it extends the index.
     let session = left(format!("session:{}", phone.id())).await;
     assert!(left(INDEX.to_owned()).await >= session + tenth);
 
-    // A longer one prolongs them, a shorter one after it leaves them.
+    // A longer session extends the index, a shorter one does not shorten it.
     let laptop = Device::new(&app);
     laptop.text("/log-in/laptop?user=zoe&permanent=true").await;
     let session = left(format!("session:{}", laptop.id())).await;
@@ -177,11 +177,11 @@ async fn lost_index_entries_are_restored_by_use() {
     let layer = layer(&server);
     let phone = Device::of(&app(&layer), "zoe", "phone").await;
     server.command::<u64>(&["DEL", INDEX]).await;
-    // Not at once, for a read is one command. As documented, it is not listed meanwhile.
+    // Not at once, since a read is one command. Until then it is not listed, as documented.
     phone.look().await;
     let sessions = layer.users();
     assert_eq!(devices(&sessions, "zoe").await, [""; 0]);
-    // A tenth of an hour later.
+    // As if a tenth of an hour had passed.
     let key = format!("session:{}", phone.id());
     let stored: String = server.command(&["GET", &key]).await;
     let listed: u64 = number(&stored, "\"_listed\":");
@@ -230,7 +230,7 @@ async fn a_request_of_a_logged_in_user_costs_no_more_commands() {
     assert_eq!(verbs().await, ["GETEX", write]);
     Device::new(&app).text("/visit").await;
     assert_eq!(verbs().await, ["SET"]);
-    // The entry, then the session.
+    // The index entry, then the session.
     Device::of(&app, "zoe", "laptop").await;
     assert_eq!(verbs().await, ["EVALSHA", "SET"]);
 }
@@ -267,7 +267,7 @@ async fn list_and_revoke_fail_at_the_deadline() {
 
 #[tokio::test]
 async fn an_error_names_missing_permissions_and_no_user() {
-    // The end of the name looks like a session's.
+    // It ends like a session's key.
     const USER: &str = "zoe-5e0c1f0a-93a4-4f8e-a7d8-0c2f6f1b9a3e";
     let server = Server::start().await;
     let acl = async |rules: &str| {
@@ -282,7 +282,7 @@ async fn an_error_names_missing_permissions_and_no_user() {
     let without_scripts = layer.clone().with_last_write_wins();
     for layer in [&layer, &without_scripts] {
         let app = app(layer);
-        // For sessions of nobody this is enough.
+        // Enough for sessions without a user.
         assert_eq!(Device::new(&app).text("/visit").await, "1");
         let login = format!("/log-in/phone?user={USER}");
         let (status, told) = Device::new(&app).get(&login).await;

@@ -44,7 +44,7 @@ async fn use_and_rotation_do_not_change_the_age_of_a_session() {
         let layer = layer.with_sessions_per_user(2, SessionLimit::RevokeOldest);
         let app = app(&layer);
         let first = Device::of(&app, "zoe", "first").await;
-        // A session knows the second in which it was begun.
+        // `created` has whole seconds.
         next_second().await;
         let second = Device::of(&app, "zoe", "second").await;
         next_moment().await;
@@ -76,7 +76,7 @@ async fn a_login_beyond_the_limit_is_rejected_without_a_trace() {
         let sessions = layer.users();
         assert_eq!(sorted_devices(&sessions, "zoe").await, ["laptop", "phone"]);
 
-        // An anonymous session that logs in in vain is as it was.
+        // A rejected login leaves the anonymous session unchanged.
         let visitor = Device::new(&app);
         visitor.text("/visit").await;
         let id = visitor.id();
@@ -87,7 +87,7 @@ async fn a_login_beyond_the_limit_is_rejected_without_a_trace() {
         );
         assert_eq!(visitor.text("/visit").await, "2");
 
-        // Others are not affected, and there is room once somebody leaves.
+        // Other users are not affected, and a logout makes room.
         Device::of(&app, "max", "desktop").await;
         phone.text("/log-out").await;
         assert_eq!(third.log_in("zoe", "tablet").await, StatusCode::OK);
@@ -103,7 +103,7 @@ async fn at_the_limit_a_logged_in_device_can_log_in_again() {
         let app = app(&layer);
         let phone = Device::of(&app, "zoe", "phone").await;
         let id = phone.id();
-        // Asked for the password once more, and a new id by itself.
+        // A second login, and a rotation.
         assert_eq!(phone.log_in("zoe", "phone").await, StatusCode::OK);
         assert_ne!(phone.id(), id);
         phone.text("/rotate").await;
@@ -129,7 +129,7 @@ async fn expired_sessions_do_not_count_against_the_limit() {
     assert_eq!(laptop.look().await, "zoe on laptop");
 }
 
-/// As if its idle timeout had passed, long after it was begun.
+/// Makes the session expired and its index entry a day old.
 async fn expire(server: &Server, device: &Device) {
     let name = device.id();
     server
@@ -218,7 +218,7 @@ async fn exactly_one_of_the_racing_logins_gets_the_last_place() {
     }
 }
 
-/// It is written again on top of what the others stored, under an id that is another each time.
+/// Each retry rebases on what the others stored and has another new id.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_login_with_conflicts_counts_once() {
     let server = Server::start().await;
@@ -252,7 +252,7 @@ async fn a_login_with_conflicts_counts_once() {
         assert_eq!(devices(&layer.users(), &user).await, ["phone"]);
     }
     let replays = layer.commit_stats().retries;
-    assert!(replays > 50, "they hardly ever met: {replays}");
+    assert!(replays > 50, "too few requests overlapped: {replays}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -277,7 +277,7 @@ async fn concurrent_logins_never_exceed_the_limit() {
             assert_eq!(status, StatusCode::OK);
             alive += usize::from(device.look().await != "nobody on nothing");
         }
-        // Each login leaves the youngest three, so the last one to look leaves no more, and nobody ends the youngest.
+        // Each login keeps the newest three, so at least one and at most three remain.
         assert!((1..=3).contains(&alive), "{alive}");
         assert_eq!(devices(&layer.users(), &user).await.len(), alive);
     }

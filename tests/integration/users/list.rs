@@ -1,4 +1,4 @@
-//! A user's sessions, seen and ended from a handler and from outside any request, on each store.
+//! Listing and revoking a user's sessions, in a handler and outside of requests, on each store.
 
 use std::time::{Duration, SystemTime};
 
@@ -19,7 +19,7 @@ async fn a_users_sessions_are_listed_newest_first() {
             Device::of(&app, "zoe", device).await;
         }
         Device::of(&app, "max", "desktop").await;
-        // Somebody who is not logged in.
+        // An anonymous session.
         Device::new(&app).text("/visit").await;
         assert_eq!(
             devices(&sessions, "zoe").await,
@@ -41,7 +41,7 @@ async fn a_listed_session_has_its_times() {
         let second = Duration::from_secs(1);
         let now = SystemTime::now();
         for time in [first[0].created(), first[0].last_seen()] {
-            // Whole seconds are kept.
+            // Times have whole seconds.
             assert!(before - second <= time && time <= now + second, "{time:?}");
         }
         let left = first[0]
@@ -84,7 +84,7 @@ async fn revoke_ends_the_session_of_the_handle_only() {
         assert_eq!(laptop.look().await, "nobody on nothing");
         assert_eq!(phone.look().await, "zoe on phone");
         assert_eq!(devices(&sessions, "zoe").await, ["phone"]);
-        // Twice is no error, and no news.
+        // A second time it is no error, and returns false.
         assert!(
             !of(&sessions, "zoe")
                 .revoke(&handle)
@@ -124,7 +124,7 @@ async fn a_handle_gives_no_access_and_does_not_reveal_the_id() {
         for part in id.split('-') {
             assert!(!handle.contains(part), "{handle} has {part} of its id");
         }
-        // What a thief of the page would try.
+        // The handle in place of the id.
         let (name, _) = phone
             .cookie()
             .expect("a session")
@@ -133,7 +133,7 @@ async fn a_handle_gives_no_access_and_does_not_reveal_the_id() {
             .expect("a cookie");
         let thief = crate::client::send(&app, "/look", Some(&format!("{name}={handle}"))).await;
         assert_eq!(crate::client::text(thief).await, "nobody on nothing");
-        // It is fit for a form and a JSON document, and goes there and back.
+        // It round-trips through a form and through JSON.
         assert!(
             handle.len() <= 64
                 && handle
@@ -146,7 +146,7 @@ async fn a_handle_gives_no_access_and_does_not_reveal_the_id() {
         assert_eq!(json, format!("{handle:?}"));
         let back: SessionHandle = serde_json::from_str(&json).expect("a handle");
         assert_eq!(back, parsed);
-        // A handle that nobody has: no error, no session.
+        // Unknown handles cause no error.
         for text in [
             "",
             "x",
@@ -163,7 +163,7 @@ async fn a_handle_gives_no_access_and_does_not_reveal_the_id() {
                 );
             }
         }
-        // Without a stored session there is none.
+        // A session that is not stored has no handle.
         assert_eq!(Device::new(&app).text("/handle").await, "");
     })
     .await;
@@ -189,7 +189,7 @@ async fn revoke_all_ends_the_sessions_of_one_user_only() {
             of(&sessions, "zoe").revoke_all().await.expect("answered"),
             0
         );
-        // She may come back.
+        // She can log in again.
         assert_eq!(zoe[0].log_in("zoe", "phone").await, StatusCode::OK);
         assert_eq!(devices(&sessions, "zoe").await, ["phone"]);
     })

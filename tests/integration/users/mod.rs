@@ -94,7 +94,7 @@ pub fn app(layer: &RedisSessionLayer) -> Router {
         .layer(layer.clone())
 }
 
-/// A browser that keeps one cookie. Clones share it.
+/// A browser with one cookie, which clones share.
 #[derive(Clone)]
 pub struct Device {
     app: Router,
@@ -109,7 +109,7 @@ impl Device {
         }
     }
 
-    /// One on which `user` has logged in.
+    /// A device on which `user` has logged in.
     pub async fn of(app: &Router, user: &str, name: &str) -> Self {
         let device = Self::new(app);
         assert_eq!(device.log_in(user, name).await, StatusCode::OK);
@@ -135,7 +135,7 @@ impl Device {
         self.get_at(&self.app, path).await
     }
 
-    /// At another node.
+    /// The same on another node.
     pub async fn get_at(&self, app: &Router, path: &str) -> (StatusCode, String) {
         let response = send(app, path, self.cookie().as_deref()).await;
         if let Some(line) = set_cookie(&response) {
@@ -161,7 +161,7 @@ pub fn of(users: &Users, user: &str) -> UserSessions {
     users.of(user).expect("not empty")
 }
 
-/// The devices on which `user` is logged in, in the order in which they are listed.
+/// The devices of `user`'s sessions, in the order of the list.
 pub async fn devices(users: &Users, user: &str) -> Vec<String> {
     let listed = of(users, user).list().await.expect("listed");
     let name = |session: &axum_redis_sessions::UserSession| {
@@ -171,14 +171,14 @@ pub async fn devices(users: &Users, user: &str) -> Vec<String> {
     listed.iter().map(name).collect()
 }
 
-/// In the order of the alphabet.
+/// The same, sorted by name.
 pub async fn sorted_devices(users: &Users, user: &str) -> Vec<String> {
     let mut devices = devices(users, user).await;
     devices.sort();
     devices
 }
 
-/// Waits for the next millisecond, so that what comes then is later by every clock. Nothing else is waited for.
+/// Waits for the next millisecond, so that times differ.
 pub async fn next_moment() {
     pass(|time| time.as_millis()).await;
 }
@@ -197,7 +197,7 @@ async fn pass(unit: impl Fn(Duration) -> u128) {
     }
 }
 
-/// A user's name in a query, whatever it is.
+/// A user's name for a query string.
 fn percent_encoded(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }

@@ -1,4 +1,4 @@
-//! A user's sessions that are ended, listed and changed at the same moment, over two nodes that share one Redis.
+//! A user's sessions revoked, listed and changed concurrently on two nodes that share one Redis.
 
 use std::{
     sync::{
@@ -26,7 +26,7 @@ struct Nodes {
 impl Nodes {
     async fn start() -> Self {
         let server = Server::start().await;
-        // Exactness is what these tests are about; a machine that is busy with other tests must not end a request early.
+        // These tests are about exactness; a busy machine must not cause an error.
         let layers = [(); 2].map(|()| {
             RedisSessionLayer::new(server.client()).with_deadline(Duration::from_secs(20))
         });
@@ -38,7 +38,7 @@ impl Nodes {
         }
     }
 
-    /// How many keys hold a session of anybody.
+    /// The number of keys with a session of a user.
     async fn live(&self) -> usize {
         let mut live = 0;
         for key in self
@@ -58,7 +58,7 @@ async fn a_revoke_on_one_node_is_effective_on_all_nodes() {
     let nodes = Nodes::start().await;
     for round in 0..100 {
         let device = Device::of(&nodes.apps[0], "zoe", "phone").await;
-        // It is known at the other node too.
+        // The other node knows it too.
         let (_, seen) = device.get_at(&nodes.apps[1], "/look").await;
         assert_eq!(seen, "zoe on phone");
         let sessions = nodes.layers[1].users();
@@ -114,7 +114,7 @@ async fn no_rotation_escapes_revoke_all() {
             .revoke_all()
             .await
             .expect("ended");
-        // At this very moment, though the requests go on.
+        // At this moment already, while requests continue.
         assert_eq!(nodes.live().await, 0, "round {round}");
         stop.store(true, SeqCst);
         for task in tasks {
@@ -128,7 +128,7 @@ async fn no_rotation_escapes_revoke_all() {
     let rotations = rotations.load(SeqCst);
     assert!(
         rotations > 1000,
-        "only {rotations} requests came while the sessions were ended"
+        "only {rotations} requests came during the revocations"
     );
 }
 
@@ -156,7 +156,10 @@ async fn logins_during_a_list_are_never_missing_afterwards() {
         device.text("/log-out").await;
     }
     stop.store(true, SeqCst);
-    assert!(looks.await.expect("no panic") > 50, "nobody looked");
+    assert!(
+        looks.await.expect("no panic") > 50,
+        "the list was hardly ever read"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
