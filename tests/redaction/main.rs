@@ -37,7 +37,7 @@ use crate::{
     },
 };
 
-/// The log of all tests of this binary.
+/// All tests of this binary write to it.
 static LOG: LazyLock<Log> = LazyLock::new(Log::of_this_process);
 
 const PASSWORD: &str = "sesame-of-the-server";
@@ -110,7 +110,7 @@ async fn debug_output_is_redacted_for_every_public_type() {
             .layer(layer.clone());
         let response = send(&app, "/", None).await;
         assert_eq!(response.status(), 200);
-        // Access logs may print all headers.
+        // The header itself, for an access log that writes them all.
         assert_debug("the response's headers", response.headers());
         let cookie = pair(&set_cookie(&response).expect("a cookie")).to_owned();
         let shown = send(&app, "/show", Some(&cookie)).await;
@@ -141,11 +141,11 @@ async fn debug_output_is_redacted_for_every_public_type() {
     let mistake = mistake.validate().expect_err("a short key");
     show("ConfigError", &mistake);
     assert_redacted("ConfigError", &mistake.to_string());
-    // They hold no secrets; shown so that the list below is complete.
+    // Without a secret to show, and shown for the list below to be whole.
     show("SessionLimit", &SessionLimit::Reject);
     show("SameSite", &SameSite::Lax);
     show("Timeouts", &Timeouts::NIST_AAL1);
-    // Errors have tests of their own.
+    // These two have a test of their own.
     show("ErrorKind", &ErrorKind::InvalidData);
     shown.lock().expect("no panic").insert("SessionError");
 
@@ -212,7 +212,7 @@ async fn the_log_is_redacted_at_trace_level() {
                 send(&app, path, Some(cookie)).await;
             }
         }
-        // Discarded because of the tombstone, which is logged.
+        // Behind a tombstone: dropped, as the log says.
         send(&app, "/", Some(&first)).await;
         let kept = send(&app, "/keep", Some(&second)).await;
         assert_eq!(kept.status(), 200);
@@ -233,7 +233,7 @@ async fn the_log_is_redacted_at_trace_level() {
         assert!(panicking.await.expect_err("a panic").is_panic());
         send(&app, "/end-all", Some(&third)).await;
     }
-    // With the server unavailable.
+    // And away.
     let layer = layers(&server)[1]
         .clone()
         .with_deadline(Duration::from_millis(300));
