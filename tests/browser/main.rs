@@ -11,19 +11,13 @@ mod chromium;
 #[allow(dead_code)]
 mod device;
 mod login;
+mod other_sites;
 mod pictures;
 #[path = "../support/mod.rs"]
 mod support;
 
 use std::time::SystemTime;
 
-use axum::{
-    Router,
-    extract::Query,
-    http::HeaderMap,
-    response::Html,
-    routing::{any, get},
-};
 use thirtyfour::{Cookie, SameSite};
 
 use crate::{
@@ -81,8 +75,8 @@ async fn a_cross_site_form_post_has_no_session_and_is_rejected() {
 
         // 127.0.0.1 is another site than localhost; another port is the same site and another origin. Cookies ignore ports, so
         // `heard` gets the cookies that the app would get.
-        let elsewhere = serve(elsewhere()).await;
-        let heard = serve(elsewhere_that_listens()).await;
+        let elsewhere = serve(other_sites::forms()).await;
+        let heard = serve(other_sites::echo()).await;
         let heard = heard.url("/").replace("127.0.0.1", "localhost");
         let another_site = |to: &str| elsewhere.url(&format!("/?to={to}"));
         let same_site = |to: &str| another_site(to).replace("127.0.0.1", "localhost");
@@ -371,36 +365,4 @@ fn a_device_is_named_by_its_user_agent() {
         let device = device::Device::new(user_agent, String::new());
         assert_eq!((&*device.label, device.is_handheld), (label, is_handheld));
     }
-}
-
-/// A page with a POST form and a GET form, whose target is in the query.
-fn elsewhere() -> Router {
-    async fn page(Query(query): Query<Vec<(String, String)>>) -> Html<String> {
-        let to = &query[0].1;
-        Html(format!(
-            "<form method=post action='{to}'><button>Post</button></form><form action='{to}'><button>Look</button></form>"
-        ))
-    }
-    Router::new().route("/", get(page))
-}
-
-/// Replies with the site that a request came from, and whether it had the session.
-fn elsewhere_that_listens() -> Router {
-    async fn page(headers: HeaderMap) -> Html<String> {
-        let text = |name: &str| {
-            headers
-                .get(name)
-                .map_or("", |value| value.to_str().expect("text"))
-        };
-        let with = if text("cookie").contains(COOKIE) {
-            "with"
-        } else {
-            "without"
-        };
-        Html(format!(
-            "<p>{} {with} the session</p>",
-            text("sec-fetch-site")
-        ))
-    }
-    Router::new().route("/", any(page))
 }
