@@ -29,7 +29,6 @@ use std::{env, time::Duration};
 
 use axum::{Router, routing::get};
 use axum_redis_sessions::{RedisSessionLayer, Session, SessionError};
-use redis::cluster::ClusterClient;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -37,8 +36,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let nodes = env::var("REDIS_NODES").unwrap_or_else(|_| {
         "redis://127.0.0.1:7001/,redis://127.0.0.1:7002/,redis://127.0.0.1:7003/".to_owned()
     });
-    let client = ClusterClient::new(nodes.split(',').collect::<Vec<_>>())?;
-    let sessions = RedisSessionLayer::cluster(client)
+    let sessions = RedisSessionLayer::cluster(nodes.split(','))?
         // A logout that a replica has is not undone when its master dies.
         .with_replica_acks(1, Duration::from_millis(100));
 

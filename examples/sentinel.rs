@@ -31,19 +31,17 @@ use std::{env, time::Duration};
 
 use axum::{Router, routing::get};
 use axum_redis_sessions::{RedisSessionLayer, Session, SessionError};
-use redis::{
-    ConnectionAddr,
-    sentinel::{SentinelClientBuilder, SentinelServerType},
-};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let name = env::var("REDIS_MASTER").unwrap_or_else(|_| "sessions".to_owned());
-    let sentinels =
-        [7111, 7112, 7113].map(|port| ConnectionAddr::Tcp("127.0.0.1".to_owned(), port));
-    let client =
-        SentinelClientBuilder::new(sentinels, name, SentinelServerType::Master)?.build()?;
-    let sessions = RedisSessionLayer::sentinel(client)
+    let sentinels = [
+        "redis://127.0.0.1:7111/",
+        "redis://127.0.0.1:7112/",
+        "redis://127.0.0.1:7113/",
+    ];
+    // Credentials, database and TLS for the master go into the last address; Sentinel tells the host and port.
+    let sessions = RedisSessionLayer::sentinel(name, sentinels, "redis://master/0")?
         // A logout that the replica has is not undone by a failover.
         .with_replica_acks(1, Duration::from_millis(100));
 

@@ -27,6 +27,9 @@ mod store;
 pub mod testing;
 mod users;
 
+/// The client, so that an app need not match its version.
+pub use redis;
+
 pub use crate::{
     config::{SameSite, SessionLimit},
     error::{ConfigError, ErrorKind, SessionError},

@@ -7,7 +7,6 @@ mod support;
 use std::time::{Duration, Instant};
 
 use axum_redis_sessions::RedisSessionLayer;
-use redis::cluster::ClusterClient;
 use site::{DEADLINE, SLACK, id, serve, visitors, visits_of_each};
 use support::{
     app::Address,
@@ -18,8 +17,7 @@ use support::{
 };
 
 fn layer(cluster: &Cluster) -> RedisSessionLayer {
-    let client = ClusterClient::new(cluster.urls()).expect("addresses");
-    RedisSessionLayer::cluster(client)
+    RedisSessionLayer::cluster(cluster.urls()).expect("addresses")
 }
 
 /// The node that has each visitor's session.
@@ -62,13 +60,13 @@ async fn sessions_begin_go_on_rotate_and_end_in_every_slot() {
 async fn a_cluster_is_found_by_any_of_the_addresses_and_one_that_is_away_is_told() {
     let mut cluster = Cluster::start().await;
     let [nobody, first] = ["redis://127.0.0.1:1/".to_owned(), cluster.nodes[4].url()];
-    let client = ClusterClient::new([nobody.clone(), first]).expect("addresses");
-    let app = serve(RedisSessionLayer::cluster(client)).await;
+    let layer = RedisSessionLayer::cluster([nobody.clone(), first]).expect("addresses");
+    let app = serve(layer).await;
     let browser = Browser::new();
     assert_eq!(browser.get(app.url("/")).await.body, "1");
 
-    let client = ClusterClient::new([nobody]).expect("addresses");
-    let lost = serve(RedisSessionLayer::cluster(client)).await;
+    let layer = RedisSessionLayer::cluster([nobody]).expect("addresses");
+    let lost = serve(layer).await;
     site::assert_away(&lost, &browser).await;
 
     for node in &mut cluster.nodes {

@@ -7,7 +7,6 @@ mod support;
 use std::time::{Duration, Instant};
 
 use axum_redis_sessions::RedisSessionLayer;
-use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
 use site::{
     DEADLINE, SLACK, assert_away, assert_back, assert_told, serve, visitors, visits_of_each,
 };
@@ -20,8 +19,7 @@ use support::{
 
 fn layer(sentinels: &Sentinels) -> RedisSessionLayer {
     let addresses = sentinels.addresses();
-    let client = SentinelClientBuilder::new(addresses, NAME, SentinelServerType::Master);
-    RedisSessionLayer::sentinel(client.and_then(|client| client.build()).expect("addresses"))
+    RedisSessionLayer::sentinel(NAME, addresses, "redis://master/").expect("addresses")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -190,9 +188,8 @@ async fn a_name_that_no_sentinel_knows_is_told() {
     let browser = Browser::new();
     assert_eq!(browser.get(known.url("/")).await.body, "1");
     let addresses = sentinels.addresses();
-    let client = SentinelClientBuilder::new(addresses, "another", SentinelServerType::Master);
-    let client = client.and_then(|client| client.build()).expect("addresses");
-    let app = serve(RedisSessionLayer::sentinel(client)).await;
+    let layer = RedisSessionLayer::sentinel("another", addresses, "redis://master/");
+    let app = serve(layer.expect("addresses")).await;
     assert_away(&app, &browser).await;
     assert_told(&app, &browser, &["check the name"]).await;
 }

@@ -9,12 +9,11 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use axum_redis_sessions::{RedisSessionLayer, SessionLimit};
 use people::{Device, app, devices, of, sorted_devices};
-use redis::cluster::ClusterClient;
 use support::cluster::Cluster;
 
 fn layer(cluster: &Cluster) -> RedisSessionLayer {
-    let client = ClusterClient::new(cluster.urls()).expect("addresses");
-    RedisSessionLayer::cluster(client).with_deadline(Duration::from_secs(20))
+    let layer = RedisSessionLayer::cluster(cluster.urls()).expect("addresses");
+    layer.with_deadline(Duration::from_secs(20))
 }
 
 #[tokio::test]

@@ -30,7 +30,6 @@ use std::{
 };
 
 use axum_redis_sessions::RedisSessionLayer;
-use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
 
 use self::{
     model::{Tally, Visitor, app},
@@ -63,10 +62,8 @@ async fn main() -> ExitCode {
 async fn soak(duration: Duration) -> ExitCode {
     let always = ["appendonly yes", "appendfsync always"];
     let mut sentinels = Sentinels::start_with(&always).await;
-    let client =
-        SentinelClientBuilder::new(sentinels.addresses(), NAME, SentinelServerType::Master);
-    let client = client.and_then(|client| client.build()).expect("addresses");
-    let layer = RedisSessionLayer::sentinel(client)
+    let layer = RedisSessionLayer::sentinel(NAME, sentinels.addresses(), "redis://master/")
+        .expect("addresses")
         .with_deadline(DEADLINE)
         .with_replica_acks(1, DEADLINE / 5)
         .with_replica_acks_for_every_write();

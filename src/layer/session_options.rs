@@ -18,9 +18,6 @@ impl RedisSessionLayer {
     /// ```
     #[must_use]
     pub fn users(&self) -> Users {
-        self.context()
-            .store
-            .set_request_timeout(self.context().config.deadline);
         Users::new(self.context().clone())
     }
 
