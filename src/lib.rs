@@ -28,6 +28,9 @@ mod store;
 pub mod testing;
 mod users;
 
+/// The client, so that an app need not match its version.
+pub use redis;
+
 pub use crate::{
     body::ErrorBody,
     config::{SameSite, SessionLimit},

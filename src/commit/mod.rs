@@ -239,7 +239,7 @@ async fn execute(session: &SessionCell, write: &Write) -> Result<Outcome, Fault>
     let ttl = expiry::ttl(config, write.record.metadata).unwrap_or_default();
     match &write.kind {
         WriteKind::Create { id } => match store.create(&key(*id), value, ttl).await? {
-            Created::Yes => Ok(Outcome::Saved),
+            Created::Created => Ok(Outcome::Saved),
             Created::AlreadyExists => Err(Fault::Failed(SessionError::id_taken())),
         },
         WriteKind::Save { key, expected, .. } => store.save(key, expected, value, ttl).await,

@@ -47,7 +47,7 @@ pub(crate) async fn add(session: &SessionCell, write: &Write) -> Result<(), Sess
         max,
     };
     let add = async || {
-        let added = retry_once(|| context.store.enter(&index, &entry, ttl, options)).await;
+        let added = retry_once(|| context.store.add_to_index(&index, &entry, ttl, options)).await;
         added.map_err(Fault::into_error)
     };
     if add().await? {
@@ -72,7 +72,11 @@ pub(crate) async fn add(session: &SessionCell, write: &Write) -> Result<(), Sess
 pub(crate) async fn remove(session: &SessionCell, user: &UserId, id: SessionId) {
     let context = &session.context;
     let index = context.user_index_key(user);
-    if let Err(fault) = context.store.leave(&index, &[context.key_suffix(id)]).await {
+    if let Err(fault) = context
+        .store
+        .remove_from_index(&index, &[context.key_suffix(id)])
+        .await
+    {
         let error = fault.into_error();
         tracing::debug!(%error, "the entry of an ended session stays in its user's index until the user's sessions are listed");
     }

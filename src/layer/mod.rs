@@ -113,9 +113,6 @@ impl RedisSessionLayer {
     /// ```
     #[must_use]
     pub fn users(&self) -> Users {
-        self.context()
-            .store
-            .set_request_timeout(self.context().config.deadline);
         Users::new(self.context().clone())
     }
 
@@ -182,9 +179,6 @@ impl<S> Layer<S> for RedisSessionLayer {
         if let Err(error) = self.check() {
             panic!("RedisSessionLayer: {error}");
         }
-        self.context
-            .store
-            .set_request_timeout(self.context.config.deadline);
         SessionService::new(inner, self.context.clone())
     }
 }

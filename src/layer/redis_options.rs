@@ -18,6 +18,15 @@ impl RedisSessionLayer {
         self.configured(|context| context.config.deadline = deadline)
     }
 
+    /// Sets how long one attempt to connect may take: DNS, TCP, TLS and AUTH together. Default: 5 s.
+    ///
+    /// A request does not wait that long, but until its [deadline](Self::with_deadline); the attempt goes on for the requests after it.
+    pub fn with_connect_timeout(self, timeout: Duration) -> Self {
+        self.with_redis("with_connect_timeout", |store, _| {
+            store.with_connect_timeout(timeout)
+        })
+    }
+
     /// Sets a function that returns the password, for passwords that rotate. Default: the password of the URL or client.
     ///
     /// It is called for each new connection. If the server rejects a connection because of its password, a new connection is made with the

@@ -1,4 +1,4 @@
-//! The embedded store: the same contract in this process's memory, for development and tests.
+//! The store in this process's memory, with the same contract, for development and tests.
 
 use std::{
     collections::HashMap,
@@ -21,9 +21,9 @@ pub(crate) struct MemoryStore {
 
 #[derive(Default)]
 struct Keys {
-    users: HashMap<Box<str>, UserIndex>,
+    indexes: HashMap<Box<str>, UserIndex>,
     values: HashMap<Box<str>, Value>,
-    /// Expired values are swept when this many are held, which then doubles with what is left.
+    /// Expired values are removed when there are this many values, which then is set to twice the rest.
     sweep_at: usize,
 }
 
@@ -32,7 +32,7 @@ struct Value {
     expires: Instant,
 }
 
-// Asynchronous like the store that it stands in for, so that both are called alike.
+// Asynchronous, so that all stores are called alike.
 #[allow(clippy::unused_async)]
 impl MemoryStore {
     pub(crate) async fn load(&self, key: &str, lifetime: Duration) -> Result<Option<Bytes>, Fault> {
@@ -42,10 +42,11 @@ impl MemoryStore {
         }))
     }
 
-    pub(crate) fn touch(&self, key: &str, lifetime: Duration) {
+    pub(crate) async fn touch(&self, key: &str, lifetime: Duration) -> Result<(), Fault> {
         if let Some(value) = self.keys().live(key) {
             value.expires = Instant::now() + lifetime;
         }
+        Ok(())
     }
 
     pub(crate) async fn create(
@@ -58,13 +59,13 @@ impl MemoryStore {
         if let Some(other) = keys.live(key) {
             let own = same_revision(&other.bytes, value);
             return Ok(if own {
-                Created::Yes
+                Created::Created
             } else {
                 Created::AlreadyExists
             });
         }
         keys.put(key, value, lifetime);
-        Ok(Created::Yes)
+        Ok(Created::Created)
     }
 
     pub(crate) async fn save(
@@ -93,17 +94,17 @@ impl MemoryStore {
 
     pub(crate) async fn destroy(&self, key: &str) -> Result<Destroyed, Fault> {
         let mut keys = self.keys();
-        let retired = keys.live(key).is_some_and(|value| {
+        let is_tombstone = keys.live(key).is_some_and(|value| {
             matches!(Record::decode(&value.bytes), Ok(Decoded::Tombstone { .. }))
         });
-        if retired {
+        if is_tombstone {
             return Ok(Destroyed::Tombstone);
         }
         keys.values.remove(key);
         Ok(Destroyed::Deleted)
     }
 
-    pub(crate) fn rotate(&self, rotation: &Rotation<'_>) -> Result<Outcome, Fault> {
+    pub(crate) async fn rotate(&self, rotation: &Rotation<'_>) -> Result<Outcome, Fault> {
         let mut keys = self.keys();
         let outcome = keys.compare(rotation.from, rotation.expected, rotation.tombstone);
         if outcome == Outcome::Saved {
@@ -117,7 +118,7 @@ impl MemoryStore {
         Ok(outcome)
     }
 
-    /// Everything that has not expired.
+    /// All values that have not expired.
     #[cfg(test)]
     pub(crate) fn dump(&self) -> Vec<(String, Bytes)> {
         let keys = self.keys();
@@ -167,7 +168,7 @@ impl Keys {
         let now = Instant::now();
         if self.values.len() >= self.sweep_at {
             self.values.retain(|_, value| value.expires > now);
-            self.users.retain(|_, members| members.expires > now);
+            self.indexes.retain(|_, index| index.expires > now);
             self.sweep_at = (self.values.len() * 2).max(1024);
         }
         let value = Value {
@@ -178,82 +179,89 @@ impl Keys {
     }
 }
 
-/// A set of the embedded store.
 struct UserIndex {
-    /// The one first that was entered the longest ago.
-    listed: Vec<IndexEntry>,
+    /// The oldest first.
+    entries: Vec<IndexEntry>,
     expires: Instant,
 }
 
+#[allow(clippy::unused_async)]
 impl MemoryStore {
-    pub(super) fn enter(
+    pub(crate) async fn add_to_index(
         &self,
-        set: &UserIndexKey,
-        session: &IndexEntry,
+        index: &UserIndexKey,
+        entry: &IndexEntry,
         lifetime: Duration,
-        entry: AddOptions<'_>,
-    ) -> bool {
+        options: AddOptions<'_>,
+    ) -> Result<bool, Fault> {
         let mut keys = self.keys();
         let expires = Instant::now() + lifetime;
-        let members = keys.users.entry(set.key.as_str().into());
-        let members = members.or_insert_with(|| UserIndex {
-            listed: Vec::new(),
+        let index = keys.indexes.entry(index.key.as_str().into());
+        let index = index.or_insert_with(|| UserIndex {
+            entries: Vec::new(),
             expires,
         });
-        let listed = &mut members.listed;
-        let is_known = |name: &str| listed.iter().any(|other| other.name == name);
-        if entry.max.is_some_and(|max| listed.len() >= max)
-            && !is_known(&session.name)
-            && !entry.replaces.is_some_and(is_known)
+        let entries = &mut index.entries;
+        let is_known = |name: &str| entries.iter().any(|other| other.name == name);
+        if options.max.is_some_and(|max| entries.len() >= max)
+            && !is_known(&entry.name)
+            && !options.replaces.is_some_and(is_known)
         {
-            return false;
+            return Ok(false);
         }
-        listed.retain(|other| other.name != session.name);
-        let place = listed.partition_point(|other| other.added_at <= session.added_at);
-        listed.insert(place, session.clone());
-        members.expires = members.expires.max(expires);
-        true
+        entries.retain(|other| other.name != entry.name);
+        let place = entries.partition_point(|other| other.added_at <= entry.added_at);
+        entries.insert(place, entry.clone());
+        index.expires = index.expires.max(expires);
+        Ok(true)
     }
 
-    pub(super) fn leave(&self, set: &UserIndexKey, names: &[String]) {
+    pub(crate) async fn remove_from_index(
+        &self,
+        index: &UserIndexKey,
+        names: &[String],
+    ) -> Result<(), Fault> {
         let mut keys = self.keys();
-        if let Some(members) = keys.users.get_mut(&*set.key) {
-            members
-                .listed
-                .retain(|session| !names.contains(&session.name));
-            if members.listed.is_empty() {
-                keys.users.remove(&*set.key);
+        if let Some(found) = keys.indexes.get_mut(&*index.key) {
+            found.entries.retain(|entry| !names.contains(&entry.name));
+            if found.entries.is_empty() {
+                keys.indexes.remove(&*index.key);
             }
         }
+        Ok(())
     }
 
-    pub(super) fn entered(&self, set: &UserIndexKey) -> usize {
+    pub(crate) async fn index_len(&self, index: &UserIndexKey) -> Result<usize, Fault> {
         let keys = self.keys();
-        keys.users
-            .get(&*set.key)
-            .map_or(0, |members| members.listed.len())
+        let found = keys.indexes.get(&*index.key);
+        Ok(found.map_or(0, |index| index.entries.len()))
     }
 
-    pub(super) fn listed(
+    pub(crate) async fn index_page(
         &self,
-        set: &UserIndexKey,
+        index: &UserIndexKey,
         cursor: Cursor,
         count: usize,
-    ) -> Vec<IndexEntry> {
+    ) -> Result<Vec<IndexEntry>, Fault> {
         let keys = self.keys();
-        let Some(members) = keys.users.get(&*set.key) else {
-            return Vec::new();
+        let Some(UserIndex { entries, .. }) = keys.indexes.get(&*index.key) else {
+            return Ok(Vec::new());
         };
-        let listed = &members.listed;
-        let first = listed.partition_point(|other| other.added_at < cursor.added_at);
-        let from_there = listed[first..].iter().skip(cursor.seen);
-        from_there.take(count).cloned().collect()
+        let first = entries.partition_point(|other| other.added_at < cursor.added_at);
+        let rest = entries[first..].iter().skip(cursor.seen);
+        Ok(rest.take(count).cloned().collect())
     }
 
-    pub(super) fn peek(&self, key: &str) -> Option<(Bytes, Duration)> {
+    pub(crate) async fn value(&self, key: &str) -> Result<Option<Bytes>, Fault> {
+        Ok(self.keys().live(key).map(|value| value.bytes.clone()))
+    }
+
+    pub(crate) async fn peek(&self, key: &str) -> Result<Option<(Bytes, Duration)>, Fault> {
         let mut keys = self.keys();
-        let value = keys.live(key)?;
-        let left = value.expires.saturating_duration_since(Instant::now());
-        Some((value.bytes.clone(), left))
+        let Some(value) = keys.live(key) else {
+            return Ok(None);
+        };
+        let ttl = value.expires.saturating_duration_since(Instant::now());
+        Ok(Some((value.bytes.clone(), ttl)))
     }
 }

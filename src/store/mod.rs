@@ -1,6 +1,6 @@
-//! The contract of a store: seven steps, each on one key or atomic, and what each may answer.
+//! The contract of a store: its operations, each on one key or atomic, and their results.
 //!
-//! All steps may be repeated after a broken connection: a step that was carried out recognises itself.
+//! Every operation can be repeated after a lost connection: one that was executed already recognizes its own result.
 
 mod memory;
 pub(crate) mod outcome;
@@ -14,14 +14,12 @@ use futures_util::{FutureExt, TryFutureExt};
 
 #[cfg(test)]
 pub(crate) use self::outcome::rotate_in_two_steps;
-#[cfg(feature = "cluster")]
-pub(crate) use self::redis::Cluster;
 #[cfg(feature = "sentinel")]
 pub(crate) use self::redis::Sentinels;
 pub(crate) use self::{
     memory::MemoryStore,
     outcome::{Created, Destroyed, Fault, Outcome, Rotation, retry_once},
-    redis::{ConnectOptions, Endpoint, RedisStore, Transport},
+    redis::{Endpoint, RedisStore, Transport},
     user_index::{AddOptions, Cursor, IndexEntry, UserIndexKey},
 };
 use crate::error::SessionError;
@@ -36,46 +34,43 @@ pub(crate) enum Store {
     Stepped(SteppedStore),
 }
 
-macro_rules! each_store {
-    ($self:ident, $store:ident => $step:expr) => {
+macro_rules! dispatch {
+    ($self:ident, $store:ident => $operation:expr) => {
         match $self {
-            Store::Redis($store) => $step,
-            Store::Memory($store) => $step,
+            Store::Redis($store) => $operation,
+            Store::Memory($store) => $operation,
             #[cfg(test)]
-            Store::Stepped($store) => $step,
+            Store::Stepped($store) => $operation,
+        }
+    };
+    // An operation that the interleavings do not schedule.
+    (unscheduled $self:ident, $store:ident => $operation:expr) => {
+        match $self {
+            Store::Redis($store) => $operation,
+            Store::Memory($store) => $operation,
+            #[cfg(test)]
+            Store::Stepped(stepped) => {
+                let $store = stepped.memory();
+                $operation
+            }
         }
     };
 }
 
 impl Store {
-    /// How long a request waits at most.
-    pub(crate) fn set_request_timeout(&self, request_timeout: Duration) {
-        match self {
-            Self::Redis(store) => store.set_request_timeout(request_timeout),
-            Self::Memory(_) => {}
-            #[cfg(test)]
-            Self::Stepped(_) => {}
-        }
-    }
-
-    /// The value under `key`, which now lives for `lifetime` from here.
+    /// Returns the value under `key`, and sets its TTL to `lifetime`.
     pub(crate) async fn load(&self, key: &str, lifetime: Duration) -> Result<Option<Bytes>, Fault> {
-        each_store!(self, store => store.load(key, lifetime).await)
+        dispatch!(self, store => store.load(key, lifetime).await)
     }
 
-    /// Lets `key` live for `lifetime` from here, if it is there.
+    /// Sets the TTL of `key`, if it exists.
     #[cfg(test)]
     pub(crate) async fn touch(&self, key: &str, lifetime: Duration) -> Result<(), Fault> {
-        match self {
-            Self::Redis(store) => return store.touch(key, lifetime).await,
-            Self::Memory(store) => store.touch(key, lifetime),
-            Self::Stepped(store) => store.touch(key, lifetime),
-        }
-        Ok(())
+        dispatch!(unscheduled self, store => store.touch(key, lifetime).await)
     }
 
-    /// Lets `key` live for `lifetime` from here, without waiting, so that neither the handler waits nor a client that goes away prevents it. If it
-    /// fails, the session ends early rather than late.
+    /// Sets the TTL of `key` in a task, so that the handler does not wait, and a client that disconnects does not prevent it. If it fails,
+    /// the session ends early.
     pub(crate) fn touch_later(&self, key: String, lifetime: Duration, deadline: Duration) {
         match self {
             Self::Redis(store) => {
@@ -83,24 +78,24 @@ impl Store {
                 tokio::spawn(async move {
                     let touch = store.touch(&key, lifetime).map_err(Fault::into_error);
                     if let Err(error) = with_timeout(deadline, touch).await {
-                        tracing::debug!(%error, "a session's lifetime was not set");
+                        tracing::debug!(%error, "the TTL of a session was not set");
                     }
                 });
             }
-            Self::Memory(store) => store.touch(&key, lifetime),
+            Self::Memory(store) => drop(store.touch(&key, lifetime).now_or_never()),
             #[cfg(test)]
-            Self::Stepped(store) => store.touch(&key, lifetime),
+            Self::Stepped(store) => drop(store.memory().touch(&key, lifetime).now_or_never()),
         }
     }
 
-    /// Stores `value` under a key that nobody has.
+    /// Stores `value` under a key that does not exist.
     pub(crate) async fn create(
         &self,
         key: &str,
         value: &Bytes,
         lifetime: Duration,
     ) -> Result<Created, Fault> {
-        each_store!(self, store => store.create(key, value, lifetime).await)
+        dispatch!(self, store => store.create(key, value, lifetime).await)
     }
 
     /// Replaces the version `expected`.
@@ -111,30 +106,69 @@ impl Store {
         value: &Bytes,
         lifetime: Duration,
     ) -> Result<Outcome, Fault> {
-        each_store!(self, store => store.save(key, expected, value, lifetime).await)
+        dispatch!(self, store => store.save(key, expected, value, lifetime).await)
     }
 
     /// Deletes the version `expected`.
     pub(crate) async fn delete(&self, key: &str, expected: &[u8]) -> Result<Outcome, Fault> {
-        each_store!(self, store => store.delete(key, expected).await)
+        dispatch!(self, store => store.delete(key, expected).await)
     }
 
-    /// Deletes whatever version is there, but not a tombstone.
+    /// Deletes any version, but not a tombstone.
     pub(crate) async fn destroy(&self, key: &str) -> Result<Destroyed, Fault> {
-        each_store!(self, store => store.destroy(key).await)
+        dispatch!(self, store => store.destroy(key).await)
     }
 
-    /// Moves a session, so that at no moment neither key has it.
+    /// Moves a session to another key. At every moment one of the two keys has it.
     pub(crate) async fn rotate(&self, rotation: &Rotation<'_>) -> Result<Outcome, Fault> {
-        match self {
-            Self::Redis(store) => store.rotate(rotation).await,
-            Self::Memory(store) => store.rotate(rotation),
-            #[cfg(test)]
-            Self::Stepped(store) => store.rotate(rotation).await,
-        }
+        dispatch!(self, store => store.rotate(rotation).await)
     }
 
-    /// `work`, but no longer than `deadline`. Pinned by the caller, for an argument of an asynchronous function is stored twice.
+    /// Adds a session to the index. `false`: the limit is reached.
+    pub(crate) async fn add_to_index(
+        &self,
+        index: &UserIndexKey,
+        entry: &IndexEntry,
+        lifetime: Duration,
+        options: AddOptions<'_>,
+    ) -> Result<bool, Fault> {
+        dispatch!(unscheduled self, store => store.add_to_index(index, entry, lifetime, options).await)
+    }
+
+    pub(crate) async fn remove_from_index(
+        &self,
+        index: &UserIndexKey,
+        names: &[String],
+    ) -> Result<(), Fault> {
+        dispatch!(unscheduled self, store => store.remove_from_index(index, names).await)
+    }
+
+    /// The number of entries, those of sessions that have ended included.
+    pub(crate) async fn index_len(&self, index: &UserIndexKey) -> Result<usize, Fault> {
+        dispatch!(unscheduled self, store => store.index_len(index).await)
+    }
+
+    /// At most `count` entries from the cursor on, the oldest first.
+    pub(crate) async fn index_page(
+        &self,
+        index: &UserIndexKey,
+        cursor: Cursor,
+        count: usize,
+    ) -> Result<Vec<IndexEntry>, Fault> {
+        dispatch!(unscheduled self, store => store.index_page(index, cursor, count).await)
+    }
+
+    /// The value under `key`. Its TTL is not changed.
+    pub(crate) async fn value(&self, key: &str) -> Result<Option<Bytes>, Fault> {
+        dispatch!(unscheduled self, store => store.value(key).await)
+    }
+
+    /// The value under `key` and its TTL, which is not changed.
+    pub(crate) async fn peek(&self, key: &str) -> Result<Option<(Bytes, Duration)>, Fault> {
+        dispatch!(unscheduled self, store => store.peek(key).await)
+    }
+
+    /// Runs `work` for at most `deadline`. The caller pins it, because an async function would store its argument twice.
     pub(crate) fn with_deadline<T>(
         &self,
         deadline: Duration,
@@ -143,19 +177,15 @@ impl Store {
         if let Self::Redis(_) = self {
             with_timeout(deadline, work).left_future()
         } else {
-            // The others answer at once.
+            // The other stores answer at once.
             work.right_future()
         }
     }
 
-    /// Waits before contending for a session again.
+    /// Waits before a session that others write to is written again.
     pub(crate) async fn pause(&self, pause: Duration) {
-        match self {
-            Self::Redis(_) => tokio::time::sleep(pause).await,
-            // Nothing to wait for: the winner is on this very thread's heap.
-            Self::Memory(_) => {}
-            #[cfg(test)]
-            Self::Stepped(_) => {}
+        if let Self::Redis(_) = self {
+            tokio::time::sleep(pause).await;
         }
     }
 }
@@ -167,78 +197,4 @@ fn with_timeout<T>(
     tokio::time::timeout(deadline, work).map(move |result| {
         result.unwrap_or_else(|_| Err(SessionError::deadline_exceeded(deadline)))
     })
-}
-
-impl Store {
-    /// Enters a session; `false`: there are too many.
-    pub(crate) async fn enter(
-        &self,
-        set: &UserIndexKey,
-        session: &IndexEntry,
-        lifetime: Duration,
-        entry: AddOptions<'_>,
-    ) -> Result<bool, Fault> {
-        match self {
-            Self::Redis(store) => store.enter(set, session, lifetime, entry).await,
-            Self::Memory(store) => Ok(store.enter(set, session, lifetime, entry)),
-            #[cfg(test)]
-            Self::Stepped(store) => Ok(store.memory().enter(set, session, lifetime, entry)),
-        }
-    }
-
-    /// Takes sessions out.
-    pub(crate) async fn leave(&self, set: &UserIndexKey, names: &[String]) -> Result<(), Fault> {
-        match self {
-            Self::Redis(store) => store.leave(set, names).await?,
-            Self::Memory(store) => store.leave(set, names),
-            #[cfg(test)]
-            Self::Stepped(store) => store.memory().leave(set, names),
-        }
-        Ok(())
-    }
-
-    /// How many were entered and not taken out, dead or alive.
-    pub(crate) async fn entered(&self, set: &UserIndexKey) -> Result<usize, Fault> {
-        match self {
-            Self::Redis(store) => store.entered(set).await,
-            Self::Memory(store) => Ok(store.entered(set)),
-            #[cfg(test)]
-            Self::Stepped(store) => Ok(store.memory().entered(set)),
-        }
-    }
-
-    /// At max `count` of them, from the cursor on, the one first that was entered the longest ago.
-    pub(crate) async fn listed(
-        &self,
-        set: &UserIndexKey,
-        cursor: Cursor,
-        count: usize,
-    ) -> Result<Vec<IndexEntry>, Fault> {
-        match self {
-            Self::Redis(store) => store.listed(set, cursor, count).await,
-            Self::Memory(store) => Ok(store.listed(set, cursor, count)),
-            #[cfg(test)]
-            Self::Stepped(store) => Ok(store.memory().listed(set, cursor, count)),
-        }
-    }
-
-    /// The value under `key`, without letting it live longer.
-    pub(crate) async fn value(&self, key: &str) -> Result<Option<Bytes>, Fault> {
-        match self {
-            Self::Redis(store) => store.value(key).await,
-            Self::Memory(store) => Ok(store.peek(key).map(|(value, _)| value)),
-            #[cfg(test)]
-            Self::Stepped(store) => Ok(store.memory().peek(key).map(|(value, _)| value)),
-        }
-    }
-
-    /// The value under `key` and how long it is still to live, without letting it live longer.
-    pub(crate) async fn peek(&self, key: &str) -> Result<Option<(Bytes, Duration)>, Fault> {
-        match self {
-            Self::Redis(store) => store.peek(key).await,
-            Self::Memory(store) => Ok(store.peek(key)),
-            #[cfg(test)]
-            Self::Stepped(store) => Ok(store.memory().peek(key)),
-        }
-    }
 }

@@ -1,4 +1,4 @@
-//! What the operations of a store answer, and why they may fail.
+//! The results of a store's operations, and why they can fail.
 
 use std::{future::Future, time::Duration};
 
@@ -6,10 +6,10 @@ use bytes::Bytes;
 
 use crate::error::SessionError;
 
-/// Why a step gave no answer.
+/// Why an operation failed.
 #[derive(Debug)]
 pub(crate) enum Fault {
-    /// The connection broke underneath: the step may have been carried out, or not. Worth one more try.
+    /// The connection broke: the operation may have been executed, or not. It can be tried once more.
     ConnectionLost(SessionError),
     Failed(SessionError),
 }
@@ -22,45 +22,45 @@ impl Fault {
     }
 }
 
-/// A step, and once more if the connection broke underneath.
-pub(crate) async fn retry_once<T, F>(step: impl Fn() -> F) -> Result<T, Fault>
+/// Runs an operation, and once more if the connection was lost.
+pub(crate) async fn retry_once<T, F>(operation: impl Fn() -> F) -> Result<T, Fault>
 where
     F: Future<Output = Result<T, Fault>>,
 {
-    match step().await {
-        Err(Fault::ConnectionLost(_)) => step().await,
+    match operation().await {
+        Err(Fault::ConnectionLost(_)) => operation().await,
         answer => answer,
     }
 }
 
-/// What became of a step that depends on the version that was loaded.
+/// The result of an operation that expects a version.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Saved,
-    /// Another version is there: these bytes.
+    /// Another version is stored: these bytes.
     Conflict(Bytes),
-    /// Nothing is there any more.
+    /// Nothing is stored any more.
     Gone,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Created {
-    Yes,
-    /// Somebody else's session has this key.
+    Created,
+    /// Another session has this key.
     AlreadyExists,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Destroyed {
     Deleted,
-    /// The key holds a tombstone, which stays: the session lives on under an id that nobody can find from here.
+    /// The key has a tombstone, which stays: the session lives under another id, which the tombstone does not tell.
     Tombstone,
 }
 
-/// A session moves from one key to another.
+/// Moves a session from one key to another.
 pub(crate) struct Rotation<'a> {
     pub(crate) from: &'a str,
-    /// The version that must still be at `from`.
+    /// The version that must still be stored under `from`.
     pub(crate) expected: &'a [u8],
     pub(crate) to: &'a str,
     pub(crate) value: &'a Bytes,
@@ -69,7 +69,7 @@ pub(crate) struct Rotation<'a> {
     pub(crate) tombstone_lifetime: Duration,
 }
 
-/// A rotation in steps on one key each: the new one first, so that a crash in between leaves the old one.
+/// Rotates by operations on one key each: the new key first, so that a crash in between leaves the old one.
 pub(crate) async fn rotate_in_two_steps<'a, C, S, D>(
     rotation: &Rotation<'a>,
     create: impl FnOnce(&'a str, &'a Bytes, Duration) -> C,
@@ -82,7 +82,7 @@ where
     D: Future<Output = Result<Destroyed, Fault>>,
 {
     match create(rotation.to, rotation.value, rotation.lifetime).await? {
-        Created::Yes => {}
+        Created::Created => {}
         Created::AlreadyExists => return Err(Fault::Failed(SessionError::id_taken())),
     }
     let outcome = save(
@@ -94,7 +94,7 @@ where
     .await?;
     match outcome {
         Outcome::Saved => {}
-        // Nobody knows the new id yet, so nobody misses it.
+        // No browser has the new id yet.
         Outcome::Conflict(_) | Outcome::Gone => {
             destroy(rotation.to).await?;
         }

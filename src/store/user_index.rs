@@ -1,65 +1,65 @@
-//! The sessions of a user: for each user one sorted set, whose members are the names of the user's sessions, by when each was last entered.
+//! The index of a user's sessions: one sorted set per user, which has the names of the sessions by the time when each was last added.
 //!
-//! A set may name sessions that have ended, as they end by themselves; who reads it looks at each. What matters is that no live session is
-//! missing: a session is entered before it exists, and the set outlives all that are in it.
+//! An index may name sessions that have ended, since most end by expiring; its readers check each session. But no live session is missing: a
+//! session is added before it is created, and the index outlives all of its sessions.
 
-/// A session among those of its user.
+/// A session in the index of its user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct IndexEntry {
     /// What follows the prefix in the session's key.
     pub(crate) name: String,
-    /// Unix microseconds at which it was last entered.
+    /// Unix time in microseconds when it was last added.
     pub(crate) added_at: u64,
 }
 
-/// The key of the set of a user's sessions.
+/// The key of a user's index.
 pub(crate) struct UserIndexKey {
     pub(super) key: String,
-    prefix: usize,
+    prefix_len: usize,
 }
 
-/// How far into a set somebody has looked. By time rather than by number: sessions that leave meanwhile, or are entered again and so move to
-/// the end, hide no other.
+/// A position in an index, by time and not by number: sessions that are removed meanwhile, or are added again and so move to the end, do not
+/// hide others.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Cursor {
     pub(crate) added_at: u64,
-    /// How many that were entered at that very microsecond were seen and are still there.
+    /// The number of entries of this very microsecond that were seen and are still there.
     pub(crate) seen: usize,
 }
 
-/// How a session is entered.
+/// How a session is added.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct AddOptions<'a> {
-    /// The name of the same session so far, whose place it takes.
+    /// The previous name of the same session, which does not count towards the limit.
     pub(crate) replaces: Option<&'a str>,
-    /// Only if fewer than this many others are there.
+    /// Only if fewer than this many other sessions are there.
     pub(crate) max: Option<usize>,
 }
 
 impl UserIndexKey {
-    /// No session's key is one of these: what follows the prefix there are hexadecimal digits.
+    /// Never the key of a session, in which hexadecimal digits follow the prefix.
     pub(crate) fn new(prefix: &str, user: &str) -> Self {
         Self {
             key: [prefix, "user:", user].concat(),
-            prefix: prefix.len(),
+            prefix_len: prefix.len(),
         }
     }
 
-    /// All that an error may show of it.
+    /// The part of the key that an error may show.
     pub(super) fn prefix(&self) -> &str {
-        &self.key[..self.prefix]
+        &self.key[..self.prefix_len]
     }
 }
 
 impl Cursor {
-    /// Behind `page`, of which `gone` have left.
-    pub(crate) fn after(self, page: &[IndexEntry], gone: &[String]) -> Self {
+    /// The position after `page`, of which the names in `removed` were removed.
+    pub(crate) fn after(self, page: &[IndexEntry], removed: &[String]) -> Self {
         let Some(IndexEntry { added_at, .. }) = page.last() else {
             return self;
         };
         let stay = page
             .iter()
-            .filter(|other| other.added_at == *added_at && !gone.contains(&other.name));
+            .filter(|other| other.added_at == *added_at && !removed.contains(&other.name));
         let before = if self.added_at == *added_at {
             self.seen
         } else {

@@ -1,9 +1,11 @@
-//! What the tests of the crate stand on, and the checks that the fuzz targets in `tests/fuzz/` call.
+//! Support for the crate's unit tests, and the checks that the fuzz targets in `tests/fuzz/` call.
 
 #[cfg(test)]
 mod conformance;
 pub mod fuzzing;
 #[cfg(test)]
 mod interleavings;
+#[cfg(test)]
+mod server;
 #[cfg(test)]
 pub(crate) mod stepped;

@@ -96,10 +96,6 @@ impl SteppedStore {
         self.scheduled(self.memory.load(key, lifetime)).await
     }
 
-    pub(crate) fn touch(&self, key: &str, lifetime: Duration) {
-        self.memory.touch(key, lifetime);
-    }
-
     pub(crate) async fn create(
         &self,
         key: &str,
@@ -175,7 +171,7 @@ impl SteppedStore {
             }
             return Ok(retired);
         }
-        self.scheduled(async { self.memory.rotate(rotation) }).await
+        self.scheduled(self.memory.rotate(rotation)).await
     }
 
     /// Carries `work` out once the scheduler says so, and as it says.

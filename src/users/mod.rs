@@ -174,8 +174,13 @@ impl UserSessions {
     /// One page of the user's index, oldest entries first.
     async fn page(&self, cursor: Cursor) -> Result<Vec<IndexEntry>, SessionError> {
         let index = self.context.user_index_key(&self.user);
-        self.with_deadline(async { self.context.store.listed(&index, cursor, PAGE_SIZE).await })
-            .await
+        self.with_deadline(async {
+            self.context
+                .store
+                .index_page(&index, cursor, PAGE_SIZE)
+                .await
+        })
+        .await
     }
 
     /// Removes entries from the user's index.
@@ -184,8 +189,13 @@ impl UserSessions {
             return Ok(());
         }
         let index = self.context.user_index_key(&self.user);
-        self.with_deadline(async { self.context.store.leave(&index, key_suffixes).await })
-            .await
+        self.with_deadline(async {
+            self.context
+                .store
+                .remove_from_index(&index, key_suffixes)
+                .await
+        })
+        .await
     }
 
     fn is_current(&self, entry: &IndexEntry) -> bool {

@@ -67,7 +67,7 @@ impl UserSessions {
     pub(crate) async fn revoke_oldest(&self, max: usize) -> Result<(), SessionError> {
         let index = self.context.user_index_key(&self.user);
         let count = self
-            .with_deadline(async { self.context.store.entered(&index).await })
+            .with_deadline(async { self.context.store.index_len(&index).await })
             .await?;
         if count <= max {
             return Ok(());

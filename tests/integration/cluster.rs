@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use axum_redis_sessions::RedisSessionLayer;
-use redis::cluster::ClusterClient;
 
 use crate::{
     support::{
@@ -17,8 +16,7 @@ use crate::{
 };
 
 fn layer(cluster: &Cluster) -> RedisSessionLayer {
-    let client = ClusterClient::new(cluster.urls()).expect("addresses");
-    RedisSessionLayer::cluster(client)
+    RedisSessionLayer::cluster(cluster.urls()).expect("addresses")
 }
 
 /// The node that has each visitor's session.
@@ -57,13 +55,13 @@ async fn sessions_work_in_every_slot() {
 async fn a_cluster_is_found_through_any_reachable_node() {
     let mut cluster = Cluster::start().await;
     let [absent, first] = ["redis://127.0.0.1:1/".to_owned(), cluster.nodes[4].url()];
-    let client = ClusterClient::new([absent.clone(), first]).expect("addresses");
-    let app = serve(RedisSessionLayer::cluster(client)).await;
+    let layer = RedisSessionLayer::cluster([absent.clone(), first]).expect("addresses");
+    let app = serve(layer).await;
     let browser = Browser::new();
     assert_eq!(browser.get(app.url("/")).await.body, "1");
 
-    let client = ClusterClient::new([absent]).expect("addresses");
-    let lost = serve(RedisSessionLayer::cluster(client)).await;
+    let layer = RedisSessionLayer::cluster([absent]).expect("addresses");
+    let lost = serve(layer).await;
     crate::visits::assert_unavailable(&lost, &browser).await;
 
     for node in &mut cluster.nodes {

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use axum_redis_sessions::RedisSessionLayer;
-use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
 
 use crate::{
     support::{
@@ -20,8 +19,7 @@ use crate::{
 
 fn layer(sentinels: &Sentinels) -> RedisSessionLayer {
     let addresses = sentinels.addresses();
-    let client = SentinelClientBuilder::new(addresses, NAME, SentinelServerType::Master);
-    RedisSessionLayer::sentinel(client.and_then(|client| client.build()).expect("addresses"))
+    RedisSessionLayer::sentinel(NAME, addresses, "redis://master/").expect("addresses")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -188,9 +186,8 @@ async fn an_unknown_master_name_is_reported() {
     let browser = Browser::new();
     assert_eq!(browser.get(known.url("/")).await.body, "1");
     let addresses = sentinels.addresses();
-    let client = SentinelClientBuilder::new(addresses, "another", SentinelServerType::Master);
-    let client = client.and_then(|client| client.build()).expect("addresses");
-    let app = serve(RedisSessionLayer::sentinel(client)).await;
+    let layer = RedisSessionLayer::sentinel("another", addresses, "redis://master/");
+    let app = serve(layer.expect("addresses")).await;
     assert_unavailable(&app, &browser).await;
     assert_reason(&app, &browser, &["check the name"]).await;
 }

@@ -1,27 +1,24 @@
-//! The contract in Redis commands: one command a step, and a script where a step must look before it writes.
+//! The store in Redis: one command per operation, and a script where an operation must read before it writes.
 
 mod scripts;
 pub(crate) mod transport;
 mod user_index;
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use ::redis::{ServerErrorKind, Value};
 use bytes::Bytes;
-use futures_util::{FutureExt, TryFutureExt};
 
-use self::scripts::{CachedScript, Scripts};
-#[cfg(feature = "cluster")]
-pub(crate) use self::transport::cluster::Cluster;
 #[cfg(feature = "sentinel")]
 pub(crate) use self::transport::sentinel::Sentinels;
-pub(crate) use self::transport::{
-    Transport,
-    connect::{ConnectOptions, Endpoint, PasswordProvider},
-};
-use self::transport::{
-    command_pool::{Command, command},
-    error::{self, CommandError},
+pub(crate) use self::transport::{Transport, connect::PasswordProvider, endpoint::Endpoint};
+use self::{
+    scripts::Scripts,
+    transport::{
+        command_pool::{Command, command},
+        connect::Feature,
+        error::{self, CommandError},
+    },
 };
 use super::outcome::{Created, Destroyed, Fault, Outcome, Rotation, rotate_in_two_steps};
 use crate::{
@@ -38,17 +35,17 @@ pub(crate) struct RedisStore {
     acks: Option<ReplicaAcks>,
 }
 
-/// Whether a failover may undo a write that was acknowledged.
+/// Whether a failover may undo an acknowledged write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Durability {
-    /// A change: at worst its user makes it again.
+enum Durability {
+    /// A change that the user can make again.
     Normal,
-    /// A logout or a rotation, without which somebody keeps an access that was taken away.
+    /// A logout or a rotation. Undone, it would give access back that was revoked.
     Critical,
 }
 
-/// Up to this size, in bytes, a version is compared as a whole where the server can do so by itself (Valkey 8.1, Redis 8.4): it
-/// costs the server a fifth less than the script, whatever the size, but the old version travels along.
+/// Up to this size, in bytes, the whole stored value is compared by `SET … IFEQ`, if the server supports it (Valkey 8.1, Redis 8.4).
+/// It costs the server a fifth less than the script, but the old value is sent along.
 const MAX_IFEQ_LEN: usize = 4096;
 
 impl RedisStore {
@@ -72,43 +69,46 @@ impl RedisStore {
     }
 
     pub(crate) fn with_password(self, password: PasswordProvider) -> Self {
+        let set = |settings: &mut transport::connect::ConnectSettings| {
+            settings.password = Some(password);
+        };
         Self {
-            transport: self.transport.with_password(password),
+            transport: self.transport.configured(set),
             ..self
         }
     }
 
-    /// How long a request waits at most, which tells a slow server from a silent one.
-    pub(crate) fn set_request_timeout(&self, request_timeout: Duration) {
-        self.transport.set_request_timeout(request_timeout);
+    pub(crate) fn with_connect_timeout(self, timeout: Duration) -> Self {
+        Self {
+            transport: self
+                .transport
+                .configured(|settings| settings.timeout = timeout),
+            ..self
+        }
     }
 
     pub(crate) async fn load(&self, key: &str, lifetime: Duration) -> Result<Option<Bytes>, Fault> {
         let mut command = command("GETEX", &[key.as_bytes()]);
         command.arg("PX").arg(millis(lifetime));
-        match self.send(key, &mut command).await? {
-            Value::Nil => Ok(None),
-            Value::BulkString(bytes) => Ok(Some(bytes.into())),
-            _ => Err(unexpected()),
-        }
+        value(self.read(key, command).await?)
     }
 
     pub(crate) async fn touch(&self, key: &str, lifetime: Duration) -> Result<(), Fault> {
         let mut command = command("PEXPIRE", &[key.as_bytes()]);
         command.arg(millis(lifetime));
-        self.send(key, &mut command).await.map(drop)
+        self.read(key, command).await.map(drop)
     }
 
-    pub(crate) fn create(
+    pub(crate) async fn create(
         &self,
         key: &str,
         value: &Bytes,
         lifetime: Duration,
-    ) -> impl Future<Output = Result<Created, Fault>> {
-        self.create_as(Durability::Normal, key, value, lifetime)
+    ) -> Result<Created, Fault> {
+        self.set_new(Durability::Normal, key, value, lifetime).await
     }
 
-    async fn create_as(
+    async fn set_new(
         &self,
         durability: Durability,
         key: &str,
@@ -117,98 +117,63 @@ impl RedisStore {
     ) -> Result<Created, Fault> {
         let mut set = command("SET", &[key.as_bytes(), value]);
         set.arg("PX").arg(millis(lifetime)).arg("NX");
-        match self.write(durability, key, &mut set).await? {
-            Value::Okay => Ok(Created::Yes),
-            // An id is random, so this is our own first try, whose answer a broken connection swallowed; but look.
-            Value::Nil => match self
-                .send(key, &mut command("GET", &[key.as_bytes()]))
-                .await?
-            {
-                Value::BulkString(stored) if same_revision(&stored, value) => Ok(Created::Yes),
-                _ => Ok(Created::AlreadyExists),
+        match self.write(key, set, durability).await? {
+            Value::Okay => Ok(Created::Created),
+            // Ids are random, so this is the own first try, whose reply was lost with its connection. To be sure, compare.
+            Value::Nil => match self.value(key).await? {
+                Some(stored) if same_revision(&stored, value) => Ok(Created::Created),
+                Some(_) | None => Ok(Created::AlreadyExists),
             },
-            _ => Err(unexpected()),
+            _ => Err(unexpected_reply()),
         }
     }
 
-    pub(crate) fn save<'a>(
-        &'a self,
-        key: &'a str,
-        expected: &'a [u8],
-        value: &'a Bytes,
-        lifetime: Duration,
-    ) -> impl Future<Output = Result<Outcome, Fault>> + use<'a> {
-        self.save_as(Durability::Normal, key, expected, value, lifetime)
-    }
-
-    fn save_as<'a>(
-        &'a self,
-        durability: Durability,
-        key: &'a str,
-        expected: &'a [u8],
-        value: &'a Bytes,
-        lifetime: Duration,
-    ) -> impl Future<Output = Result<Outcome, Fault>> + use<'a> {
-        let if_eq = expected.len() <= MAX_IFEQ_LEN && self.transport.supports_set_ifeq();
-        match &self.scripts {
-            Some(scripts) if !if_eq => self
-                .save_by_script(scripts, durability, key, expected, value, lifetime)
-                .left_future(),
-            Some(scripts) => self
-                .save_if_eq(scripts, durability, key, expected, value, lifetime)
-                .left_future()
-                .right_future(),
-            None => self
-                .overwrite(durability, key, value, lifetime)
-                .right_future()
-                .right_future(),
-        }
-    }
-
-    fn save_by_script<'a>(
-        &'a self,
-        scripts: &'a Scripts,
-        durability: Durability,
-        key: &'a str,
+    pub(crate) async fn save(
+        &self,
+        key: &str,
         expected: &[u8],
         value: &Bytes,
         lifetime: Duration,
-    ) -> impl Future<Output = Result<Outcome, Fault>> + use<'a> {
-        let mut digits = itoa::Buffer::new();
-        let lifetime = digits.format(millis(lifetime)).as_bytes();
-        let arguments = [revision(expected), value, lifetime];
-        self.run(durability, &scripts.save, &[key], &arguments)
-            .map(|reply| outcome(reply?))
+    ) -> Result<Outcome, Fault> {
+        self.replace(Durability::Normal, key, expected, value, lifetime)
+            .await
     }
 
-    async fn save_if_eq(
+    async fn replace(
         &self,
-        scripts: &Scripts,
         durability: Durability,
         key: &str,
         expected: &[u8],
         value: &Bytes,
         lifetime: Duration,
     ) -> Result<Outcome, Fault> {
-        let mut set = command("SET", &[key.as_bytes(), value]);
-        set.arg("IFEQ")
-            .arg(expected)
-            .arg("PX")
-            .arg(millis(lifetime));
-        match self.send_durable(durability, key, &mut set).await {
-            Ok(Value::Okay) => return Ok(Outcome::Saved),
-            // Anything but success is for the script to look into.
-            Ok(_) => {}
-            Err(failure) if failure.is(ServerErrorKind::ResponseError) => {
+        let Some(scripts) = &self.scripts else {
+            return self.overwrite(durability, key, value, lifetime).await;
+        };
+        let capabilities = self.transport.capabilities();
+        if expected.len() <= MAX_IFEQ_LEN && capabilities.may_support(Feature::SetIfEq) {
+            let mut set = command("SET", &[key.as_bytes(), value]);
+            set.arg("IFEQ").arg(expected);
+            set.arg("PX").arg(millis(lifetime));
+            match self.execute(key, set, durability).await {
+                Ok(Value::Okay) => return Ok(Outcome::Saved),
+                // The script finds out why.
+                Ok(_) => {}
                 // `ERR syntax error`.
-                self.transport.mark_set_ifeq_unsupported();
+                Err(error) if error.is(ServerErrorKind::ResponseError) => {
+                    capabilities.mark_unsupported(Feature::SetIfEq);
+                }
+                Err(error) => return Err(error.into_fault(prefix_of(key))),
             }
-            Err(failure) => return Err(failure.into_fault(prefix_of(key))),
         }
-        Box::pin(self.save_by_script(scripts, durability, key, expected, value, lifetime)).await
+        let mut digits = itoa::Buffer::new();
+        let lifetime = digits.format(millis(lifetime)).as_bytes();
+        let arguments = [revision(expected), value, lifetime];
+        let save = scripts.save.command(&[key], &arguments);
+        outcome(self.write(key, save, durability).await?)
     }
 
-    /// The last write wins. But not over a logout: hence XX.
+    /// Does not compare, but XX keeps a late save from undoing a logout.
     async fn overwrite(
         &self,
         durability: Durability,
@@ -216,54 +181,45 @@ impl RedisStore {
         value: &Bytes,
         lifetime: Duration,
     ) -> Result<Outcome, Fault> {
-        let mut command = command("SET", &[key.as_bytes(), value]);
-        command.arg("PX").arg(millis(lifetime)).arg("XX");
-        match self.write(durability, key, &mut command).await? {
+        let mut set = command("SET", &[key.as_bytes(), value]);
+        set.arg("PX").arg(millis(lifetime)).arg("XX");
+        match self.write(key, set, durability).await? {
             Value::Okay => Ok(Outcome::Saved),
             Value::Nil => Ok(Outcome::Gone),
-            _ => Err(unexpected()),
+            _ => Err(unexpected_reply()),
         }
     }
 
     pub(crate) async fn delete(&self, key: &str, expected: &[u8]) -> Result<Outcome, Fault> {
-        let durability = Durability::Normal;
-        outcome(match &self.scripts {
-            Some(scripts) => {
-                let arguments = [revision(expected)];
-                self.run(durability, &scripts.delete, &[key], &arguments)
-                    .await?
-            }
-            None => {
-                self.write(durability, key, &mut command("DEL", &[key.as_bytes()]))
-                    .await?
-            }
-        })
+        let delete = match &self.scripts {
+            Some(scripts) => scripts.delete.command(&[key], &[revision(expected)]),
+            None => command("DEL", &[key.as_bytes()]),
+        };
+        outcome(self.write(key, delete, Durability::Normal).await?)
     }
 
     pub(crate) async fn destroy(&self, key: &str) -> Result<Destroyed, Fault> {
-        let durability = Durability::Critical;
         let Some(scripts) = &self.scripts else {
-            self.write(durability, key, &mut command("DEL", &[key.as_bytes()]))
-                .await?;
+            let delete = command("DEL", &[key.as_bytes()]);
+            self.write(key, delete, Durability::Critical).await?;
             return Ok(Destroyed::Deleted);
         };
         let confirm: &[&[u8]] = match self.acks {
             Some(_) => &[b"confirm"],
             None => &[],
         };
-        match self
-            .run(durability, &scripts.destroy, &[key], confirm)
-            .await?
-        {
+        let destroy = scripts.destroy.command(&[key], confirm);
+        match self.write(key, destroy, Durability::Critical).await? {
             Value::Int(1) => Ok(Destroyed::Deleted),
-            // With and without having touched it.
+            // 2: the script wrote to it, so that WAIT covers it.
             Value::Int(2 | 0) => Ok(Destroyed::Tombstone),
-            _ => Err(unexpected()),
+            _ => Err(unexpected_reply()),
         }
     }
 
     pub(crate) async fn rotate(&self, rotation: &Rotation<'_>) -> Result<Outcome, Fault> {
-        // Without scripts, or with keys in two slots, each key is a step.
+        let durability = Durability::Critical;
+        // Without scripts, or with the keys in two slots, each key is written by itself.
         let Some(scripts) = self
             .scripts
             .as_ref()
@@ -271,9 +227,9 @@ impl RedisStore {
         else {
             return rotate_in_two_steps(
                 rotation,
-                |key, value, lifetime| self.create_as(Durability::Critical, key, value, lifetime),
+                |key, value, lifetime| self.set_new(durability, key, value, lifetime),
                 |key, expected, value, lifetime| {
-                    self.save_as(Durability::Critical, key, expected, value, lifetime)
+                    self.replace(durability, key, expected, value, lifetime)
                 },
                 |key| self.destroy(key),
             )
@@ -291,92 +247,74 @@ impl RedisStore {
                 .as_bytes(),
         ];
         let keys = [rotation.from, rotation.to];
-        let reply = self
-            .run(Durability::Critical, &scripts.rotate, &keys, &arguments)
-            .await?;
-        outcome(reply)
+        let rotate = scripts.rotate.command(&keys, &arguments);
+        outcome(self.write(rotation.from, rotate, durability).await?)
     }
 
-    fn scripts(&self) -> Option<&Scripts> {
-        self.scripts.as_deref()
+    async fn read(&self, key: &str, mut command: Command) -> Result<Value, Fault> {
+        let reply = self.transport.send(key, &mut command).await;
+        reply.map_err(|error| error.into_fault(prefix_of(key)))
     }
 
-    /// EVALSHA, and the whole script only when the server does not have it (any more).
-    ///
-    /// Here and in `run` the command is made at once, so that the future need not keep what it is made of.
-    fn invoke<'a>(
+    fn write<'a>(
         &'a self,
+        key: &'a str,
+        command: Command,
         durability: Durability,
-        program: &'a CachedScript,
-        keys: &[&'a str],
-        arguments: &[&[u8]],
-    ) -> impl Future<Output = Result<Value, CommandError>> + use<'a> {
-        let key = keys[0];
-        let mut short = program.evalsha(keys, arguments);
-        async move {
-            match self.send_durable(durability, key, &mut short).await {
-                Err(failure) if failure.is(ServerErrorKind::NoScript) => {
-                    let mut whole = program.eval(&short);
-                    Box::pin(self.send_durable(durability, key, &mut whole)).await
-                }
-                reply => reply,
-            }
-        }
-    }
-
-    fn run<'a>(
-        &'a self,
-        durability: Durability,
-        program: &'a CachedScript,
-        keys: &[&'a str],
-        arguments: &[&[u8]],
     ) -> impl Future<Output = Result<Value, Fault>> + use<'a> {
-        let key = keys[0];
-        self.invoke(durability, program, keys, arguments)
-            .map_err(move |failure| failure.into_fault(prefix_of(key)))
+        use futures_util::TryFutureExt;
+        self.execute(key, command, durability)
+            .map_err(|error| error.into_fault(prefix_of(key)))
     }
 
-    /// `key` is the one that an error is about.
-    pub(super) async fn send(&self, key: &str, command: &mut Command) -> Result<Value, Fault> {
-        self.transport
-            .send(key, command)
-            .await
-            .map_err(|failure| failure.into_fault(prefix_of(key)))
-    }
-
-    async fn write(
+    /// Sends a command, and waits for replicas if this `durability` asks for it. A script is sent by its hash, and with its text only if the
+    /// server does not have it.
+    async fn execute(
         &self,
-        durability: Durability,
         key: &str,
-        command: &mut Command,
-    ) -> Result<Value, Fault> {
-        self.send_durable(durability, key, command)
-            .await
-            .map_err(|failure| failure.into_fault(prefix_of(key)))
-    }
-
-    pub(super) async fn send_durable(
-        &self,
+        mut command: Command,
         durability: Durability,
-        key: &str,
-        command: &mut Command,
     ) -> Result<Value, CommandError> {
-        let Some(acks) = self
-            .acks
-            .filter(|acks| acks.every_write || durability == Durability::Critical)
-        else {
-            return self.transport.send(key, command).await;
+        let mut acks = self.acks;
+        if durability == Durability::Normal {
+            acks = acks.filter(|acks| acks.every_write);
+        }
+        let mut reply = match acks {
+            None => self.transport.send(key, &mut command).await,
+            Some(acks) => Box::pin(self.send_and_wait(key, &mut command, acks)).await,
         };
-        // What is rare is boxed, so that it does not enlarge every request's future.
-        let (reply, confirmed) = Box::pin(self.transport.send_and_wait(key, command, acks)).await?;
-        // Where nothing was encoded there is nothing to confirm.
+        if let Err(error) = &reply
+            && error.is(ServerErrorKind::NoScript)
+            && let Some(eval) = command.to_eval()
+        {
+            // Boxed, since it is rare and would enlarge the future of every request.
+            reply = Box::pin(self.execute(key, eval, durability)).await;
+        }
+        reply
+    }
+
+    async fn send_and_wait(
+        &self,
+        key: &str,
+        command: &mut Command,
+        acks: ReplicaAcks,
+    ) -> Result<Value, CommandError> {
+        let (reply, confirmed) = self.transport.send_and_wait(key, command, acks).await?;
+        // Where nothing was written, there is nothing to confirm.
         let was_written = matches!(reply, Value::Okay | Value::Int(1 | 2));
         if was_written && confirmed < acks.replicas {
-            return Err(CommandError::NotReplicated(error::unconfirmed(
-                confirmed, acks,
-            )));
+            let error = error::not_replicated(confirmed, acks);
+            return Err(CommandError::NotReplicated(error));
         }
         Ok(reply)
+    }
+}
+
+fn value(reply: Value) -> Result<Option<Bytes>, Fault> {
+    match reply {
+        Value::Nil => Ok(None),
+        Value::BulkString(bytes) => Ok(Some(bytes.into())),
+        _ => Err(unexpected_reply()),
     }
 }
 
@@ -384,18 +322,18 @@ fn outcome(reply: Value) -> Result<Outcome, Fault> {
     match reply {
         Value::Int(1) => Ok(Outcome::Saved),
         Value::Int(0) => Ok(Outcome::Gone),
-        Value::BulkString(winner) => Ok(Outcome::Conflict(winner.into())),
-        _ => Err(unexpected()),
+        Value::BulkString(stored) => Ok(Outcome::Conflict(stored.into())),
+        _ => Err(unexpected_reply()),
     }
 }
 
-/// Redis refuses a lifetime of 0.
-pub(super) fn millis(lifetime: Duration) -> u64 {
+/// Redis does not accept a lifetime of 0.
+fn millis(lifetime: Duration) -> u64 {
     u64::try_from(lifetime.as_millis())
         .unwrap_or(u64::MAX)
         .max(1)
 }
 
-pub(super) fn unexpected() -> Fault {
-    Fault::Failed(error::unexpected())
+fn unexpected_reply() -> Fault {
+    Fault::Failed(error::unexpected_reply())
 }

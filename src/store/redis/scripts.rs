@@ -1,29 +1,29 @@
-//! The scripts: what a step must look at before it writes, on the server.
+//! The Lua scripts: operations that must read before they write.
 
-use redis::{Arg, Script};
+use redis::Script;
 
-use super::transport::command_pool::{Command, size_of};
+use super::transport::command_pool::Command;
 
 pub(super) struct Scripts {
     pub(super) save: CachedScript,
     pub(super) delete: CachedScript,
     pub(super) destroy: CachedScript,
     pub(super) rotate: CachedScript,
-    pub(super) enter: CachedScript,
+    pub(super) add_to_index: CachedScript,
 }
 
-/// A script with its size on the wire, so that a command is allocated once.
+/// A script that is called by its hash.
 pub(super) struct CachedScript {
     source: &'static str,
     hash: String,
 }
 
-/// 26 is the length of the revision that every version of ours begins with. Its last index is text already, since Lua would make
-/// text of a number by `sprintf`, an eighth of what this costs the server.
+/// Every session that this crate wrote begins with its revision, which has 26 bytes. The index of the last one is written as text, because
+/// Lua converts a number by `sprintf`, which is an eighth of the script's cost.
 ///
-/// Compares by GETRANGE, so that a large session does not pass through Lua only to have its first 26 bytes looked at.
-/// A key that holds an empty string counts as gone. Our own version is there when the answer to a first try was lost; it is touched
-/// again, since WAIT on another connection than the first try's knows only of what that one writes.
+/// GETRANGE compares the revision without copying a large session into Lua. A key with an empty string counts as missing. If the own
+/// new version is stored already, the reply to a first try was lost. Its TTL is set again, because WAIT only covers the writes of its own
+/// connection.
 const SAVE: &str = "\
 local head = redis.call('GETRANGE', KEYS[1], '0', #ARGV[1] == 26 and '25' or #ARGV[1] - 1)
 if head == ARGV[1] then
@@ -45,11 +45,10 @@ end
 if head == '' then return 0 end
 return redis.call('GET', KEYS[1])";
 
-/// `,\"_rotated\":` follows the revision of a tombstone, and of nothing else.
+/// Only in a tombstone does `,\"_rotated\":` follow the revision.
 ///
-/// With an argument, replicas will be asked to confirm it. Where there is nothing to delete, our own first try may have done so over a
-/// connection that broke since, and WAIT would know nothing of it. So something is encoded that nobody gets to see. Nor does it know whether a
-/// tombstone is with the replicas, so that is touched.
+/// With an argument, the reply is followed by WAIT, which only covers writes of its own connection. If there is nothing to delete, a first
+/// try over a broken connection may have deleted it, so a temporary value is written. For the same reason the TTL of a tombstone is set again.
 const DESTROY: &str = "\
 if redis.call('GETRANGE', KEYS[1], '26', '37') == ',\"_rotated\":' then
   local left = redis.call('PTTL', KEYS[1])
@@ -76,9 +75,9 @@ if stored ~= ARGV[4] then return stored end
 redis.call('PEXPIRE', KEYS[1], ARGV[5])
 return 1";
 
-/// Where the limit is reached nothing is entered, unless the session is there already, under this name or its replaces one. The set then
-/// lives for ARGV[3] milliseconds at least.
-const ENTER: &str = "\
+/// At the limit (ARGV[5]), a session is added only if it is in the index already, under this name or the one that it replaces (ARGV[4]). The
+/// index then lives for at least ARGV[3] milliseconds.
+const ADD_TO_INDEX: &str = "\
 if ARGV[5] and not redis.call('ZSCORE', KEYS[1], ARGV[1]) and not redis.call('ZSCORE', KEYS[1], ARGV[4]) \
 and redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[5]) then return 0 end
 redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
@@ -92,7 +91,7 @@ impl Scripts {
             delete: CachedScript::new(DELETE),
             destroy: CachedScript::new(DESTROY),
             rotate: CachedScript::new(ROTATE),
-            enter: CachedScript::new(ENTER),
+            add_to_index: CachedScript::new(ADD_TO_INDEX),
         }
     }
 }
@@ -105,25 +104,7 @@ impl CachedScript {
         }
     }
 
-    /// By its hash.
-    pub(super) fn evalsha(&self, keys: &[&str], arguments: &[&[u8]]) -> Command {
-        let parts = 3 + keys.len() + arguments.len();
-        let size = 8 + self.hash.len() + size_of(keys) + size_of(arguments);
-        let mut command = Command::new("EVALSHA", parts, size);
-        command.arg(&self.hash).arg(keys.len());
-        command.arg(keys).arg(arguments);
-        command
-    }
-
-    /// The same with its text.
-    pub(super) fn eval(&self, short: &Command) -> Command {
-        let mut command = Command::new("EVAL", 8, self.source.len() + short.size());
-        command.arg(self.source);
-        for part in short.args_iter().skip(2) {
-            if let Arg::Simple(part) = part {
-                command.arg(part);
-            }
-        }
-        command
+    pub(super) fn command(&self, keys: &[&str], arguments: &[&[u8]]) -> Command {
+        Command::evalsha(self.source, &self.hash, keys, arguments)
     }
 }

@@ -1,4 +1,4 @@
-//! A user's index as one sorted set.
+//! The index of a user's sessions as a sorted set.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::{
     Durability, RedisStore, millis,
     transport::command_pool::{Command, command, size_of},
-    unexpected,
+    unexpected_reply, value,
 };
 use crate::store::{
     outcome::Fault,
@@ -16,141 +16,137 @@ use crate::store::{
 };
 
 impl RedisStore {
-    pub(crate) async fn enter(
+    pub(crate) async fn add_to_index(
         &self,
-        set: &UserIndexKey,
-        session: &IndexEntry,
+        index: &UserIndexKey,
+        entry: &IndexEntry,
         lifetime: Duration,
-        entry: AddOptions<'_>,
+        options: AddOptions<'_>,
     ) -> Result<bool, Fault> {
-        let entered = session.added_at.to_string();
+        let added_at = entry.added_at.to_string();
         let lifetime = millis(lifetime).to_string();
-        let Some(scripts) = self.scripts() else {
-            return self.enter_in_steps(set, session, &lifetime, entry).await;
+        let Some(scripts) = &self.scripts else {
+            return self.add_in_steps(index, entry, &lifetime, options).await;
         };
-        let replaces = entry.replaces.unwrap_or_default();
-        let max = entry.max.map(|max| max.to_string());
+        let replaces = options.replaces.unwrap_or_default();
+        let max = options.max.map(|max| max.to_string());
         let mut arguments = vec![
-            session.name.as_bytes(),
-            entered.as_bytes(),
+            entry.name.as_bytes(),
+            added_at.as_bytes(),
             lifetime.as_bytes(),
             replaces.as_bytes(),
         ];
         arguments.extend(max.as_ref().map(String::as_bytes));
-        let reply = self
-            .invoke(Durability::Normal, &scripts.enter, &[&set.key], &arguments)
-            .await;
-        match reply.map_err(|failure| failure.into_fault(set.prefix()))? {
-            Value::Int(entered) => Ok(entered == 1),
-            _ => Err(unexpected()),
+        let add = scripts.add_to_index.command(&[&index.key], &arguments);
+        match self.execute_on_index(index, add).await? {
+            Value::Int(added) => Ok(added == 1),
+            _ => Err(unexpected_reply()),
         }
     }
 
-    /// Without scripts, two logins at the same moment can both find room.
-    async fn enter_in_steps(
+    /// Without scripts, two logins at the same time can both be under the limit.
+    async fn add_in_steps(
         &self,
-        set: &UserIndexKey,
-        session: &IndexEntry,
+        index: &UserIndexKey,
+        entry: &IndexEntry,
         lifetime: &str,
-        entry: AddOptions<'_>,
+        options: AddOptions<'_>,
     ) -> Result<bool, Fault> {
-        if let Some(max) = entry.max {
+        let key = index.key.as_bytes();
+        if let Some(max) = options.max {
             let mut is_known = false;
-            for name in [Some(session.name.as_str()), entry.replaces]
-                .into_iter()
-                .flatten()
-            {
-                let mut score = command("ZSCORE", &[set.key.as_bytes(), name.as_bytes()]);
-                is_known |= self.ask(set, &mut score).await? != Value::Nil;
+            let names = [Some(entry.name.as_str()), options.replaces];
+            for name in names.into_iter().flatten() {
+                let score = command("ZSCORE", &[key, name.as_bytes()]);
+                is_known |= self.execute_on_index(index, score).await? != Value::Nil;
             }
-            if !is_known && self.entered(set).await? >= max {
+            if !is_known && self.index_len(index).await? >= max {
                 return Ok(false);
             }
         }
-        let entered = session.added_at.to_string();
-        let add = [&set.key, &entered, &session.name].map(String::as_bytes);
-        self.ask(set, &mut command("ZADD", &add)).await?;
-        let left = self
-            .ask(set, &mut command("PTTL", &[set.key.as_bytes()]))
+        let added_at = entry.added_at.to_string();
+        let add = command("ZADD", &[key, added_at.as_bytes(), entry.name.as_bytes()]);
+        self.execute_on_index(index, add).await?;
+        let ttl = self
+            .execute_on_index(index, command("PTTL", &[key]))
             .await?;
-        let is_short = |left: i64| lifetime.parse().is_ok_and(|lifetime: i64| left < lifetime);
-        if matches!(left, Value::Int(left) if is_short(left)) {
-            let mut expire = command("PEXPIRE", &[set.key.as_bytes(), lifetime.as_bytes()]);
-            self.ask(set, &mut expire).await?;
+        let is_shorter = |ttl: i64| lifetime.parse().is_ok_and(|lifetime: i64| ttl < lifetime);
+        if matches!(ttl, Value::Int(ttl) if is_shorter(ttl)) {
+            let expire = command("PEXPIRE", &[key, lifetime.as_bytes()]);
+            self.execute_on_index(index, expire).await?;
         }
         Ok(true)
     }
 
-    pub(crate) async fn leave(&self, set: &UserIndexKey, names: &[String]) -> Result<(), Fault> {
+    pub(crate) async fn remove_from_index(
+        &self,
+        index: &UserIndexKey,
+        names: &[String],
+    ) -> Result<(), Fault> {
         if names.is_empty() {
             return Ok(());
         }
-        let size = 4 + set.key.len() + size_of(names);
-        let mut command = Command::new("ZREM", 2 + names.len(), size);
-        command.arg(&set.key).arg(names);
-        self.ask(set, &mut command).await.map(drop)
+        let size = 4 + index.key.len() + size_of(names);
+        let mut remove = Command::new("ZREM", 2 + names.len(), size);
+        remove.arg(&index.key).arg(names);
+        self.execute_on_index(index, remove).await.map(drop)
     }
 
-    pub(crate) async fn entered(&self, set: &UserIndexKey) -> Result<usize, Fault> {
-        match self
-            .ask(set, &mut command("ZCARD", &[set.key.as_bytes()]))
-            .await?
-        {
+    pub(crate) async fn index_len(&self, index: &UserIndexKey) -> Result<usize, Fault> {
+        let count = command("ZCARD", &[index.key.as_bytes()]);
+        match self.execute_on_index(index, count).await? {
             Value::Int(count) => Ok(usize::try_from(count).unwrap_or(0)),
-            _ => Err(unexpected()),
+            _ => Err(unexpected_reply()),
         }
     }
 
-    pub(crate) async fn listed(
+    pub(crate) async fn index_page(
         &self,
-        set: &UserIndexKey,
+        index: &UserIndexKey,
         cursor: Cursor,
         count: usize,
     ) -> Result<Vec<IndexEntry>, Fault> {
-        let mut command = command("ZRANGE", &[set.key.as_bytes()]);
-        command.arg(cursor.added_at).arg("+inf").arg("BYSCORE");
-        command.arg("LIMIT").arg(cursor.seen).arg(count);
-        command.arg("WITHSCORES");
-        let reply = self.ask(set, &mut command).await?;
+        let mut range = command("ZRANGE", &[index.key.as_bytes()]);
+        range.arg(cursor.added_at).arg("+inf").arg("BYSCORE");
+        range.arg("LIMIT").arg(cursor.seen).arg(count);
+        range.arg("WITHSCORES");
+        let reply = self.execute_on_index(index, range).await?;
         let pairs: Vec<(String, f64)> =
-            ::redis::from_redis_value(reply).map_err(|_| unexpected())?;
-        let listed = pairs.into_iter().map(|(name, entered)| IndexEntry {
+            ::redis::from_redis_value(reply).map_err(|_| unexpected_reply())?;
+        let entries = pairs.into_iter().map(|(name, added_at)| IndexEntry {
             name,
-            // Whole microseconds, below 2⁵³.
-            added_at: entered as u64,
+            // Whole microseconds, less than 2⁵³.
+            added_at: added_at as u64,
         });
-        Ok(listed.collect())
+        Ok(entries.collect())
     }
 
-    /// A write to a set waits for replicas where every write does.
-    async fn ask(&self, set: &UserIndexKey, command: &mut Command) -> Result<Value, Fault> {
-        self.send_durable(Durability::Normal, &set.key, command)
-            .await
-            .map_err(|failure| failure.into_fault(set.prefix()))
+    /// Waits for replicas only if every write does.
+    async fn execute_on_index(
+        &self,
+        index: &UserIndexKey,
+        command: Command,
+    ) -> Result<Value, Fault> {
+        let reply = self.execute(&index.key, command, Durability::Normal).await;
+        reply.map_err(|error| error.into_fault(index.prefix()))
     }
 
     pub(crate) async fn value(&self, key: &str) -> Result<Option<Bytes>, Fault> {
-        match self
-            .send(key, &mut command("GET", &[key.as_bytes()]))
-            .await?
-        {
-            Value::Nil => Ok(None),
-            Value::BulkString(value) => Ok(Some(value.into())),
-            _ => Err(unexpected()),
-        }
+        let get = command("GET", &[key.as_bytes()]);
+        value(self.read(key, get).await?)
     }
 
     pub(crate) async fn peek(&self, key: &str) -> Result<Option<(Bytes, Duration)>, Fault> {
-        let mut left = command("PTTL", &[key.as_bytes()]);
-        let both = futures_util::future::try_join(self.value(key), self.send(key, &mut left));
+        let ttl = command("PTTL", &[key.as_bytes()]);
+        let both = futures_util::future::try_join(self.value(key), self.read(key, ttl));
         match both.await? {
             (None, _) | (_, Value::Int(-2)) => Ok(None),
-            (Some(value), Value::Int(left)) => {
-                // Below zero: for ever, until its next use repairs that.
-                let left = u64::try_from(left).map_or(Duration::MAX, Duration::from_millis);
-                Ok(Some((value, left)))
+            (Some(value), Value::Int(ttl)) => {
+                // Negative: no TTL, which the next use of the session sets.
+                let ttl = u64::try_from(ttl).map_or(Duration::MAX, Duration::from_millis);
+                Ok(Some((value, ttl)))
             }
-            _ => Err(unexpected()),
+            _ => Err(unexpected_reply()),
         }
     }
 }

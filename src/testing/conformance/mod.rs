@@ -1,22 +1,19 @@
-//! What every store keeps to: the embedded one, and Redis or Valkey on a real server.
+//! The contract of the stores: the one in memory, and the one in Redis or Valkey with a real server.
 
-#[allow(unused_imports)]
-#[path = "../../../tests/support/mod.rs"]
-mod support;
 mod users;
 
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use self::support::server::Server;
+use super::server::Server;
 use crate::{
     config::ReplicaAcks,
     error::ErrorKind,
     record::{Decoded, Record, tombstone},
     store::{
-        ConnectOptions, Created, Destroyed, Endpoint, Fault, MemoryStore, Outcome, RedisStore,
-        Rotation, Store, Transport,
+        Created, Destroyed, Endpoint, Fault, MemoryStore, Outcome, RedisStore, Rotation, Store,
+        Transport,
     },
 };
 
@@ -29,8 +26,8 @@ fn version(number: u64) -> Bytes {
 }
 
 fn store_at(server: &Server) -> RedisStore {
-    let servers = Endpoint::one(server.client().get_connection_info().clone());
-    RedisStore::new(Transport::server(ConnectOptions::new(servers)))
+    let endpoint = Endpoint::server(server.client().get_connection_info().clone());
+    RedisStore::new(Transport::new(endpoint))
 }
 
 async fn stores() -> (Vec<(&'static str, Store)>, Server) {
@@ -43,25 +40,15 @@ async fn stores() -> (Vec<(&'static str, Store)>, Server) {
     (stores, server)
 }
 
-/// Two servers, the second a replica of the first, and how to ask it.
+/// A master and its replica.
 async fn replicated() -> (ReplicaAcks, Server, Server) {
     let master = Server::start().await;
-    let port = master.port().to_string();
-    let replica = Server::start_with(&["--replicaof", "127.0.0.1", &port]).await;
+    let replica = Server::replica_of(&master).await;
     let acks = ReplicaAcks {
         replicas: 1,
         timeout: Duration::from_millis(100),
         every_write: false,
     };
-    let end = Instant::now() + Duration::from_secs(20);
-    while !replica
-        .command::<String>(&["INFO", "replication"])
-        .await
-        .contains("master_link_status:up")
-    {
-        assert!(Instant::now() < end, "the replica did not come up");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
     (acks, master, replica)
 }
 
@@ -149,8 +136,12 @@ async fn a_session_is_created_once_and_recognises_itself() {
     for (name, store) in stores {
         let create = async |number| store.create("k", &version(number), LONG).await.expect(name);
         assert_eq!(store.load("k", LONG).await.expect(name), None);
-        assert_eq!(create(1).await, Created::Yes);
-        assert_eq!(create(1).await, Created::Yes, "{name}: our own first try");
+        assert_eq!(create(1).await, Created::Created);
+        assert_eq!(
+            create(1).await,
+            Created::Created,
+            "{name}: our own first try"
+        );
         assert_eq!(create(2).await, Created::AlreadyExists, "{name}");
         assert_eq!(store.load("k", LONG).await.expect(name), Some(version(1)));
     }

@@ -16,7 +16,7 @@ async fn a_set_names_who_was_entered_in_that_order_and_in_parts() {
         let set = UserIndexKey::new("", "set");
         let names = async |seen, count| {
             let cursor = Cursor { added_at: 0, seen };
-            let listed = store.listed(&set, cursor, count).await.expect(name);
+            let listed = store.index_page(&set, cursor, count).await.expect(name);
             let names = listed.into_iter().map(|listed| listed.name);
             names.collect::<Vec<_>>().join(" ")
         };
@@ -25,11 +25,14 @@ async fn a_set_names_who_was_entered_in_that_order_and_in_parts() {
                 name: session.to_owned(),
                 added_at: entered,
             };
-            store.enter(&set, &listed, LONG, entry).await.expect(name)
+            store
+                .add_to_index(&set, &listed, LONG, entry)
+                .await
+                .expect(name)
         };
         let leave = async |gone: &[&str]| {
             let gone: Vec<String> = gone.iter().map(ToString::to_string).collect();
-            store.leave(&set, &gone).await.expect(name);
+            store.remove_from_index(&set, &gone).await.expect(name);
         };
         assert_eq!(names(0, 9).await, "", "{name}");
         // Now in microseconds, which must not be rounded.
@@ -47,9 +50,9 @@ async fn a_set_names_who_was_entered_in_that_order_and_in_parts() {
             added_at: now + 1,
             seen: 0,
         };
-        let listed = store.listed(&set, cursor, 1).await.expect(name);
+        let listed = store.index_page(&set, cursor, 1).await.expect(name);
         assert_eq!(listed[0].added_at, now + 1, "{name}");
-        assert_eq!(store.entered(&set).await.expect(name), 3, "{name}");
+        assert_eq!(store.index_len(&set).await.expect(name), 3, "{name}");
 
         let at_most = |max, replaces| AddOptions {
             replaces,
@@ -104,11 +107,11 @@ async fn who_looks_through_a_set_misses_none_though_others_leave_and_move() {
                 name: session.to_owned(),
                 added_at: entered,
             };
-            let entered = store.enter(&set, &listed, LONG, AddOptions::default());
+            let entered = store.add_to_index(&set, &listed, LONG, AddOptions::default());
             assert!(entered.await.expect(name), "{name}");
         };
         let next = async |cursor, count| {
-            let page = store.listed(&set, cursor, count).await.expect(name);
+            let page = store.index_page(&set, cursor, count).await.expect(name);
             let names: Vec<_> = page.iter().map(|listed| listed.name.clone()).collect();
             (names.join(" "), page)
         };
@@ -125,7 +128,7 @@ async fn who_looks_through_a_set_misses_none_though_others_leave_and_move() {
         assert_eq!(names, "d e", "{name}");
         // What was just seen leaves, as that does which has ended.
         let gone = ["d".to_owned(), "e".to_owned()];
-        store.leave(&set, &gone).await.expect(name);
+        store.remove_from_index(&set, &gone).await.expect(name);
         let cursor = cursor.after(&page, &gone);
         let (names, page) = next(cursor, 9).await;
         assert_eq!(names, "f a", "{name}");

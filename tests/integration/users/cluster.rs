@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use axum_redis_sessions::{RedisSessionLayer, SessionLimit};
-use redis::cluster::ClusterClient;
 
 use super::{Device, app, devices, of, sorted_devices};
 use crate::support::cluster::Cluster;
 
 fn layer(cluster: &Cluster) -> RedisSessionLayer {
-    let client = ClusterClient::new(cluster.urls()).expect("addresses");
-    RedisSessionLayer::cluster(client).with_deadline(Duration::from_secs(20))
+    let layer = RedisSessionLayer::cluster(cluster.urls()).expect("addresses");
+    layer.with_deadline(Duration::from_secs(20))
 }
 
 #[tokio::test]

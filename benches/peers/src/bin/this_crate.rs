@@ -18,8 +18,7 @@ fn layer(urls: &str) -> Result<RedisSessionLayer, Failure> {
     #[cfg(feature = "cluster")]
     if urls.contains(',') {
         let nodes: Vec<&str> = urls.split(',').filter(|url| !url.is_empty()).collect();
-        let client = redis::cluster::ClusterClient::new(nodes)?;
-        return Ok(RedisSessionLayer::cluster(client));
+        return Ok(RedisSessionLayer::cluster(nodes)?);
     }
     Ok(RedisSessionLayer::new(redis::Client::open(urls)?))
 }

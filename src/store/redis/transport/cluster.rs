@@ -1,53 +1,46 @@
-//! A cluster: which server has a key's slot, and what to do when it has moved.
+//! A cluster: which node has a key's slot, and what to do when the slot has moved.
 //!
-//! 1. Every node has a connection of its own, which fails fast and heals by itself. One that hangs holds up nobody else's slots.
-//! 2. A redirection is followed at once. Whatever else goes wrong makes the topology be asked for again, in the background, by one
-//!    task at a time.
-//! 3. Nothing is sent again on a broken connection: whether that is safe, the commit knows.
+//! 1. Every node has a connection of its own, which fails fast and recovers by itself. A node that hangs does not affect the slots of
+//!    the others.
+//! 2. A redirection (MOVED, ASK) is followed at once. Any other failure causes the topology to be fetched again, in the background, by
+//!    one task at a time.
+//! 3. No command is sent again after its connection broke. Only the commit knows whether that is safe.
 //!
-//! Deliberately not `redis::cluster_async`, for the third rule's sake: it sends a write again without saying so, and a counter
-//! could then count twice. It also holds up all slots while it looks for one server.
+//! Deliberately not `redis::cluster_async`, because of the third rule: it sends a write again without saying so, and a counter
+//! could then count twice. It also blocks all slots while it looks for one node.
 
 use std::{
     collections::HashMap,
-    mem,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use redis::{
-    ConnectionAddr, ConnectionInfo, RedisError, ServerErrorKind, Value, cluster::ClusterClient,
-};
+use redis::{ConnectionInfo, RedisError, ServerErrorKind, Value};
 use tokio::sync::Notify;
 
-use super::topology::{Address, Topology, slot_of};
 use super::{
-    Node,
     command_pool::{Command, command},
-    connect::{ConnectOptions, Endpoint, PasswordProvider},
+    connect::{self, ConnectSettings},
+    endpoint::Endpoint,
     error::{self, CommandError},
+    node::Node,
+    topology::{Address, Topology, slot_of},
 };
 use crate::{config::ReplicaAcks, error::SessionError};
 
-/// Slots that move chase each other no further than this.
+/// How many redirections of one command are followed.
 const MAX_REDIRECTIONS: u32 = 5;
-/// The topology is asked for at most this often.
+/// The topology is fetched at most this often.
 const INTERVAL: Duration = Duration::from_millis(100);
-/// One node has this long to tell it, before the next one is asked.
-const PATIENCE: Duration = Duration::from_millis(125);
+/// If a node does not tell the topology within this time, the next one is asked.
+const REPLY_TIMEOUT: Duration = Duration::from_millis(125);
 
 pub(crate) struct Cluster {
-    /// Whom to ask first. The others are reached with the first one's settings.
+    /// The nodes that are asked first. The settings of the first one are used for all nodes that they name.
     seeds: Vec<ConnectionInfo>,
-    password: Option<PasswordProvider>,
-    map: Mutex<ClusterState>,
+    settings: ConnectSettings,
+    state: Mutex<ClusterState>,
     refreshed: Notify,
-    set_ifeq_unsupported: AtomicBool,
-    /// In milliseconds.
-    request_timeout: AtomicU64,
 }
 
 #[derive(Default)]
@@ -60,51 +53,35 @@ struct ClusterState {
     error: Option<SessionError>,
 }
 
-/// Which way a command goes.
+/// How a command is sent to a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Redirect {
-    Usual,
-    /// To a node that does not have the slot yet.
-    Asking,
+    /// The node has the slot.
+    None,
+    /// The slot is moving to the node.
+    Ask,
 }
 
 impl Cluster {
-    pub(crate) fn new(client: &ClusterClient) -> Self {
-        Self::with_seeds(super::topology::seeds(client), None)
-    }
-
-    fn with_seeds(seeds: Vec<ConnectionInfo>, password: Option<PasswordProvider>) -> Self {
+    pub(super) fn new(seeds: Vec<ConnectionInfo>, settings: ConnectSettings) -> Self {
         Self {
             seeds,
-            password,
-            map: Mutex::default(),
+            settings,
+            state: Mutex::default(),
             refreshed: Notify::new(),
-            set_ifeq_unsupported: AtomicBool::new(false),
-            request_timeout: AtomicU64::new(500),
         }
     }
 
-    pub(crate) fn with_password(&self, password: PasswordProvider) -> Self {
-        Self::with_seeds(self.seeds.clone(), Some(password))
+    pub(super) fn seeds(&self) -> &[ConnectionInfo] {
+        &self.seeds
     }
 
-    pub(crate) fn set_request_timeout(&self, request_timeout: Duration) {
-        let millis = u64::try_from(request_timeout.as_millis()).unwrap_or(u64::MAX);
-        self.request_timeout.store(millis, Relaxed);
-        for server in self.map().nodes.values() {
-            server.set_request_timeout(request_timeout);
-        }
+    pub(super) fn settings(&self) -> &ConnectSettings {
+        &self.settings
     }
 
-    pub(crate) fn supports_set_ifeq(&self) -> bool {
-        !self.set_ifeq_unsupported.load(Relaxed)
-    }
-
-    pub(crate) fn mark_set_ifeq_unsupported(&self) {
-        self.set_ifeq_unsupported.store(true, Relaxed);
-    }
-
-    /// Asks the server that has the key, and the one that it names instead. With `acks`, also how many replicas have the write.
+    /// Sends a command to the node that has the key, and to the one that this redirects to. With `acks`, the second value is how many
+    /// replicas have the write.
     pub(super) async fn send(
         self: &Arc<Self>,
         key: &str,
@@ -113,37 +90,37 @@ impl Cluster {
     ) -> Result<(Value, usize), CommandError> {
         let slot = slot_of(key.as_bytes());
         let mut address = self.master(slot).await.map_err(CommandError::NotSent)?;
-        let mut way = Redirect::Usual;
+        let mut redirect = Redirect::None;
         let mut redirections = 0;
         loop {
-            // Dropped at the deadline, or failed: who knows whether this is still the one to ask.
-            let doubt = RefreshOnDrop(self);
-            let server = self.node(&address);
-            let answer = match (acks, way) {
+            // If the command fails, or its request gives up, the topology may be out of date.
+            let mut refresh = RefreshOnDrop(Some(self));
+            let node = self.node(&address);
+            let answer = match (acks, redirect) {
                 (Some(acks), _) => {
-                    let asking = way == Redirect::Asking;
-                    server.send_and_wait(command, acks, asking).await
+                    let asking = redirect == Redirect::Ask;
+                    node.send_and_wait(command, acks, asking).await
                 }
-                (None, Redirect::Usual) => server.connection().send(command).await.map(unconfirmed),
-                (None, Redirect::Asking) => server.send_asking(command).await.map(unconfirmed),
+                (None, Redirect::None) => without_acks(node.connection.send(command).await),
+                (None, Redirect::Ask) => without_acks(node.send_asking(command).await),
             };
             let Err(CommandError::Server(error)) = &answer else {
                 if answer.is_ok() {
-                    mem::forget(doubt);
+                    refresh.cancel();
                 }
                 return answer;
             };
             match error.kind() {
-                redis::ErrorKind::Server(ServerErrorKind::Moved) => way = Redirect::Usual,
+                redis::ErrorKind::Server(ServerErrorKind::Moved) => redirect = Redirect::None,
                 redis::ErrorKind::Server(ServerErrorKind::Ask) => {
-                    mem::forget(doubt);
-                    way = Redirect::Asking;
+                    refresh.cancel();
+                    redirect = Redirect::Ask;
                 }
                 redis::ErrorKind::Server(
                     ServerErrorKind::ClusterDown | ServerErrorKind::MasterDown,
                 ) => return answer,
                 _ => {
-                    mem::forget(doubt);
+                    refresh.cancel();
                     return answer;
                 }
             }
@@ -153,8 +130,8 @@ impl Cluster {
             else {
                 return answer;
             };
-            if way == Redirect::Usual
-                && let Some(topology) = &mut self.map().topology
+            if redirect == Redirect::None
+                && let Some(topology) = &mut self.state().topology
             {
                 topology.reassign_slot(slot, next.clone());
             }
@@ -162,24 +139,24 @@ impl Cluster {
         }
     }
 
-    /// The server that has the slot, as far as we know.
+    /// The node that has the slot, according to the topology.
     async fn master(self: &Arc<Self>, slot: u16) -> Result<Address, SessionError> {
         let mut waited = false;
         loop {
             let mut refreshed = std::pin::pin!(self.refreshed.notified());
-            // From here on no end of a refresh is missed.
+            // From here on, no end of a refresh is missed.
             refreshed.as_mut().enable();
             {
-                let map = self.map();
-                match &map.topology {
+                let state = self.state();
+                match &state.topology {
                     Some(topology) => match topology.master(slot) {
                         Some(address) => return Ok(address.clone()),
                         None if waited => return Err(error::no_slot()),
                         None => {}
                     },
                     None => {
-                        if let Some(error) = &map.error
-                            && (waited || map.is_fresh())
+                        if let Some(error) = &state.error
+                            && (waited || state.is_fresh())
                         {
                             return Err(error.clone());
                         }
@@ -195,53 +172,38 @@ impl Cluster {
     }
 
     fn node(&self, address: &Address) -> Node {
-        let mut map = self.map();
-        if let Some(server) = map.nodes.get(address) {
-            return server.clone();
+        let mut state = self.state();
+        if let Some(node) = state.nodes.get(address) {
+            return node.clone();
         }
-        let mut source = ConnectOptions::new(Endpoint::one(self.info(address)));
-        if let Some(password) = &self.password {
-            source = source.with_password(password.clone());
-        }
-        let server = Node::new(source);
-        server.set_request_timeout(self.request_timeout());
-        map.nodes.insert(address.clone(), server.clone());
-        server
+        let endpoint = Endpoint::server(self.info(address));
+        let node = Node::new(endpoint, self.settings.clone());
+        state.nodes.insert(address.clone(), node.clone());
+        node
     }
 
+    /// A seed has its own settings, any other node those of the first seed.
     fn info(&self, address: &Address) -> ConnectionInfo {
         let own = self.seeds.iter().find(|seed| Address::of(seed) == *address);
-        let (Some(info), None) = (self.seeds.first(), own) else {
-            return own.expect("a cluster has a seed").clone();
-        };
-        let Address { host, port } = address.clone();
-        let address = match info.addr() {
-            ConnectionAddr::TcpTls {
-                insecure,
-                tls_params,
-                ..
-            } => ConnectionAddr::TcpTls {
-                host,
-                port,
-                insecure: *insecure,
-                tls_params: tls_params.clone(),
-            },
-            _ => ConnectionAddr::Tcp(host, port),
-        };
-        info.clone().set_addr(address)
+        if let Some(own) = own {
+            return own.clone();
+        }
+        let first = self.seeds[0].clone();
+        let addr = connect::with_host(first.addr(), address.host.clone(), address.port);
+        first.set_addr(addr)
     }
 
-    /// Asks for the topology in the background, unless somebody does or just did; whether an answer is on its way.
+    /// Fetches the topology in the background, unless that is being done or was just done. Returns whether a result will come.
     fn refresh(self: &Arc<Self>) -> bool {
-        let mut map = self.map();
-        if map.refreshing {
+        let mut state = self.state();
+        if state.refreshing {
             return true;
         }
-        if map.is_fresh() {
+        if state.is_fresh() {
             return false;
         }
-        map.refreshing = true;
-        drop(map);
+        state.refreshing = true;
+        drop(state);
         let refresh = Refresh(self.clone());
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => {
@@ -252,12 +214,8 @@ impl Cluster {
         }
     }
 
-    fn request_timeout(&self) -> Duration {
-        Duration::from_millis(self.request_timeout.load(Relaxed))
-    }
-
-    fn map(&self) -> MutexGuard<'_, ClusterState> {
-        self.map.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, ClusterState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -267,16 +225,24 @@ impl ClusterState {
     }
 }
 
-/// RefreshOnDrop about the topology, unless it is forgotten.
-struct RefreshOnDrop<'a>(&'a Arc<Cluster>);
+/// Refreshes the topology when it is dropped, unless it is cancelled.
+struct RefreshOnDrop<'a>(Option<&'a Arc<Cluster>>);
 
-impl Drop for RefreshOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.refresh();
+impl RefreshOnDrop<'_> {
+    fn cancel(&mut self) {
+        self.0 = None;
     }
 }
 
-/// A refresh. However it ends, a panic and the end of its runtime included, the next one may begin.
+impl Drop for RefreshOnDrop<'_> {
+    fn drop(&mut self) {
+        if let Some(cluster) = self.0 {
+            cluster.refresh();
+        }
+    }
+}
+
+/// A refresh. However it ends, by a panic or with its runtime too, the next one can begin.
 struct Refresh(Arc<Cluster>);
 
 impl Refresh {
@@ -284,54 +250,55 @@ impl Refresh {
         let cluster = &self.0;
         let mut error = None;
         for address in cluster.candidates() {
-            let server = cluster.node(&address);
+            let node = cluster.node(&address);
             let asked = async {
                 let mut command = command("CLUSTER", &[b"SLOTS"]);
-                server.connection().send(&mut command).await
+                node.connection.send(&mut command).await
             };
-            let answer = match tokio::time::timeout(PATIENCE, asked).await {
+            let answer = match tokio::time::timeout(REPLY_TIMEOUT, asked).await {
                 Ok(Ok(reply)) => Topology::parse(&reply, &address),
                 Ok(Err(failure)) => Err(failure.into_error()),
-                Err(_) => Err(error::connect_timed_out(PATIENCE)),
+                Err(_) => Err(error::connect_timed_out(REPLY_TIMEOUT)),
             };
             match answer {
                 Ok(topology) => {
-                    let mut map = cluster.map();
-                    // Requests that hold a node which left go on with it.
-                    map.nodes.retain(|address, _| topology.has(address));
-                    map.topology = Some(topology);
-                    map.error = None;
+                    let mut state = cluster.state();
+                    // A request that holds a removed node goes on with it.
+                    state.nodes.retain(|address, _| topology.has(address));
+                    state.topology = Some(topology);
+                    state.error = None;
                     return;
                 }
                 Err(why) => error = Some(why),
             }
         }
-        cluster.map().error = error;
+        cluster.state().error = error;
     }
 }
 
 impl Drop for Refresh {
     fn drop(&mut self) {
         {
-            let mut map = self.0.map();
-            map.refreshing = false;
-            map.refreshed = Some(Instant::now());
+            let mut state = self.0.state();
+            state.refreshing = false;
+            state.refreshed = Some(Instant::now());
         }
         self.0.refreshed.notify_waiters();
     }
 }
 
 impl Cluster {
-    /// Whom to ask for the topology: those that are connected, then the others that are known, then the seeds.
+    /// The nodes to ask for the topology: the responsive ones, then the others of the last topology, then the seeds.
     fn candidates(&self) -> Vec<Address> {
-        let map = self.map();
+        let state = self.state();
         let mut candidates: Vec<Address> = Vec::new();
-        let known = map.topology.iter().flat_map(Topology::addresses);
+        let known = state.topology.iter().flat_map(Topology::addresses);
         let mut known: Vec<&Address> = known.collect();
         known.sort_by_key(|address| {
-            !map.nodes
+            !state
+                .nodes
                 .get(address)
-                .is_some_and(|server| server.connection().answers())
+                .is_some_and(|node| node.connection.is_responsive())
         });
         let seeds: Vec<Address> = self.seeds.iter().map(Address::of).collect();
         for address in known.into_iter().chain(&seeds) {
@@ -343,12 +310,11 @@ impl Cluster {
     }
 }
 
-/// Nobody was asked to confirm it.
-fn unconfirmed(reply: Value) -> (Value, usize) {
-    (reply, 0)
+fn without_acks(reply: Result<Value, CommandError>) -> Result<(Value, usize), CommandError> {
+    reply.map(|reply| (reply, 0))
 }
 
-/// Where MOVED and ASK point. Without a host it is the one that said so.
+/// The node that MOVED or ASK names. Without a host, it is on the host of the node that answered.
 fn redirection(error: &RedisError, from: &Address) -> Option<Address> {
     let (node, _) = error.redirect_node()?;
     let (host, port) = node.rsplit_once(':')?;

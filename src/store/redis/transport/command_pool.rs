@@ -1,57 +1,107 @@
-//! Commands, and their way over a connection, in room that is used again.
+//! Commands, and the futures that send them, in memory that is used again.
 //!
-//! redis-rs' future takes 1.1 kB, more than glibc's `malloc` keeps at hand for a thread, and a command takes two buffers. To get them anew
-//! each time was measured to be a fiftieth of a small save.
+//! redis-rs' future has 1.1 kB, more than glibc's `malloc` caches for a thread, and a command has two buffers. Each thread keeps those of
+//! its last commands.
 
 use std::{
     cell::RefCell,
     mem,
     ops::{Deref, DerefMut},
-    pin::Pin,
-    task::{Context, Poll, ready},
     thread::LocalKey,
 };
 
-use redis::{Cmd, RedisResult, Value, aio::MultiplexedConnection};
+use redis::{Arg, Cmd, RedisResult, Value, aio::MultiplexedConnection};
 use tokio_util::sync::ReusableBoxFuture;
 
-/// A thread keeps the room of so many for the next ones, which is a third of a megabyte at most.
-const MAX_SPARE: usize = 64;
+/// How many commands, and futures, each thread keeps: a third of a megabyte at most.
+const MAX_POOLED: usize = 64;
 
-/// But not of a command that is larger than this.
-const MAX_SPARE_SIZE: usize = 4096;
+/// The buffers of a command that is larger than this, in bytes, are not kept.
+const MAX_POOLED_SIZE: usize = 4096;
 
-/// The future of one command, with all that it needs.
-type PooledFuture = ReusableBoxFuture<'static, (RedisResult<Value>, Cmd)>;
+/// The future that sends one command and waits for the reply.
+pub(super) type PooledFuture = ReusableBoxFuture<'static, (RedisResult<Value>, Cmd)>;
 
 thread_local! {
     static COMMAND_POOL: RefCell<Vec<Cmd>> = const { RefCell::new(Vec::new()) };
     static FUTURE_POOL: RefCell<Vec<PooledFuture>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A command that is encoded into what an earlier one left.
+/// A command in the buffers of an earlier one.
 pub(crate) struct Command {
     command: Cmd,
     size: usize,
+    /// The text of the script, if it is called by its hash.
+    script: Option<&'static str>,
 }
 
 impl Command {
-    /// For so many parts, `verb` included, of altogether so many bytes.
+    /// With room for this many parts, `verb` included, of `size` bytes in total.
     pub(crate) fn new(verb: &str, parts: usize, size: usize) -> Self {
-        let spare = (size <= MAX_SPARE_SIZE)
+        let pooled = (size <= MAX_POOLED_SIZE)
             .then(|| take(&COMMAND_POOL))
             .flatten();
-        let mut command = spare.unwrap_or_else(|| Cmd::with_capacity(parts, size));
+        let mut command = pooled.unwrap_or_else(|| Cmd::with_capacity(parts, size));
         command.arg(verb);
-        Self { command, size }
+        Self {
+            command,
+            size,
+            script: None,
+        }
     }
 
-    pub(crate) fn size(&self) -> usize {
-        self.size
+    /// EVALSHA of `script`, whose hash this is.
+    pub(crate) fn evalsha(
+        script: &'static str,
+        hash: &str,
+        keys: &[&str],
+        arguments: &[&[u8]],
+    ) -> Self {
+        let parts = 3 + keys.len() + arguments.len();
+        let size = 8 + hash.len() + size_of(keys) + size_of(arguments);
+        let mut command = Self::new("EVALSHA", parts, size);
+        command.arg(hash).arg(keys.len());
+        command.arg(keys).arg(arguments);
+        command.script = Some(script);
+        command
+    }
+
+    /// EVAL with the text of the script, for a server that does not have it.
+    pub(crate) fn to_eval(&self) -> Option<Self> {
+        let script = self.script?;
+        let mut eval = Self::new("EVAL", 8, script.len() + self.size);
+        eval.arg(script);
+        for part in self.args_iter().skip(2) {
+            if let Arg::Simple(part) = part {
+                eval.arg(part);
+            }
+        }
+        Some(eval)
+    }
+
+    /// Sends the command and moves it into the future. [`recycle`](Self::recycle) moves it back.
+    pub(super) fn send_over(&mut self, mut connection: MultiplexedConnection) -> PooledFuture {
+        let command = mem::take(&mut self.command);
+        let exchange = async move {
+            let reply = connection.send_packed_command(&command).await;
+            (reply, command)
+        };
+        match take(&FUTURE_POOL) {
+            Some(mut pooled) => {
+                pooled.set(exchange);
+                pooled
+            }
+            None => ReusableBoxFuture::new(exchange),
+        }
+    }
+
+    pub(super) fn recycle(&mut self, command: Cmd, future: PooledFuture) {
+        self.command = command;
+        put_back(&FUTURE_POOL, future);
     }
 }
 
-/// With room for the options that follow: `PX`, a time, `NX`.
+/// With room for the options of SET after the arguments: `PX`, a time, `NX`.
 pub(crate) fn command(verb: &str, arguments: &[&[u8]]) -> Command {
     let size = verb.len() + size_of(arguments) + 24;
     let mut command = Command::new(verb, arguments.len() + 4, size);
@@ -59,7 +109,7 @@ pub(crate) fn command(verb: &str, arguments: &[&[u8]]) -> Command {
     command
 }
 
-/// Bytes, all together.
+/// The bytes of all parts.
 pub(crate) fn size_of(parts: &[impl AsRef<[u8]>]) -> usize {
     parts.iter().map(|part| part.as_ref().len()).sum()
 }
@@ -80,64 +130,25 @@ impl DerefMut for Command {
 
 impl Drop for Command {
     fn drop(&mut self) {
-        if self.size > MAX_SPARE_SIZE {
+        if self.size > MAX_POOLED_SIZE {
             return;
         }
         let mut command = mem::take(&mut self.command);
         command.clear();
-        give_back(&COMMAND_POOL, command);
+        put_back(&COMMAND_POOL, command);
     }
 }
 
-/// A command on its way; the reply. Dropped before it is there, this leaves nothing to the next one.
-pub(crate) struct InFlight<'a> {
-    way: Option<PooledFuture>,
-    command: &'a mut Command,
+fn take<T>(pool: &'static LocalKey<RefCell<Vec<T>>>) -> Option<T> {
+    // A thread that ends has no pool any more.
+    pool.try_with(|pool| pool.borrow_mut().pop()).ok()?
 }
 
-impl<'a> InFlight<'a> {
-    pub(crate) fn new(mut connection: MultiplexedConnection, command: &'a mut Command) -> Self {
-        let sent = mem::take(&mut command.command);
-        let work = async move {
-            let reply = connection.send_packed_command(&sent).await;
-            (reply, sent)
-        };
-        let way = match take(&FUTURE_POOL) {
-            Some(mut spare) => {
-                spare.set(work);
-                spare
-            }
-            None => ReusableBoxFuture::new(work),
-        };
-        let way = Some(way);
-        Self { way, command }
-    }
-}
-
-impl Future for InFlight<'_> {
-    type Output = RedisResult<Value>;
-
-    fn poll(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Self::Output> {
-        let way = self.way.as_mut().expect("not polled again once answered");
-        let (reply, sent) = ready!(way.poll(task));
-        self.command.command = sent;
-        if let Some(way) = self.way.take() {
-            give_back(&FUTURE_POOL, way);
-        }
-        Poll::Ready(reply)
-    }
-}
-
-/// A thread that ends has none left.
-fn take<T>(spare: &'static LocalKey<RefCell<Vec<T>>>) -> Option<T> {
-    spare.try_with(|spare| spare.borrow_mut().pop()).ok()?
-}
-
-fn give_back<T>(spare: &'static LocalKey<RefCell<Vec<T>>>, room: T) {
-    let _ = spare.try_with(|spare| {
-        let mut spare = spare.borrow_mut();
-        if spare.len() < MAX_SPARE {
-            spare.push(room);
+fn put_back<T>(pool: &'static LocalKey<RefCell<Vec<T>>>, item: T) {
+    let _ = pool.try_with(|pool| {
+        let mut pool = pool.borrow_mut();
+        if pool.len() < MAX_POOLED {
+            pool.push(item);
         }
     });
 }

@@ -1,6 +1,12 @@
-//! How a connection is opened: to whom, and with which settings.
+//! How one connection is opened: its settings, and the protocol version that the server speaks.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use redis::{
     AsyncConnectionConfig, Client, ConnectionInfo, ProtocolVersion, PushInfo, PushKind, RedisError,
@@ -8,126 +14,110 @@ use redis::{
     io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
 
-use super::error;
-use crate::error::SessionError;
-
-/// Makes the password anew at each connecting.
+/// Returns the password to use for a new connection.
 pub(crate) type PasswordProvider = Arc<dyn Fn() -> String + Send + Sync>;
 
-/// An idle connection whose other end is gone is noticed after this, and then three probes that go unanswered.
+/// How long connecting may take: a DNS lookup with one dead name server, TCP, TLS, and AUTH.
+pub(crate) const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// An idle connection whose peer is gone is detected after this time and then three unanswered probes.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_PROBES: u32 = 3;
-/// What was sent and not acknowledged for this long will not be.
+/// TCP closes a connection if sent data is not acknowledged for this long.
 #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
 const USER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Commands that wait to be encoded. With redis-rs' 50, those of one turn of a busy event loop wait for each other.
+/// The commands that may wait to be written. With redis-rs' 50, the commands of one turn of a busy event loop wait for each other.
 const QUEUE: usize = 1024;
-/// Bytes that are encoded at once. With redis-rs' 8 KiB, a turn's saves of 2 kB take several system calls, which is a twentieth of the CPU.
+/// The bytes that are written at once. With redis-rs' 8 KiB, one turn's saves of 2 kB take several system calls, which is a twentieth
+/// of the CPU time.
 const MAX_WRITE: usize = 64 * 1024;
 
-/// Whom to connect to.
+/// What all connections of a layer have in common.
 #[derive(Clone)]
-pub(crate) struct ConnectOptions {
-    pub(crate) servers: Endpoint,
+pub(crate) struct ConnectSettings {
     pub(crate) password: Option<PasswordProvider>,
+    /// For one attempt to connect, whatever the deadline of the requests that wait for it.
+    pub(crate) timeout: Duration,
+    pub(crate) capabilities: Arc<Capabilities>,
 }
 
-#[derive(Clone)]
-pub(crate) enum Endpoint {
-    One(Box<ConnectionInfo>),
-    /// The master that the sentinels name.
-    #[cfg(feature = "sentinel")]
-    Master(Arc<super::sentinel::Sentinels>),
+/// What the server is known not to support. Found out by trying, and forgotten at the next connect, since the server may have been
+/// upgraded or replaced.
+#[derive(Default)]
+pub(crate) struct Capabilities(AtomicU8);
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Feature {
+    /// `SET … IFEQ`: Valkey 8.1, Redis 8.4.
+    SetIfEq = 1,
 }
 
-pub(crate) struct Connected {
-    pub(crate) connection: MultiplexedConnection,
-    /// To a master that Sentinel named, and may name no longer.
-    #[cfg(feature = "sentinel")]
-    pub(crate) master: Option<(Arc<super::sentinel::Sentinels>, redis::ConnectionAddr)>,
-}
-
-impl Endpoint {
-    pub(crate) fn one(info: ConnectionInfo) -> Self {
-        Self::One(Box::new(info))
-    }
-}
-
-impl ConnectOptions {
-    pub(crate) fn new(servers: Endpoint) -> Self {
+impl Default for ConnectSettings {
+    fn default() -> Self {
         Self {
-            servers,
             password: None,
-        }
-    }
-
-    pub(crate) fn with_password(self, password: PasswordProvider) -> Self {
-        Self {
-            password: Some(password),
-            ..self
+            timeout: DEFAULT_CONNECT_TIMEOUT,
+            capabilities: Arc::default(),
         }
     }
 }
 
-/// A new connection. `closed` is called when its other end closes it.
+impl Capabilities {
+    /// Whether the feature is worth a try.
+    pub(crate) fn may_support(&self, feature: Feature) -> bool {
+        self.0.load(Relaxed) & feature as u8 == 0
+    }
+
+    pub(crate) fn mark_unsupported(&self, feature: Feature) {
+        self.0.fetch_or(feature as u8, Relaxed);
+    }
+
+    fn reset(&self) {
+        self.0.store(0, Relaxed);
+    }
+}
+
+/// Opens a connection. `on_close` is called when the server closes it.
 pub(crate) async fn open(
-    source: &ConnectOptions,
-    closed: impl Fn() + Clone + Send + Sync + 'static,
-) -> Result<Connected, SessionError> {
-    let info = match &source.servers {
-        Endpoint::One(info) => (**info).clone(),
-        #[cfg(feature = "sentinel")]
-        Endpoint::Master(sentinels) => sentinels.master().await?,
-    };
-    #[cfg(feature = "sentinel")]
-    let master = match &source.servers {
-        Endpoint::One(_) => None,
-        Endpoint::Master(sentinels) => Some((sentinels.clone(), info.addr().clone())),
-    };
-    let info = settings(info, source.password.as_ref());
-    let connection = with_newest_protocol(info, closed)
-        .await
-        .map_err(|error| error::unreachable(&error))?;
-    #[cfg(feature = "sentinel")]
-    if master.is_some() {
-        super::sentinel::check_role(&connection).await?;
-    }
-    Ok(Connected {
-        connection,
-        #[cfg(feature = "sentinel")]
-        master,
-    })
+    info: &ConnectionInfo,
+    settings: &ConnectSettings,
+    on_close: impl Fn() + Clone + Send + Sync + 'static,
+) -> Result<MultiplexedConnection, RedisError> {
+    let info = with_settings(info.clone(), settings.password.as_ref());
+    let opened = negotiate_protocol(info, on_close).await?;
+    settings.capabilities.reset();
+    Ok(opened)
 }
 
-/// RESP3, by which the server's closing the connection is noticed at once, or RESP2 where the server does not know HELLO.
-async fn with_newest_protocol(
+/// RESP3, which reports a closed connection at once, or RESP2 if the server does not support HELLO.
+async fn negotiate_protocol(
     info: ConnectionInfo,
-    closed: impl Fn() + Clone + Send + Sync + 'static,
+    on_close: impl Fn() + Clone + Send + Sync + 'static,
 ) -> Result<MultiplexedConnection, RedisError> {
-    // Bounded by whoever waits.
+    // The caller has a timeout for the whole.
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(None)
         .set_response_timeout(None)
         .set_pipeline_buffer_size(QUEUE)
         .set_write_backpressure_boundary(MAX_WRITE);
-    let speaking = |protocol| {
+    let client = |protocol| {
         let settings = info.redis_settings().clone().set_protocol(protocol);
         Client::open(info.clone().set_redis_settings(settings))
     };
-    let noticing = config.clone().set_push_sender(move |push: PushInfo| {
+    let with_close_event = config.clone().set_push_sender(move |push: PushInfo| {
         if push.kind == PushKind::Disconnection {
-            closed();
+            on_close();
         }
         Ok::<(), ()>(())
     });
-    let newest = speaking(ProtocolVersion::RESP3)?
-        .get_multiplexed_async_connection_with_config(&noticing)
+    let resp3 = client(ProtocolVersion::RESP3)?
+        .get_multiplexed_async_connection_with_config(&with_close_event)
         .await;
-    match newest {
+    match resp3 {
         Err(error) if lacks_resp3(&error) => {
-            speaking(ProtocolVersion::RESP2)?
+            client(ProtocolVersion::RESP2)?
                 .get_multiplexed_async_connection_with_config(&config)
                 .await
         }
@@ -135,31 +125,31 @@ async fn with_newest_protocol(
     }
 }
 
-/// Whether the server, or a proxy in front of it, does not know HELLO 3.
+/// Whether the server, or a proxy in front of it, does not support `HELLO 3`.
 fn lacks_resp3(error: &RedisError) -> bool {
     if error.kind() == redis::ErrorKind::RESP3NotSupported || error.code() == Some("NOPROTO") {
         return true;
     }
-    // Looked into, and never shown.
+    // Inspected, never shown.
     let text = error.to_string().to_ascii_lowercase();
     matches!(error.kind(), redis::ErrorKind::Server(_))
         && (text.contains("unknown command") || text.contains("hello"))
 }
 
-fn settings(info: ConnectionInfo, password: Option<&PasswordProvider>) -> ConnectionInfo {
+fn with_settings(info: ConnectionInfo, password: Option<&PasswordProvider>) -> ConnectionInfo {
     let tcp = tcp_settings(info.tcp_settings().clone());
     let mut redis = info.redis_settings().clone();
     if let Some(password) = password {
         redis = redis.set_password(password());
     }
     #[cfg(feature = "tls-rustls")]
-    choose_cryptography(info.addr());
+    install_crypto_provider(info.addr());
     info.set_tcp_settings(tcp).set_redis_settings(redis)
 }
 
-/// What redis-rs leaves off. What the client's own settings say already stays.
+/// Sets what redis-rs leaves at the system's default. The app's own settings are kept.
 fn tcp_settings(settings: TcpSettings) -> TcpSettings {
-    // Nagle's algorithm holds small commands back for the acknowledgement of the last.
+    // Nagle's algorithm delays small commands until the last one is acknowledged.
     let mut settings = settings.set_nodelay(true);
     if settings.keepalive().is_none() {
         let keepalive = TcpKeepalive::new()
@@ -175,14 +165,36 @@ fn tcp_settings(settings: TcpSettings) -> TcpSettings {
     settings
 }
 
-/// rustls panics when it is used before the process has chosen its cryptography. Where the app has not, this chooses the one that comes
-/// with the feature.
+/// rustls panics if it is used before the process has installed a crypto provider. If the app has installed none, this installs the one
+/// of the feature `tls-rustls`.
 #[cfg(feature = "tls-rustls")]
-fn choose_cryptography(address: &redis::ConnectionAddr) {
+fn install_crypto_provider(address: &redis::ConnectionAddr) {
     if matches!(address, redis::ConnectionAddr::TcpTls { .. })
         && rustls::crypto::CryptoProvider::get_default().is_none()
     {
-        // Lost to another thread that chose at the same time, which is as good.
+        // An error means that another thread installed one first.
         let _ = rustls::crypto::ring::default_provider().install_default();
+    }
+}
+
+/// The same kind of address with another host and port.
+#[cfg(any(feature = "cluster", feature = "sentinel"))]
+pub(super) fn with_host(
+    address: &redis::ConnectionAddr,
+    host: String,
+    port: u16,
+) -> redis::ConnectionAddr {
+    match address {
+        redis::ConnectionAddr::TcpTls {
+            insecure,
+            tls_params,
+            ..
+        } => redis::ConnectionAddr::TcpTls {
+            host,
+            port,
+            insecure: *insecure,
+            tls_params: tls_params.clone(),
+        },
+        _ => redis::ConnectionAddr::Tcp(host, port),
     }
 }

@@ -1,178 +1,133 @@
-//! One multiplexed connection to one server, that is opened at the first use and again after it broke.
+//! One multiplexed connection to one endpoint, opened at the first use and again after it broke.
 //!
-//! 1. Connecting is a task of its own, so that a request which reaches its deadline, or whose client leaves, does not begin it anew
-//!    for the next one. There is one attempt at a time, whoever asks.
-//! 2. While the server is known to be down, requests fail at once, but for the one that looks whether it came back.
-//! 3. A connection is replaced when it breaks, when the server stays silent, and when the server says that it is not the one
-//!    to talk to any more.
+//! 1. **Connecting** is a task with a timeout of its own. A request waits for it until the request's deadline; the attempt goes on.
+//! 2. **An attempt that hangs** does not block the next one: short attempts are made beside it, one after the other, and the first
+//!    attempt that opens a connection wins.
+//! 3. **While the server is known to be down**, requests fail at once.
+//! 4. **Silence.** If a request gives up on a command, a task goes on waiting for the reply. If that does not come within [`SILENCE`] of the
+//!    command, a second connection is opened and replaces the first as soon as it is open. What counts is the oldest unanswered command,
+//!    not how long its request was willing to wait.
+//! 5. **Replacement.** A connection is also replaced when it breaks, and when the server says that it must not be used (a replica, a
+//!    password that changed).
 //!
-//! Deliberately not `redis::aio::ConnectionManager`: it panics when it is built outside a runtime, waits for seconds when the
-//! server is away, and keeps some errors for ever.
+//! Deliberately not `redis::aio::ConnectionManager`: it panics if it is built outside a runtime, waits for seconds while the server is
+//! away, and keeps some errors for ever.
 
 use std::{
-    mem,
     pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
 
+use futures_util::future::{Either, select};
 use redis::{Pipeline, RedisError, ServerErrorKind, Value, aio::MultiplexedConnection};
-use tokio::sync::Notify;
+use tokio::{runtime::Handle, sync::Notify, time::timeout};
 
 use super::{
-    command_pool::{Command, InFlight},
-    connect::{self, ConnectOptions},
+    command_pool::Command,
+    connect::ConnectSettings,
+    connection_state::{AttemptKind, ConnectionState, LastFailure},
+    endpoint::Endpoint,
     error::{self, CommandError},
+    unanswered::{Abandoned, InFlight, Unanswered},
 };
 use crate::{error::SessionError, random::random_unit};
 
-/// After an attempt to connect failed, nobody tries for between half of this and one and a half of it. Of random length, so that
-/// a fleet does not knock in step.
-const BACKOFF: Duration = Duration::from_millis(50);
+/// A command that is not answered for this long makes the connection suspect. Redis answers within a millisecond.
+const SILENCE: Duration = Duration::from_millis(150);
 
-/// When a connection broke, the next one is opened after up to this long, for the same reason.
-const RECONNECT_JITTER: Duration = Duration::from_millis(10);
+/// How often a silent connection is looked at again.
+const SILENCE_TICK: Duration = Duration::from_millis(50);
 
-/// What was found out about a server this long ago says nothing about it now.
-const FAILURE_TTL: Duration = Duration::from_secs(1);
-
-/// A connection that missed this many deadlines in a row is taken for half-open, and replaced.
-const MAX_CONSECUTIVE_TIMEOUTS: u32 = 3;
-
-/// Of the attempts to reach a server that is known to be down, each fourth one has as long as a request; the others have this, so
-/// that one which hangs does not stand in the way when the server comes back.
+/// How long a short attempt may take.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(125);
 
-/// A connection that the server answers but refuses to work on is replaced at most this often.
+/// After a failed attempt to connect there is none for between half of this and one and a half of it. Of random length, so that the
+/// processes of a fleet do not connect at the same moment.
+const BACKOFF: Duration = Duration::from_millis(50);
+
+/// After a connection broke, the next one is opened after up to this long, for the same reason.
+const RECONNECT_JITTER: Duration = Duration::from_millis(10);
+
+/// A connection over which the server refuses to work is replaced at most this often.
 const MIN_CONNECTION_AGE: Duration = Duration::from_millis(250);
 
 pub(crate) struct Connection {
-    source: ConnectOptions,
-    slot: Mutex<ConnectionState>,
+    endpoint: Endpoint,
+    settings: ConnectSettings,
+    state: Mutex<ConnectionState>,
+    /// An attempt to connect ended.
     attempt_ended: Notify,
-    /// Deadlines in a row that passed without an answer.
-    consecutive_timeouts: AtomicU32,
-    /// The server behind the present connection does not know `SET … IFEQ`.
-    set_ifeq_unsupported: AtomicBool,
-    /// In milliseconds.
-    request_timeout: AtomicU64,
+    /// The attempts so far; each one's number is also that of its connection.
+    attempts: AtomicU64,
 }
 
-#[derive(Default)]
-struct ConnectionState {
-    open: Option<MultiplexedConnection>,
-    opened: Option<Instant>,
-    /// Counts the connections, so that an error of an old one does not close the new one.
-    generation: u64,
-    attempting: bool,
-    /// Why the last attempt failed, if it did.
-    down: Option<LastFailure>,
-}
-
-struct LastFailure {
-    at: Instant,
-    backoff: Duration,
-    attempts: u32,
-    error: SessionError,
-}
+/// A clone of the open connection, and its number.
+type Ready = (MultiplexedConnection, u64);
 
 impl Connection {
-    pub(crate) fn new(source: ConnectOptions) -> Arc<Self> {
+    pub(crate) fn new(endpoint: Endpoint, settings: ConnectSettings) -> Arc<Self> {
         Arc::new(Self {
-            source,
-            slot: Mutex::default(),
+            endpoint,
+            settings,
+            state: Mutex::default(),
             attempt_ended: Notify::new(),
-            consecutive_timeouts: AtomicU32::new(0),
-            set_ifeq_unsupported: AtomicBool::new(false),
-            request_timeout: AtomicU64::new(500),
+            attempts: AtomicU64::new(0),
         })
     }
 
-    pub(crate) fn source(&self) -> ConnectOptions {
-        self.source.clone()
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
     }
 
-    /// How long a request waits at most.
-    pub(crate) fn set_request_timeout(&self, request_timeout: Duration) {
-        let millis = u64::try_from(request_timeout.as_millis()).unwrap_or(u64::MAX);
-        self.request_timeout.store(millis, Relaxed);
-    }
-
-    /// Whether `SET … IFEQ` is worth a try. That the server does not know it is found out once for each connection.
-    pub(crate) fn supports_set_ifeq(&self) -> bool {
-        !self.set_ifeq_unsupported.load(Relaxed)
-    }
-
-    pub(crate) fn mark_set_ifeq_unsupported(&self) {
-        self.set_ifeq_unsupported.store(true, Relaxed);
+    pub(super) fn settings(&self) -> &ConnectSettings {
+        &self.settings
     }
 
     pub(super) async fn send(
         self: &Arc<Self>,
         command: &mut Command,
     ) -> Result<Value, CommandError> {
-        let Some(ready) = self.ready().map_err(CommandError::NotSent)? else {
-            // Boxed, so that what is rare does not enlarge every request's future.
-            return Box::pin(self.send_once_connected(command)).await;
+        let ready = self.state().ready();
+        let (connection, generation) = match ready {
+            Some(ready) => ready,
+            // Boxed, since it is rare and would enlarge the future of every request.
+            None => Box::pin(self.connected())
+                .await
+                .map_err(CommandError::NotSent)?,
         };
-        self.send_over(ready, command).await
+        let sent = command.send_over(connection);
+        let ((reply, sent), future) = InFlight::new(sent, self, generation).await;
+        command.recycle(sent, future);
+        reply
+            .and_then(Value::extract_error)
+            .map_err(|error| self.command_failed(error, generation))
     }
 
-    async fn send_once_connected(
+    /// Sends several commands, one right behind the other. Returns the last reply, and the number of the connection.
+    pub(super) async fn send_pipeline(
         self: &Arc<Self>,
-        command: &mut Command,
-    ) -> Result<Value, CommandError> {
-        let ready = self.connected().await.map_err(CommandError::NotSent)?;
-        self.send_over(ready, command).await
-    }
-
-    fn send_over(
-        &self,
-        (connection, generation): (MultiplexedConnection, u64),
-        command: &mut Command,
-    ) -> impl Future<Output = Result<Value, CommandError>> {
-        let mut exchange = InFlight::new(connection, command);
-        async move {
-            let unanswered = self.unanswered(generation);
-            let reply = (&mut exchange).await;
-            unanswered.answered();
-            reply
-                .and_then(Value::extract_error)
-                .map_err(|error| self.failed(error, generation))
-        }
-    }
-
-    /// Several commands, one right behind the other: the last one's reply, and the number of the connection that it came over.
-    pub(crate) async fn send_together(
-        self: &Arc<Self>,
-        commands: &Pipeline,
+        commands: Pipeline,
     ) -> Result<(Value, u64), CommandError> {
         let (mut connection, generation) = self.connected().await.map_err(CommandError::NotSent)?;
-        let unanswered = self.unanswered(generation);
-        let replies = connection
-            .send_packed_commands(commands, 0, commands.len())
-            .await;
-        unanswered.answered();
+        let sent = Box::pin(async move {
+            connection
+                .send_packed_commands(&commands, 0, commands.len())
+                .await
+        });
+        let (replies, _) = InFlight::new(sent, self, generation).await;
         replies
             .and_then(|mut replies| replies.pop().unwrap_or(Value::Nil).extract_error())
             .map(|reply| (reply, generation))
-            .map_err(|error| self.failed(error, generation))
+            .map_err(|error| self.command_failed(error, generation))
     }
 
-    fn unanswered(&self, generation: u64) -> InFlightGuard<'_> {
-        InFlightGuard {
-            connection: self,
-            generation,
-            since: Instant::now(),
-        }
-    }
-
-    fn failed(&self, error: RedisError, generation: u64) -> CommandError {
-        let is_elsewhere = match error.kind() {
-            // A demoted master, or one that lost its own: ask the address again.
+    fn command_failed(&self, error: RedisError, generation: u64) -> CommandError {
+        let is_wrong_server = match error.kind() {
+            // A demoted master, or a replica that lost its master: the address may lead to another server by now.
             redis::ErrorKind::Server(kind) => {
                 matches!(
                     kind,
@@ -186,204 +141,242 @@ impl Connection {
                 return CommandError::ConnectionLost(error::unreachable(&error));
             }
         };
-        if is_elsewhere && self.close_unless_new(generation) {
+        if is_wrong_server
+            && self
+                .state()
+                .close_unless_young(generation, MIN_CONNECTION_AGE)
+        {
             return CommandError::NotExecuted(error::from_server_error(&error, ""));
         }
         CommandError::Server(error)
     }
 
-    /// The connection, if it is there; an error, if the server is known to be down; else it is for the caller to connect.
-    fn ready(&self) -> Result<Option<(MultiplexedConnection, u64)>, SessionError> {
-        let slot = self.slot();
-        if let Some(connection) = &slot.open {
-            return Ok(Some((connection.clone(), slot.generation)));
-        }
-        match &slot.down {
-            Some(down) if down.fails_fast(slot.attempting) => Err(down.error.clone()),
-            _ => Ok(None),
-        }
-    }
-
-    /// The connection, once it is there.
-    async fn connected(self: &Arc<Self>) -> Result<(MultiplexedConnection, u64), SessionError> {
-        let mut waited = false;
+    /// Waits until the connection is open, or until an attempt to open it has failed.
+    async fn connected(self: &Arc<Self>) -> Result<Ready, SessionError> {
+        let begun = Instant::now();
+        let mut is_first_look = true;
         loop {
-            let mut ended = pin!(self.attempt_ended.notified());
-            // From here on no end of an attempt is missed.
-            ended.as_mut().enable();
-            if let Some(ready) = self.ready()? {
-                return Ok(ready);
-            }
-            {
-                let mut slot = self.slot();
-                if let Some(down) = &slot.down
-                    && waited
-                {
-                    return Err(down.error.clone());
+            let mut attempt_ended = pin!(self.attempt_ended.notified());
+            // From here on, no end of an attempt is missed.
+            attempt_ended.as_mut().enable();
+            let known = {
+                let state = self.state();
+                if let Some(ready) = state.ready() {
+                    return Ok(ready);
                 }
-                if slot.open.is_none() && !slot.attempting {
-                    slot.attempting = true;
-                    tokio::spawn(Attempt(self.clone()).run());
+                let is_told = |failure: &&LastFailure| {
+                    failure.at >= begun
+                        || is_first_look && failure.is_current(state.is_connecting())
+                };
+                let failure = state.failure().filter(is_told);
+                failure.map(|failure| (failure.error.clone(), state.is_connecting()))
+            };
+            match known {
+                // Not before the backoff is over.
+                Some((error, false)) => return Err(error),
+                Some((error, true)) => {
+                    self.begin_due_attempt();
+                    return Err(error);
                 }
+                None => self.begin_due_attempt(),
             }
-            ended.await;
-            waited = true;
+            is_first_look = false;
+            // If an attempt ends without a word, as with its runtime, this request begins the next one.
+            let _ = timeout(PROBE_TIMEOUT, attempt_ended).await;
         }
     }
 
-    /// A deadline passed without an answer.
-    fn count_timeout(&self, generation: u64) {
-        if self.consecutive_timeouts.fetch_add(1, Relaxed) + 1 >= MAX_CONSECUTIVE_TIMEOUTS {
-            self.consecutive_timeouts.store(0, Relaxed);
-            self.close(generation);
-        }
+    fn begin_due_attempt(self: &Arc<Self>) {
+        let (kind, number, delay) = {
+            let mut state = self.state();
+            let Some(kind) = state.due_attempt(self.settings.timeout, PROBE_TIMEOUT) else {
+                return;
+            };
+            let number = self.attempts.fetch_add(1, Relaxed) + 1;
+            let is_reconnect = number > 1 && state.failure().is_none();
+            state.begin(kind, number);
+            let delay = match kind {
+                AttemptKind::Patient if is_reconnect => RECONNECT_JITTER.mul_f64(random_unit()),
+                AttemptKind::Patient | AttemptKind::Probe => Duration::ZERO,
+            };
+            (kind, number, delay)
+        };
+        let attempt = Attempt {
+            connection: self.clone(),
+            number,
+        };
+        // Not under the lock: a runtime that is shutting down drops the attempt at once.
+        let task = tokio::spawn(attempt.run(kind, delay));
+        self.state().set_task(number, task.abort_handle());
     }
 
-    pub(crate) fn close(&self, generation: u64) {
-        let mut slot = self.slot();
-        if slot.generation == generation {
-            slot.open = None;
+    /// Opens a second connection beside this one, which it will replace. Returns whether this one is still in use.
+    fn begin_replacement(self: &Arc<Self>, generation: u64) -> bool {
+        let is_open = self.state().is_open(generation);
+        if is_open {
+            self.begin_due_attempt();
         }
+        is_open
     }
 
-    /// Whether another connection may do better.
-    fn close_unless_new(&self, generation: u64) -> bool {
-        let mut slot = self.slot();
-        if slot.generation != generation {
-            return true;
-        }
-        let is_new = slot
-            .opened
-            .is_some_and(|opened| opened.elapsed() < MIN_CONNECTION_AGE);
-        if !is_new {
-            slot.open = None;
-        }
-        !is_new
+    fn close(&self, generation: u64) {
+        self.state().close(generation);
     }
 
-    /// Whether it is open, and nobody waits in vain.
+    /// Whether it is open, and no command waits for a reply in vain.
     #[cfg(feature = "cluster")]
-    pub(crate) fn answers(&self) -> bool {
-        self.consecutive_timeouts.load(Relaxed) == 0 && self.slot().open.is_some()
+    pub(super) fn is_responsive(&self) -> bool {
+        self.state().is_responsive()
     }
 
-    /// Whether this is the connection that is in use.
-    #[cfg(feature = "sentinel")]
-    pub(crate) fn is_open(&self, generation: u64) -> bool {
-        let slot = self.slot();
-        slot.generation == generation && slot.open.is_some()
-    }
-
-    fn request_timeout(&self) -> Duration {
-        Duration::from_millis(self.request_timeout.load(Relaxed))
-    }
-
-    fn slot(&self) -> MutexGuard<'_, ConnectionState> {
-        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, ConnectionState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl LastFailure {
-    fn fails_fast(&self, attempting: bool) -> bool {
-        let age = self.at.elapsed();
-        age < if attempting {
-            FAILURE_TTL
-        } else {
-            self.backoff
+impl Abandoned for Connection {
+    /// If this is the oldest unanswered command, a task waits for the reply.
+    fn abandon(self: &Arc<Self>, generation: u64, command: Unanswered) {
+        // Without a runtime, as at the end of the process, there is nothing to do.
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
+        let oldest = self.state().watch_silence(generation, command);
+        if let Some(oldest) = oldest {
+            let watch = SilenceWatch {
+                connection: self.clone(),
+                generation,
+                has_ended: false,
+            };
+            runtime.spawn(watch.run(oldest));
         }
     }
 }
 
-/// An attempt to connect. However it ends, a panic and the end of its runtime included, the next one may begin.
-struct Attempt(Arc<Connection>);
+#[cfg(feature = "sentinel")]
+impl super::sentinel::Watched for Connection {
+    fn settings(&self) -> &ConnectSettings {
+        &self.settings
+    }
+
+    fn is_open(&self, generation: u64) -> bool {
+        self.state().is_open(generation)
+    }
+
+    fn replace(self: &Arc<Self>, generation: u64) {
+        self.begin_replacement(generation);
+    }
+}
+
+/// An attempt to connect. However it ends, by a panic or with its runtime too, the next one can begin.
+struct Attempt {
+    connection: Arc<Connection>,
+    number: u64,
+}
 
 impl Attempt {
-    async fn run(self) {
-        let connection = &self.0;
-        let (attempts, generation) = {
-            let slot = connection.slot();
-            let attempts = slot
-                .down
-                .as_ref()
-                .filter(|down| down.at.elapsed() < FAILURE_TTL)
-                .map_or(0, |down| down.attempts);
-            (attempts, slot.generation + 1)
+    async fn run(self, kind: AttemptKind, delay: Duration) {
+        let connection = &self.connection;
+        let limit = match kind {
+            AttemptKind::Patient => connection.settings.timeout,
+            AttemptKind::Probe => PROBE_TIMEOUT,
         };
-        let request_timeout = match attempts % 4 {
-            0 => connection.request_timeout(),
-            _ => connection.request_timeout().min(PROBE_TIMEOUT),
-        };
-        // When the server closes the connection, nobody need fail to find that out.
-        let closed = {
+        // If the server closes the connection, no request has to fail to find that out.
+        let on_close = {
             let connection = Arc::downgrade(connection);
+            let number = self.number;
             move || {
                 if let Some(connection) = Weak::upgrade(&connection) {
-                    connection.close(generation);
+                    connection.close(number);
                 }
             }
         };
-        if attempts == 0 && generation > 1 {
-            tokio::time::sleep(RECONNECT_JITTER.mul_f64(random_unit())).await;
+        if delay != Duration::ZERO {
+            tokio::time::sleep(delay).await;
         }
-        let opened =
-            tokio::time::timeout(request_timeout, connect::open(&connection.source, closed)).await;
-        let error = match opened {
-            Ok(Ok(open)) => {
-                connection.set_ifeq_unsupported.store(false, Relaxed);
-                connection.consecutive_timeouts.store(0, Relaxed);
-                let mut slot = connection.slot();
-                slot.generation = generation;
-                slot.down = None;
-                slot.open = Some(open.connection);
-                slot.opened = Some(Instant::now());
-                drop(slot);
+        let opened = connection.endpoint.open(&connection.settings, on_close);
+        let error = match timeout(limit, opened).await {
+            Ok(Ok(opened)) => {
+                let is_used = connection.state().opened(self.number, opened.connection);
                 #[cfg(feature = "sentinel")]
-                if let Some((sentinels, address)) = open.master {
-                    super::sentinel::watch(sentinels, connection, generation, address);
+                if let (true, Some(master), Endpoint::Master(sentinels)) =
+                    (is_used, opened.master, &connection.endpoint)
+                {
+                    tokio::spawn(sentinels.clone().watch(master, connection, self.number));
                 }
+                #[cfg(not(feature = "sentinel"))]
+                let _ = is_used;
                 return;
             }
             Ok(Err(error)) => error,
-            Err(_) => error::connect_timed_out(request_timeout),
+            Err(_) if kind == AttemptKind::Probe => return,
+            Err(_) => error::connect_timed_out(limit),
         };
-        connection.slot().down = Some(LastFailure {
+        let failure = LastFailure {
             at: Instant::now(),
             backoff: BACKOFF.mul_f64(0.5 + random_unit()),
-            attempts: attempts + 1,
             error,
-        });
+        };
+        connection.state().attempt_failed(self.number, failure);
     }
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        self.0.slot().attempting = false;
-        self.0.attempt_ended.notify_waiters();
+        self.connection.state().attempt_ended(self.number);
+        self.connection.attempt_ended.notify_waiters();
     }
 }
 
-/// A command that is on its way. Dropped without an answer after most of a request's time, it counts as a silence; a client that
-/// leaves early says nothing about the server.
-struct InFlightGuard<'a> {
-    connection: &'a Connection,
+/// Waits for the reply to the oldest unanswered command. However it ends, the next one can begin.
+struct SilenceWatch {
+    connection: Arc<Connection>,
     generation: u64,
-    since: Instant,
+    has_ended: bool,
 }
 
-impl InFlightGuard<'_> {
-    /// The row of consecutive_timeouts ends.
-    fn answered(self) {
-        if self.connection.consecutive_timeouts.load(Relaxed) != 0 {
-            self.connection.consecutive_timeouts.store(0, Relaxed);
+impl SilenceWatch {
+    async fn run(mut self, mut oldest: Unanswered) {
+        while self.is_answered(&mut oldest).await {
+            let next = self.connection.state().next_unanswered(self.generation);
+            let Some(next) = next else {
+                self.has_ended = true;
+                return;
+            };
+            oldest = next;
         }
-        mem::forget(self);
+    }
+
+    /// Whether the reply came before the connection was replaced.
+    async fn is_answered(&self, oldest: &mut Unanswered) -> bool {
+        let connection = &self.connection;
+        let silent_at = (oldest.sent + SILENCE).into();
+        if tokio::time::timeout_at(silent_at, &mut oldest.reply)
+            .await
+            .is_ok()
+        {
+            return true;
+        }
+        let give_up_at = Instant::now() + connection.settings.timeout;
+        while connection.begin_replacement(self.generation) {
+            if Instant::now() >= give_up_at {
+                connection.close(self.generation);
+                return false;
+            }
+            let tick = pin!(tokio::time::sleep(SILENCE_TICK));
+            if let Either::Left(_) = select(&mut oldest.reply, tick).await {
+                connection.state().keep(self.generation);
+                return true;
+            }
+        }
+        false
     }
 }
 
-impl Drop for InFlightGuard<'_> {
+impl Drop for SilenceWatch {
     fn drop(&mut self) {
-        if self.since.elapsed() >= self.connection.request_timeout().mul_f64(0.75) {
-            self.connection.count_timeout(self.generation);
+        if !self.has_ended {
+            self.connection.state().end_silence_watch(self.generation);
         }
     }
 }

@@ -1,6 +1,6 @@
-//! What an error of the client or the server means for a session, in words that name the hint.
+//! Translates errors of the client and of the server into [`SessionError`]s that say what to do.
 //!
-//! Never the server's own text: Redis echoes arguments, and with them ids, values and passwords.
+//! Never with the server's own text: Redis repeats arguments in its errors, and with them ids, values and passwords.
 
 use std::{error::Error, sync::Arc};
 
@@ -12,18 +12,18 @@ use crate::{
     store::outcome::Fault,
 };
 
-/// A command that got no answer of the kind that was asked for.
+/// Why a command failed.
 #[derive(Debug)]
 pub(crate) enum CommandError {
-    /// The connection broke underneath: the command may have been carried out, or not.
+    /// The connection broke: the command may have been executed, or not.
     ConnectionLost(SessionError),
-    /// Not carried out, and worth another try: over a new connection, or at another node.
+    /// Not executed, but another connection may lead to a server that does.
     NotExecuted(SessionError),
-    /// There is no connection, and the command was never sent.
+    /// Never sent, since there is no connection.
     NotSent(SessionError),
-    /// The server's own answer.
+    /// The server answered with an error.
     Server(RedisError),
-    /// Carried out, but not on as many servers as were asked for.
+    /// Executed, but too few replicas confirmed it.
     NotReplicated(SessionError),
 }
 
@@ -38,7 +38,7 @@ impl CommandError {
         self.into_fault("").into_error()
     }
 
-    /// `prefix` is that of the key that the command was about.
+    /// `prefix` is the prefix of the command's key.
     pub(crate) fn into_fault(self, prefix: &str) -> Fault {
         match self {
             Self::ConnectionLost(error) | Self::NotExecuted(error) => Fault::ConnectionLost(error),
@@ -48,101 +48,111 @@ impl CommandError {
     }
 }
 
-/// Why no connection came about.
+/// A connection could not be opened, or it broke.
 pub(crate) fn unreachable(error: &RedisError) -> SessionError {
     let hint = if is_tls(error) {
-        "check the certificate, the CA that the client trusts, the host name in its address, and that this port speaks TLS"
+        "check the certificate, the CA that the client trusts, the host name in the address, and that this port speaks TLS"
     } else if let Some("WRONGPASS" | "NOAUTH") = error.code() {
-        "check the client's user and password"
+        "check the user and password"
     } else if contains(error, "max number of clients") {
         "the server has as many connections as its maxclients allows"
     } else {
-        "check the client's address and credentials, and that the server is up"
+        "check the address and credentials, and that the server is up"
     };
     SessionError::new(
         ErrorKind::Unavailable,
         format!(
-            "Redis cannot be reached ({}); the session was left alone: {hint}",
+            "Redis cannot be reached ({}); the session was not changed: {hint}",
             cause(error)
         ),
     )
 }
 
-/// The connection was another one when the answer came.
+/// The result of WAIT is about another connection than the write.
 pub(crate) fn replaced() -> SessionError {
     SessionError::new(
         ErrorKind::Unavailable,
-        "the connection to Redis broke before the replicas confirmed a write; the session was left alone: try again",
+        "the connection to Redis broke before the replicas confirmed a write: try again",
     )
 }
 
-/// Why nobody tries at the moment, or tries in vain.
-pub(crate) fn connect_timed_out(request_timeout: std::time::Duration) -> SessionError {
+/// An attempt to connect reached its timeout.
+pub(crate) fn connect_timed_out(timeout: std::time::Duration) -> SessionError {
     SessionError::new(
         ErrorKind::Unavailable,
         format!(
-            "Redis cannot be reached (no answer to connecting within {request_timeout:?}); the session was left alone: check the \
-             client's address, that the server is up, and for a rediss:// address that this port speaks TLS"
+            "Redis cannot be reached (no answer to connecting within {timeout:?}); the session was not changed: check the address, that \
+             the server is up, and for a rediss:// address that this port speaks TLS"
         ),
     )
 }
 
-/// Why Sentinel was of no help.
+/// No sentinel knows the name.
 #[cfg(feature = "sentinel")]
-pub(crate) fn no_master(error: &RedisError) -> SessionError {
-    let hint = match error.kind() {
-        redis::ErrorKind::MasterNameNotFoundBySentinel => {
-            "no sentinel knows a master of this name that is up: check the name, and whether a failover is under way"
-        }
-        _ => {
-            "check the addresses and credentials of the sentinels and of the master, and that they are up"
-        }
-    };
+pub(crate) fn unknown_master_name() -> SessionError {
+    SessionError::new(
+        ErrorKind::Unavailable,
+        "no sentinel knows a master of this name; the session was not changed: check the name, and whether a failover is running",
+    )
+}
+
+#[cfg(feature = "sentinel")]
+pub(crate) fn sentinel_unreachable(error: &RedisError) -> SessionError {
     SessionError::new(
         ErrorKind::Unavailable,
         format!(
-            "Sentinel gave no master ({}); the session was left alone: {hint}",
+            "no sentinel can be reached ({}); the session was not changed: check the addresses and credentials of the sentinels, and \
+             that they are up",
             cause(error)
         ),
     )
 }
 
-/// The cluster has nobody for a key.
+/// The server that Sentinel names is a replica.
+#[cfg(feature = "sentinel")]
+pub(crate) fn not_a_master() -> SessionError {
+    SessionError::new(
+        ErrorKind::Unavailable,
+        "the server that Sentinel names is not a master yet, as during a failover; the session was not changed: try again in a moment",
+    )
+}
+
+/// No node of the cluster has the slot of a key.
 #[cfg(feature = "cluster")]
 pub(crate) fn no_slot() -> SessionError {
     SessionError::new(
         ErrorKind::Unavailable,
-        "no server of the cluster has the slot of this session; it was left alone: check with `redis-cli cluster info` that all slots \
-         are served, and that this is a cluster",
+        "no node of the cluster has the slot of this session; the session was not changed: check with `redis-cli cluster info` that all \
+         slots are served, and that this is a cluster",
     )
 }
 
-/// What the server's own error says. `prefix` is that of the key that the command was about.
+/// The server answered with an error. `prefix` is the prefix of the command's key.
 pub(crate) fn from_server_error(error: &RedisError, prefix: &str) -> SessionError {
     let code = error.code().unwrap_or_default();
     let hint = match code {
         "NOPERM" => return permission_denied(error, prefix),
-        // How scripts were told before Redis 7.
+        // The form of these errors inside scripts before Redis 7.
         _ if contains(error, "can't run this command") || contains(error, "no permission") => {
             return permission_denied(error, prefix);
         }
         "WRONGTYPE" => {
-            "the session's key holds a list, a hash or the like: give the layer a prefix of its own"
+            "the session's key holds a list, a hash or another type: set a prefix that only this layer uses"
         }
-        "OOM" => "the server is at its maxmemory: raise it, or choose an eviction policy",
+        "OOM" => "the server has reached maxmemory: raise it, or choose an eviction policy",
         "READONLY" => "this server is a replica: connect to the master",
-        "NOAUTH" | "WRONGPASS" => "check the client's user and password",
+        "NOAUTH" | "WRONGPASS" => "check the user and password",
         "MOVED" | "ASK" | "CROSSSLOT" => {
-            "this server is part of a cluster: use RedisSessionLayer::cluster"
+            "this server is a node of a cluster: use RedisSessionLayer::cluster"
         }
         "CLUSTERDOWN" => {
-            "some slots have no master at the moment; with `cluster-require-full-coverage no` the others are served meanwhile"
+            "some slots have no master at the moment: try again, or set `cluster-require-full-coverage no` to serve the other slots meanwhile"
         }
         "LOADING" | "MASTERDOWN" | "TRYAGAIN" | "BUSY" => "try again in a moment",
         "MISCONF" | "NOREPLICAS" => {
-            "the server refuses writes that it could not keep: look at its disk and its replicas"
+            "the server rejects writes that it could not persist or replicate: check its disk and its replicas"
         }
-        _ => "look into the server's log",
+        _ => "see the server's log",
     };
     let kind = match code {
         "WRONGTYPE" => ErrorKind::InvalidData,
@@ -160,14 +170,14 @@ pub(crate) fn from_server_error(error: &RedisError, prefix: &str) -> SessionErro
     )
 }
 
-pub(crate) fn unexpected() -> SessionError {
+pub(crate) fn unexpected_reply() -> SessionError {
     SessionError::new(
         ErrorKind::Rejected,
-        "the server answered in a way that Redis and Valkey do not: check what listens at the address of the client",
+        "the server sent a reply that Redis and Valkey do not send: check what listens at this address",
     )
 }
 
-pub(crate) fn unconfirmed(confirmed: usize, acks: ReplicaAcks) -> SessionError {
+pub(crate) fn not_replicated(confirmed: usize, acks: ReplicaAcks) -> SessionError {
     let ReplicaAcks {
         replicas, timeout, ..
     } = acks;
@@ -175,12 +185,12 @@ pub(crate) fn unconfirmed(confirmed: usize, acks: ReplicaAcks) -> SessionError {
         ErrorKind::NotReplicated,
         format!(
             "the change was made, but only {confirmed} of {replicas} replicas confirmed it within {timeout:?}, so a failover may \
-             undo it: try again, and look at the replicas"
+             undo it: try again, and check the replicas"
         ),
     )
 }
 
-/// Names the permission: the command, or the keys.
+/// Names the missing permission: the command, or the keys.
 fn permission_denied(error: &RedisError, prefix: &str) -> SessionError {
     let text = text_of(error);
     // `… no permissions to run the 'getex' command`; from a script it may read `… can't run this command`.
@@ -194,18 +204,18 @@ fn permission_denied(error: &RedisError, prefix: &str) -> SessionError {
     let missing = match command {
         Some(command) => format!("the command {}", command.to_ascii_uppercase()),
         None if text.contains("key") => format!("the keys {prefix}*"),
-        None => "one of the commands below".to_owned(),
+        None => "one of the commands listed here".to_owned(),
     };
     SessionError::new(
         ErrorKind::Rejected,
         format!(
-            "Redis answered with an error (NOPERM): the ACL forbids this user {missing}; the layer needs ~{prefix}* +getex \
+            "Redis answered with an error (NOPERM): the ACL does not allow this user {missing}; the layer needs ~{prefix}* +getex \
              +get +getrange +set +del +pexpire +eval +evalsha, and for the sessions of users +zadd +zrange +zrem +zcard +zscore +pttl"
         ),
     )
 }
 
-/// The cause of a failed connection. Errors of this side hold no secret; the server's may.
+/// The cause of a failed connection. Errors of the operating system contain no secret; the server's may.
 fn cause(error: &RedisError) -> String {
     if error.is_io_error()
         && let Some(source) = io_error(error)
@@ -245,7 +255,7 @@ fn contains(error: &RedisError, words: &str) -> bool {
     text_of(error).contains(words)
 }
 
-/// For looking into, never for showing.
+/// To be inspected, never to be shown.
 fn text_of(error: &RedisError) -> String {
     error.to_string()
 }

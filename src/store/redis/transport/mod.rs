@@ -1,94 +1,83 @@
-//! The way to the servers, whichever they are: one server, the master that Sentinel names, or a cluster.
+//! How commands reach Redis: one server, the master that Sentinel names, or a cluster.
 
 #[cfg(feature = "cluster")]
-pub(crate) mod cluster;
+mod cluster;
 pub(super) mod command_pool;
 pub(crate) mod connect;
 mod connection;
-pub(crate) mod error;
+mod connection_state;
+pub(crate) mod endpoint;
+pub(super) mod error;
+mod node;
 mod replica_wait;
 #[cfg(feature = "sentinel")]
 pub(crate) mod sentinel;
 #[cfg(feature = "cluster")]
 mod topology;
+mod unanswered;
 
-use std::{sync::Arc, time::Duration};
+#[cfg(feature = "cluster")]
+use std::sync::Arc;
 
-use redis::{Cmd, Pipeline, Value};
+use redis::Value;
 
 use self::{
     command_pool::Command,
-    connect::{ConnectOptions, PasswordProvider},
-    connection::Connection,
+    connect::{Capabilities, ConnectSettings},
+    endpoint::Endpoint,
     error::CommandError,
-    replica_wait::ReplicaWait,
+    node::Node,
 };
 use crate::config::ReplicaAcks;
 
 #[derive(Clone)]
 pub(crate) enum Transport {
-    Server(Node),
+    Node(Node),
     #[cfg(feature = "cluster")]
     Cluster(Arc<cluster::Cluster>),
 }
 
-/// One server, or the master of the moment.
-#[derive(Clone)]
-pub(crate) struct Node {
-    connection: Arc<Connection>,
-    replica_wait: Arc<ReplicaWait>,
-}
-
 impl Transport {
-    pub(crate) fn server(source: ConnectOptions) -> Self {
-        Self::Server(Node::new(source))
+    pub(crate) fn new(endpoint: Endpoint) -> Self {
+        Self::Node(Node::new(endpoint, ConnectSettings::default()))
     }
 
-    pub(crate) fn with_password(self, password: PasswordProvider) -> Self {
+    /// `seeds` are the nodes that are asked first; there must be one.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn cluster(seeds: Vec<redis::ConnectionInfo>) -> Self {
+        let cluster = cluster::Cluster::new(seeds, ConnectSettings::default());
+        Self::Cluster(Arc::new(cluster))
+    }
+
+    /// The same servers with other settings, over connections of its own.
+    pub(crate) fn configured(&self, configure: impl FnOnce(&mut ConnectSettings)) -> Self {
+        let mut settings = self.settings().clone();
+        settings.capabilities = Default::default();
+        configure(&mut settings);
         match self {
-            Self::Server(server) => {
-                Self::server(server.connection.source().with_password(password))
+            Self::Node(node) => Self::Node(Node::new(node.connection.endpoint().clone(), settings)),
+            #[cfg(feature = "cluster")]
+            Self::Cluster(cluster) => {
+                let cluster = cluster::Cluster::new(cluster.seeds().to_vec(), settings);
+                Self::Cluster(Arc::new(cluster))
             }
-            #[cfg(feature = "cluster")]
-            Self::Cluster(cluster) => Self::Cluster(Arc::new(cluster.with_password(password))),
         }
     }
 
-    pub(crate) fn set_request_timeout(&self, request_timeout: Duration) {
-        match self {
-            Self::Server(server) => server.set_request_timeout(request_timeout),
-            #[cfg(feature = "cluster")]
-            Self::Cluster(cluster) => cluster.set_request_timeout(request_timeout),
-        }
-    }
-
-    /// Whether two keys are mostly in two slots, so that no script may touch both.
+    /// Whether two keys are mostly in different slots, so that a script cannot access both.
     pub(crate) fn is_cluster(&self) -> bool {
         match self {
-            Self::Server(_) => false,
+            Self::Node(_) => false,
             #[cfg(feature = "cluster")]
             Self::Cluster(_) => true,
         }
     }
 
-    /// Whether `SET … IFEQ` is worth a try. That the server does not know it is found out once for each connection.
-    pub(crate) fn supports_set_ifeq(&self) -> bool {
-        match self {
-            Self::Server(server) => server.connection.supports_set_ifeq(),
-            #[cfg(feature = "cluster")]
-            Self::Cluster(cluster) => cluster.supports_set_ifeq(),
-        }
+    pub(crate) fn capabilities(&self) -> &Capabilities {
+        &self.settings().capabilities
     }
 
-    pub(crate) fn mark_set_ifeq_unsupported(&self) {
-        match self {
-            Self::Server(server) => server.connection.mark_set_ifeq_unsupported(),
-            #[cfg(feature = "cluster")]
-            Self::Cluster(cluster) => cluster.mark_set_ifeq_unsupported(),
-        }
-    }
-
-    /// `key` decides which server of a cluster it is for.
+    /// `key` decides which node of a cluster gets the command.
     #[cfg_attr(
         not(feature = "cluster"),
         expect(unused_variables, reason = "one server has all keys")
@@ -99,8 +88,8 @@ impl Transport {
         command: &mut Command,
     ) -> Result<Value, CommandError> {
         match self {
-            Self::Server(server) => server.connection.send(command).await,
-            // Boxed, so that it does not enlarge the futures of those who have one server.
+            Self::Node(node) => node.connection.send(command).await,
+            // Boxed, so that it does not enlarge the futures of apps without a cluster.
             #[cfg(feature = "cluster")]
             Self::Cluster(cluster) => {
                 let sent = Box::pin(cluster.send(key, command, None)).await;
@@ -109,7 +98,7 @@ impl Transport {
         }
     }
 
-    /// The reply, and how many replicas have the write.
+    /// Returns the reply, and how many replicas have the write.
     #[cfg_attr(
         not(feature = "cluster"),
         expect(unused_variables, reason = "one server has all keys")
@@ -121,59 +110,17 @@ impl Transport {
         acks: ReplicaAcks,
     ) -> Result<(Value, usize), CommandError> {
         match self {
-            Self::Server(server) => server.send_and_wait(command, acks, false).await,
+            Self::Node(node) => node.send_and_wait(command, acks, false).await,
             #[cfg(feature = "cluster")]
             Self::Cluster(cluster) => cluster.send(key, command, Some(acks)).await,
         }
     }
-}
 
-impl Node {
-    pub(crate) fn new(source: ConnectOptions) -> Self {
-        Self {
-            connection: Connection::new(source.clone()),
-            replica_wait: Arc::new(ReplicaWait::new(source)),
+    fn settings(&self) -> &ConnectSettings {
+        match self {
+            Self::Node(node) => node.connection.settings(),
+            #[cfg(feature = "cluster")]
+            Self::Cluster(cluster) => cluster.settings(),
         }
     }
-
-    #[cfg(feature = "cluster")]
-    pub(crate) fn connection(&self) -> &Arc<Connection> {
-        &self.connection
-    }
-
-    pub(crate) fn set_request_timeout(&self, request_timeout: Duration) {
-        self.connection.set_request_timeout(request_timeout);
-        self.replica_wait
-            .connection
-            .set_request_timeout(request_timeout);
-    }
-
-    /// `command` right behind ASKING, which a server that the slot is moving to wants to hear first.
-    #[cfg(feature = "cluster")]
-    pub(crate) async fn send_asking(&self, command: &Cmd) -> Result<Value, CommandError> {
-        let commands = pipeline(command, true);
-        let (reply, _) = self.connection.send_together(&commands).await?;
-        Ok(reply)
-    }
-
-    /// `asking`: the slot is moving to this server.
-    pub(crate) async fn send_and_wait(
-        &self,
-        command: &Cmd,
-        acks: ReplicaAcks,
-        asking: bool,
-    ) -> Result<(Value, usize), CommandError> {
-        self.replica_wait
-            .send(&pipeline(command, asking), acks)
-            .await
-    }
-}
-
-fn pipeline(command: &Cmd, asking: bool) -> Pipeline {
-    let mut commands = Pipeline::with_capacity(2);
-    if asking {
-        commands.cmd("ASKING");
-    }
-    commands.add_command(command.clone());
-    commands
 }

@@ -1,7 +1,8 @@
-//! Writes that wait for replicas, over a connection of their own, since WAIT holds up everything behind it.
+//! Writes that wait for replicas, over a connection of their own, since WAIT blocks every command behind it.
 //!
-//! WAIT is about all that its connection wrote before. So the writes that are done while one WAIT is on its way share the next one, and
-//! nobody waits for more than two. It is a task's, not a request's: one that reaches its deadline would leave it to hold up the others.
+//! WAIT covers all earlier writes of its connection. So the writes that are answered while one WAIT is running share the next one, and
+//! each write waits for at most two. A WAIT belongs to a task and not to a request: a request that reaches its deadline would leave the others
+//! without a result.
 
 use std::{
     sync::{
@@ -15,19 +16,20 @@ use redis::{Pipeline, Value};
 use tokio::sync::Notify;
 
 use super::{
-    connect::ConnectOptions,
     connection::Connection,
     error::{self, CommandError},
 };
 use crate::config::ReplicaAcks;
 
-/// While replicas are known to be away, nobody waits for the whole time, but for this part of it: long enough to notice their return.
+/// While replicas are known to be missing, WAIT has only this part of the time: long enough to notice their return.
 const DEGRADED_DIVISOR: u32 = 8;
 
+/// A WAIT that is answered this much later than the server promised makes the connection suspect.
+const GRACE: Duration = Duration::from_millis(200);
+
 pub(super) struct ReplicaWait {
-    /// Opened when it is first used.
-    pub(super) connection: Arc<Connection>,
-    /// Counts the writes whose replies are here.
+    connection: Arc<Connection>,
+    /// Counts the writes that were answered.
     written: AtomicU64,
     waits: Mutex<Waits>,
     wait_ended: Notify,
@@ -39,38 +41,38 @@ struct Waits {
     last: Option<Confirmed>,
 }
 
-/// What a WAIT said.
+/// The result of a WAIT.
 #[derive(Clone, Copy)]
 struct Confirmed {
-    /// Of the connection; nothing is said about what went over another one.
+    /// The number of the connection. The result does not cover writes over another one.
     generation: u64,
-    /// The writes up to this one are meant.
+    /// The writes up to this one are covered.
     written: u64,
-    /// `None`: it gave no answer.
+    /// `None`: WAIT failed.
     replicas: Option<usize>,
 }
 
 impl ReplicaWait {
-    pub(super) fn new(source: ConnectOptions) -> Self {
+    pub(super) fn new(connection: Arc<Connection>) -> Self {
         Self {
-            connection: Connection::new(source),
+            connection,
             written: AtomicU64::new(0),
             waits: Mutex::default(),
             wait_ended: Notify::new(),
         }
     }
 
-    /// The reply, and how many replicas have the write.
+    /// Returns the reply, and how many replicas have the write.
     pub(super) async fn send(
         self: &Arc<Self>,
-        commands: &Pipeline,
+        commands: Pipeline,
         acks: ReplicaAcks,
     ) -> Result<(Value, usize), CommandError> {
-        let (reply, generation) = self.connection.send_together(commands).await?;
+        let (reply, generation) = self.connection.send_pipeline(commands).await?;
         let number = self.written.fetch_add(1, Relaxed) + 1;
         loop {
             let mut ended = std::pin::pin!(self.wait_ended.notified());
-            // From here on no end of a WAIT is missed.
+            // From here on, no end of a WAIT is missed.
             ended.as_mut().enable();
             {
                 let mut waits = self.waits();
@@ -81,10 +83,10 @@ impl ReplicaWait {
                 }
                 if !waits.running {
                     waits.running = true;
-                    let are_away = waits
+                    let are_missing = waits
                         .last
                         .is_some_and(|last| last.replicas.is_none_or(|n| n < acks.replicas));
-                    let timeout = match are_away {
+                    let timeout = match are_missing {
                         true => acks.timeout / DEGRADED_DIVISOR,
                         false => acks.timeout,
                     };
@@ -100,19 +102,19 @@ impl ReplicaWait {
     }
 }
 
-/// A WAIT that is on its way. However it ends, the next one may begin.
+/// A running WAIT. However it ends, the next one can begin.
 struct WaitTask(Arc<ReplicaWait>);
 
 impl WaitTask {
     async fn run(self, replicas: usize, timeout: Duration) {
         let written = self.0.written.load(Relaxed);
-        let timeout = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         let mut wait = Pipeline::with_capacity(1);
         // With zero it would wait for ever.
-        wait.cmd("WAIT").arg(replicas).arg(timeout.max(1));
-        let sent = self.0.connection.send_together(&wait).await;
-        let (replicas, generation) = match sent {
-            Ok((Value::Int(count), generation)) => (usize::try_from(count).ok(), generation),
+        wait.cmd("WAIT").arg(replicas).arg(millis.max(1));
+        let sent = self.0.connection.send_pipeline(wait);
+        let (replicas, generation) = match tokio::time::timeout(timeout + GRACE, sent).await {
+            Ok(Ok((Value::Int(count), generation))) => (usize::try_from(count).ok(), generation),
             _ => (None, 0),
         };
         self.0.waits().last = Some(Confirmed {

@@ -1,40 +1,244 @@
-//! The master that Redis Sentinel names, and the end of a connection to one that it names no longer.
+//! Finds the master by Redis Sentinel, and notices when Sentinel names another one.
+//!
+//! 1. All sentinels are asked, the one that was right last time first. The first server that a sentinel names **and that says of itself
+//!    that it is a master** is used. So a sentinel that hangs, is down, or names an old master only costs a moment.
+//! 2. The connections to the sentinels are kept.
+//! 3. While a connection to a master is open, Sentinel is asked twice a second. If it names another server, a connection to the new
+//!    master replaces the open one.
 
 use std::{
     fmt,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
-use redis::{
-    ConnectionAddr, ConnectionInfo, Value, aio::MultiplexedConnection, sentinel::SentinelClient,
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use redis::{ConnectionAddr, ConnectionInfo, RedisError, Value, aio::MultiplexedConnection};
+
+use super::{
+    connect::{self, ConnectSettings},
+    error,
 };
-use tokio::sync::Mutex;
+use crate::error::SessionError;
 
-use super::{connection::Connection, error};
-use crate::error::{ErrorKind, SessionError};
-
-/// A demoted master goes on accepting writes until Sentinel reaches it, and these are lost; so Sentinel is asked this often. That a
-/// master died is noticed by its connection, at once.
+/// A demoted master accepts writes until Sentinel reconfigures it, and these are lost. So Sentinel is asked this often. That a master
+/// died is noticed by its connection, at once.
 const INTERVAL: Duration = Duration::from_millis(500);
-/// Bounds a question to Sentinel, which asks the master in turn.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// The next sentinel is asked this much later, unless the one before answered.
+const STAGGER: Duration = Duration::from_millis(50);
+/// A sentinel that does not answer within this time is asked over a new connection the next time.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Behind a lock, since the client remembers its connections to the sentinels.
-pub(crate) struct Sentinels(Mutex<SentinelClient>);
+pub(crate) struct Sentinels {
+    master_name: String,
+    sentinels: Vec<Sentinel>,
+    /// Its credentials, database and TLS settings are used; its address is not.
+    master: ConnectionInfo,
+    /// The sentinel that named the present master.
+    preferred: AtomicUsize,
+}
+
+struct Sentinel {
+    info: ConnectionInfo,
+    connection: Mutex<Option<MultiplexedConnection>>,
+}
+
+/// What one step on the way to a master came to.
+enum Step {
+    Named(usize, Result<Option<ConnectionAddr>, RedisError>),
+    Opened(
+        usize,
+        ConnectionAddr,
+        Result<MultiplexedConnection, SessionError>,
+    ),
+}
 
 impl Sentinels {
-    pub(crate) fn new(client: SentinelClient) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(client)))
+    pub(crate) fn new(
+        master_name: String,
+        sentinels: Vec<ConnectionInfo>,
+        master: ConnectionInfo,
+    ) -> Self {
+        let kept = |info| Sentinel {
+            info,
+            connection: Mutex::default(),
+        };
+        Self {
+            master_name,
+            sentinels: sentinels.into_iter().map(kept).collect(),
+            master,
+            preferred: AtomicUsize::new(0),
+        }
     }
 
-    /// The master of the moment.
-    pub(crate) async fn master(&self) -> Result<ConnectionInfo, SessionError> {
-        let client = self.0.lock().await.async_get_client().await;
-        match client {
-            Ok(client) => Ok(client.get_connection_info().clone()),
-            Err(error) => Err(error::no_master(&error)),
+    /// Opens a connection to the master.
+    pub(super) async fn open_master(
+        &self,
+        settings: &ConnectSettings,
+        on_close: impl Fn() + Clone + Send + Sync + 'static,
+    ) -> Result<(MultiplexedConnection, ConnectionAddr), SessionError> {
+        let mut steps: FuturesUnordered<BoxFuture<'_, Step>> = self.ask_all(settings);
+        let mut tried = Vec::new();
+        let mut failure = None;
+        while let Some(step) = steps.next().await {
+            match step {
+                Step::Named(sentinel, Ok(Some(address))) => {
+                    if !tried.contains(&address) {
+                        tried.push(address.clone());
+                        let on_close = on_close.clone();
+                        let open = async move {
+                            let opened = self.open_if_master(&address, settings, on_close).await;
+                            Step::Opened(sentinel, address, opened)
+                        };
+                        steps.push(open.boxed());
+                    }
+                }
+                Step::Named(_, Ok(None)) => {
+                    failure.get_or_insert_with(error::unknown_master_name);
+                }
+                Step::Named(_, Err(error)) => {
+                    failure.get_or_insert_with(|| error::sentinel_unreachable(&error));
+                }
+                Step::Opened(sentinel, address, Ok(connection)) => {
+                    self.preferred.store(sentinel, Relaxed);
+                    return Ok((connection, address));
+                }
+                // Says more than that a sentinel is down.
+                Step::Opened(_, _, Err(error)) => failure = Some(error),
+            }
         }
+        Err(failure.unwrap_or_else(error::unknown_master_name))
+    }
+
+    /// Asks for the master as long as this connection is in use. `master` is its address.
+    pub(super) fn watch<C: Watched>(
+        self: Arc<Self>,
+        master: ConnectionAddr,
+        connection: &Arc<C>,
+        generation: u64,
+    ) -> impl Future<Output = ()> + Send + use<C> {
+        let connection = Arc::downgrade(connection);
+        let is_open = move |connection: &Weak<C>| {
+            Weak::upgrade(connection).filter(|connection| connection.is_open(generation))
+        };
+        async move {
+            loop {
+                tokio::time::sleep(INTERVAL).await;
+                let Some(open) = is_open(&connection) else {
+                    return;
+                };
+                let settings = open.settings().clone();
+                drop(open);
+                // Without an answer there is nothing better than the open connection.
+                if let Some(named) = self.named_master(&settings).await
+                    && named != master
+                    && let Some(open) = is_open(&connection)
+                {
+                    open.replace(generation);
+                }
+            }
+        }
+    }
+
+    /// The first address that a sentinel gives.
+    async fn named_master(&self, settings: &ConnectSettings) -> Option<ConnectionAddr> {
+        let mut steps = self.ask_all(settings);
+        while let Some(step) = steps.next().await {
+            if let Step::Named(_, Ok(Some(address))) = step {
+                return Some(address);
+            }
+        }
+        None
+    }
+
+    fn ask_all<'a>(
+        &'a self,
+        settings: &'a ConnectSettings,
+    ) -> FuturesUnordered<BoxFuture<'a, Step>> {
+        let preferred = self.preferred.load(Relaxed);
+        let count = self.sentinels.len();
+        let asked = (0..count).zip(0_u32..).map(|(offset, rank)| {
+            let number = (preferred + offset) % count;
+            let ask = async move {
+                tokio::time::sleep(STAGGER * rank).await;
+                Step::Named(number, self.ask(&self.sentinels[number], settings).await)
+            };
+            ask.boxed()
+        });
+        asked.collect()
+    }
+
+    /// The address of the master, as this sentinel knows it.
+    async fn ask(
+        &self,
+        sentinel: &Sentinel,
+        settings: &ConnectSettings,
+    ) -> Result<Option<ConnectionAddr>, RedisError> {
+        let mut command = redis::cmd("SENTINEL");
+        command
+            .arg("GET-MASTER-ADDR-BY-NAME")
+            .arg(&self.master_name);
+        let kept = sentinel.take();
+        if let Some(mut connection) = kept
+            && let Ok(Ok(reply)) =
+                tokio::time::timeout(REPLY_TIMEOUT, connection.send_packed_command(&command)).await
+            && let Ok(address) = self.address(&reply)
+        {
+            sentinel.keep(connection);
+            return Ok(address);
+        }
+        let own = ConnectSettings {
+            password: None,
+            timeout: settings.timeout,
+            ..ConnectSettings::default()
+        };
+        let mut connection = connect::open(&sentinel.info, &own, || {}).await?;
+        let reply = connection.send_packed_command(&command).await?;
+        let address = self.address(&reply.extract_error()?)?;
+        sentinel.keep(connection);
+        Ok(address)
+    }
+
+    /// Reads `[host, port]`, or nil for a name that the sentinel does not know.
+    fn address(&self, reply: &Value) -> Result<Option<ConnectionAddr>, RedisError> {
+        let reply: Option<(String, u16)> = redis::from_redis_value_ref(reply)?;
+        Ok(reply.map(|(host, port)| connect::with_host(self.master.addr(), host, port)))
+    }
+
+    async fn open_if_master(
+        &self,
+        address: &ConnectionAddr,
+        settings: &ConnectSettings,
+        on_close: impl Fn() + Clone + Send + Sync + 'static,
+    ) -> Result<MultiplexedConnection, SessionError> {
+        let info = self.master.clone().set_addr(address.clone());
+        let opened = connect::open(&info, settings, on_close).await;
+        let mut connection = opened.map_err(|error| error::unreachable(&error))?;
+        let reply = connection.send_packed_command(&redis::cmd("ROLE")).await;
+        let role = match reply {
+            Ok(Value::Array(parts)) => parts.into_iter().next(),
+            // An ACL that forbids ROLE counts as a yes.
+            _ => None,
+        };
+        match role {
+            Some(Value::BulkString(role)) if role != b"master" => Err(error::not_a_master()),
+            _ => Ok(connection),
+        }
+    }
+}
+
+impl Sentinel {
+    fn take(&self) -> Option<MultiplexedConnection> {
+        let kept = self.connection.lock();
+        kept.unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn keep(&self, connection: MultiplexedConnection) {
+        let kept = self.connection.lock();
+        *kept.unwrap_or_else(PoisonError::into_inner) = Some(connection);
     }
 }
 
@@ -44,52 +248,13 @@ impl fmt::Debug for Sentinels {
     }
 }
 
-/// Sentinel's word may be a moment old; the server knows for sure. An ACL that forbids ROLE is taken for a yes.
-pub(crate) async fn check_role(connection: &MultiplexedConnection) -> Result<(), SessionError> {
-    let reply = connection
-        .clone()
-        .send_packed_command(&redis::cmd("ROLE"))
-        .await;
-    let role = match reply {
-        Ok(Value::Array(parts)) => parts.into_iter().next(),
-        _ => None,
-    };
-    match role {
-        Some(Value::BulkString(role)) if role != b"master" => Err(SessionError::new(
-            ErrorKind::Unavailable,
-            "the server that Sentinel names is no master yet, as during a failover: try again in a moment, and build the \
-             SentinelClient for masters",
-        )),
-        _ => Ok(()),
-    }
-}
+/// A connection to a master that Sentinel named.
+pub(super) trait Watched: Send + Sync + 'static {
+    fn settings(&self) -> &ConnectSettings;
 
-/// Closes the connection when Sentinel names another master, as long as it is in use.
-pub(crate) fn watch(
-    sentinels: Arc<Sentinels>,
-    connection: &Arc<Connection>,
-    generation: u64,
-    address: ConnectionAddr,
-) {
-    let connection = Arc::downgrade(connection);
-    tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(INTERVAL).await;
-            if !in_use(&connection, generation) {
-                return;
-            }
-            let master = tokio::time::timeout(PATIENCE, sentinels.master()).await;
-            // Without an answer there is nothing better than what we have.
-            if let Ok(Ok(master)) = master
-                && *master.addr() != address
-                && let Some(connection) = Weak::upgrade(&connection)
-            {
-                connection.close(generation);
-            }
-        }
-    });
-}
+    /// Whether the connection of this number is in use.
+    fn is_open(&self, generation: u64) -> bool;
 
-fn in_use(connection: &Weak<Connection>, generation: u64) -> bool {
-    Weak::upgrade(connection).is_some_and(|connection| connection.is_open(generation))
+    /// Opens another connection, which takes its place.
+    fn replace(self: &Arc<Self>, generation: u64);
 }

@@ -1,8 +1,6 @@
-//! Which server has which slots.
+//! Which node of a cluster has which slots.
 
-use std::cell::RefCell;
-
-use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisResult, Value};
+use redis::{ConnectionAddr, ConnectionInfo, Value};
 
 use super::error;
 use crate::error::SessionError;
@@ -21,14 +19,14 @@ impl Address {
             ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
                 (host.clone(), *port)
             }
-            // No cluster listens on a socket of a file system; whoever names one hears that it cannot be reached.
+            // A cluster has no Unix sockets. Connecting to this address fails with an error.
             _ => (String::new(), 0),
         };
         Self { host, port }
     }
 }
 
-/// The slots, each run of them with its master, and all the servers that there are.
+/// The ranges of slots, each with its master, and the addresses of all nodes.
 pub(super) struct Topology {
     ranges: Vec<SlotRange>,
     addresses: Vec<Address>,
@@ -41,21 +39,21 @@ struct SlotRange {
 }
 
 impl Topology {
-    /// Reads the reply to CLUSTER SLOTS of the server at `asked`.
+    /// Reads a reply to CLUSTER SLOTS. `asked` is the node that sent it.
     pub(super) fn parse(reply: &Value, asked: &Address) -> Result<Self, SessionError> {
         let mut topology = Self {
             ranges: Vec::new(),
             addresses: Vec::new(),
         };
         let Value::Array(ranges) = reply else {
-            return Err(error::unexpected());
+            return Err(error::unexpected_reply());
         };
-        for run in ranges {
-            let Value::Array(parts) = run else {
-                return Err(error::unexpected());
+        for range in ranges {
+            let Value::Array(parts) = range else {
+                return Err(error::unexpected_reply());
             };
             let [Value::Int(first), Value::Int(last), nodes @ ..] = parts.as_slice() else {
-                return Err(error::unexpected());
+                return Err(error::unexpected_reply());
             };
             let nodes: Vec<Address> = nodes
                 .iter()
@@ -64,7 +62,7 @@ impl Topology {
             let (Ok(first), Ok(last), Some(master)) =
                 (u16::try_from(*first), u16::try_from(*last), nodes.first())
             else {
-                return Err(error::unexpected());
+                return Err(error::unexpected_reply());
             };
             topology.ranges.push(SlotRange {
                 first,
@@ -80,32 +78,32 @@ impl Topology {
         if topology.ranges.is_empty() {
             return Err(error::no_slot());
         }
-        topology.ranges.sort_by_key(|run| run.first);
+        topology.ranges.sort_by_key(|range| range.first);
         Ok(topology)
     }
 
     pub(super) fn master(&self, slot: u16) -> Option<&Address> {
-        let run = &self.ranges[self.position(slot)?];
-        Some(&run.master)
+        let range = &self.ranges[self.position(slot)?];
+        Some(&range.master)
     }
 
-    /// A server said that another one has the slot.
+    /// A node said that another one has the slot.
     pub(super) fn reassign_slot(&mut self, slot: u16, master: Address) {
         if !self.has(&master) {
             self.addresses.push(master.clone());
         }
-        let run = SlotRange {
+        let range = SlotRange {
             first: slot,
             last: slot,
             master,
         };
         let Some(position) = self.position(slot) else {
-            self.ranges.push(run);
-            self.ranges.sort_by_key(|run| run.first);
+            self.ranges.push(range);
+            self.ranges.sort_by_key(|range| range.first);
             return;
         };
         let old = &self.ranges[position];
-        if old.master == run.master {
+        if old.master == range.master {
             return;
         }
         let part = |first: u16, last: u16| SlotRange {
@@ -118,7 +116,7 @@ impl Topology {
             parts.push(part(old.first, slot - 1));
         }
         let after = (slot < old.last).then(|| part(slot + 1, old.last));
-        parts.push(run);
+        parts.push(range);
         parts.extend(after);
         self.ranges.splice(position..=position, parts);
     }
@@ -132,13 +130,13 @@ impl Topology {
     }
 
     fn position(&self, slot: u16) -> Option<usize> {
-        let after = self.ranges.partition_point(|run| run.first <= slot);
+        let after = self.ranges.partition_point(|range| range.first <= slot);
         let position = after.checked_sub(1)?;
         (slot <= self.ranges[position].last).then_some(position)
     }
 }
 
-/// `[host, port, …]`. A host that the server does not know of itself is the one that it was asked at.
+/// Reads `[host, port, …]`. A node that does not know its own host was asked at the right one.
 fn address(node: &Value, asked: &Address) -> Option<Address> {
     let Value::Array(parts) = node else {
         return None;
@@ -170,78 +168,8 @@ pub(super) fn slot_of(key: &[u8]) -> u16 {
     crc16::State::<crc16::XMODEM>::calculate(tag().unwrap_or(key)) % SLOTS
 }
 
-/// The servers that the client was built with, each with its address, credentials and certificates.
-///
-/// A `ClusterClient` keeps these to itself and only connects to them. So it is asked to, by a connection that notes down where it
-/// should lead and never does; nothing goes over the network. `the_clients_own_settings_are_found` guards that this works with the
-/// version of redis-rs at hand.
-pub(super) fn seeds(client: &redis::cluster::ClusterClient) -> Vec<ConnectionInfo> {
-    NOTED.with_borrow_mut(Vec::clear);
-    let refused = client.get_generic_connection::<Note>();
-    debug_assert!(refused.is_err(), "a note is no connection");
-    NOTED.take()
-}
-
-thread_local! {
-    static NOTED: RefCell<Vec<ConnectionInfo>> = const { RefCell::new(Vec::new()) };
-}
-
-/// A connection that is never there.
-enum Note {}
-
-impl redis::cluster::Connect for Note {
-    fn connect<T: IntoConnectionInfo>(
-        info: T,
-        _: Option<std::time::Duration>,
-    ) -> RedisResult<Self> {
-        let info = info.into_connection_info()?;
-        NOTED.with_borrow_mut(|noted| noted.push(info));
-        Err((redis::ErrorKind::Client, "a note is no connection").into())
-    }
-
-    fn send_packed_command(&mut self, _: &[u8]) -> RedisResult<()> {
-        match *self {}
-    }
-
-    fn set_write_timeout(&self, _: Option<std::time::Duration>) -> RedisResult<()> {
-        match *self {}
-    }
-
-    fn set_read_timeout(&self, _: Option<std::time::Duration>) -> RedisResult<()> {
-        match *self {}
-    }
-
-    fn recv_response(&mut self) -> RedisResult<Value> {
-        match *self {}
-    }
-}
-
-impl redis::ConnectionLike for Note {
-    fn req_packed_command(&mut self, _: &[u8]) -> RedisResult<Value> {
-        match *self {}
-    }
-
-    fn req_packed_commands(&mut self, _: &[u8], _: usize, _: usize) -> RedisResult<Vec<Value>> {
-        match *self {}
-    }
-
-    fn get_db(&self) -> i64 {
-        match *self {}
-    }
-
-    fn check_connection(&mut self) -> bool {
-        match *self {}
-    }
-
-    fn is_open(&self) -> bool {
-        match *self {}
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use redis::cluster::ClusterClient;
-
     use super::*;
 
     fn at(port: u16) -> Address {
@@ -344,44 +272,5 @@ mod tests {
             assert_eq!(slot_of(key.as_bytes()), slot, "{key}");
         }
         assert_ne!(slot_of(b"a{}b"), slot_of(b""));
-    }
-
-    #[test]
-    fn the_clients_own_settings_are_found() {
-        let client = ClusterClient::builder(["redis://a:1", "redis://b:2"])
-            .username("app")
-            .password("swordfish")
-            .build()
-            .expect("a client");
-        let seeds = seeds(&client);
-        let addresses: Vec<Address> = seeds.iter().map(Address::of).collect();
-        assert_eq!(
-            addresses
-                .iter()
-                .map(|address| address.port)
-                .collect::<Vec<_>>(),
-            [1, 2]
-        );
-        for seed in &seeds {
-            assert_eq!(seed.redis_settings().username(), Some("app"));
-            assert_eq!(seed.redis_settings().password(), Some("swordfish"));
-        }
-    }
-
-    #[cfg(feature = "tls-rustls")]
-    #[test]
-    fn the_clients_certificates_are_found() {
-        let client = ClusterClient::builder(["redis://a:1"])
-            .tls(redis::TlsMode::Secure)
-            .build()
-            .expect("a client");
-        let seeds = seeds(&client);
-        assert!(matches!(
-            seeds[0].addr(),
-            ConnectionAddr::TcpTls {
-                insecure: false,
-                ..
-            }
-        ));
     }
 }
