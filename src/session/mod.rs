@@ -308,14 +308,6 @@ impl Session {
         Self(Arc::new(SessionCell::new(context, status, base)))
     }
 
-    /// Whether the session is stored or has something to store.
-    pub(crate) fn exists(&self) -> bool {
-        let state = self.0.state();
-        state.id().is_some()
-            || state.changes.user(&state.base).is_some()
-            || state.changes.keys(&state.base).next().is_some()
-    }
-
     pub(crate) fn cell(&self) -> &Arc<SessionCell> {
         &self.0
     }
