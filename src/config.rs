@@ -12,6 +12,8 @@ use crate::{
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 /// 31 days, Flask's `PERMANENT_SESSION_LIFETIME`.
 pub(crate) const PERMANENT_LIFETIME: Duration = Duration::from_secs(31 * 24 * 60 * 60);
+/// Longer than the response to a login takes: by then a browser has the new cookie, or never gets it.
+pub(crate) const ROTATION_GRACE: Duration = Duration::from_secs(10);
 /// Long enough for a stall of Redis, such as a fork for a snapshot; short enough for a user who waits.
 pub(crate) const DEADLINE: Duration = Duration::from_millis(500);
 /// A large value delays all commands behind it on the connection.
@@ -96,6 +98,8 @@ pub(crate) struct Config {
     pub(crate) idle_timeout: Duration,
     pub(crate) absolute_timeout: Option<Duration>,
     pub(crate) permanent_lifetime: Duration,
+    /// How long a request with a rotated id may read what the session held.
+    pub(crate) rotation_grace: Duration,
     pub(crate) deadline: Duration,
     pub(crate) max_size: usize,
     /// Number of replicas, and how long a write waits for them.
@@ -132,6 +136,7 @@ impl Default for Config {
             idle_timeout: IDLE_TIMEOUT,
             absolute_timeout: None,
             permanent_lifetime: PERMANENT_LIFETIME,
+            rotation_grace: ROTATION_GRACE,
             deadline: DEADLINE,
             max_size: MAX_SIZE,
             replica_acks: None,
@@ -162,6 +167,11 @@ impl CookieConfig {
         match &self.name {
             Some(name) => name,
             None if !self.secure => "session",
+            // A cookie of the same name outside of the partition would shadow it, or it that one.
+            None if self.partitioned && self.domain.is_none() && self.path == "/" => {
+                "__Host-session-partitioned"
+            }
+            None if self.partitioned => "__Secure-session-partitioned",
             None if self.domain.is_some() || self.path != "/" => "__Secure-session",
             None => "__Host-session",
         }

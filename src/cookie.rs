@@ -28,16 +28,19 @@ impl CookieHeaders {
         }
     }
 
-    /// The first well-formed id under the cookie's name; with signing keys, the first with a valid signature.
+    /// The well-formed ids under the cookie's name; with signing keys, those with a valid signature.
     ///
     /// Deliberately not `cookie::Cookie::split_parse`: it needs UTF-8, and another cookie of this host may contain other bytes.
-    pub(crate) fn id(&self, config: &CookieConfig) -> Option<(SessionId, Signature)> {
+    pub(crate) fn ids(
+        &self,
+        config: &CookieConfig,
+    ) -> impl Iterator<Item = (SessionId, Signature)> {
         let name = config.name();
-        self.first.iter().chain(&self.more).find_map(|header| {
+        self.first.iter().chain(&self.more).flat_map(move |header| {
             header
                 .as_bytes()
                 .split(|byte| *byte == b';')
-                .find_map(|pair| {
+                .filter_map(move |pair| {
                     let value = pair
                         .trim_ascii_start()
                         .strip_prefix(name.as_bytes())?
@@ -130,7 +133,8 @@ mod tests {
             ..Config::default().cookie
         };
         CookieHeaders::from_headers(&map)
-            .id(&config)
+            .ids(&config)
+            .next()
             .map(|(id, _)| id.expose_secret())
     }
 

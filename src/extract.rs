@@ -36,7 +36,8 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for Session {
         state: &S,
     ) -> Result<Option<Self>, Self::Rejection> {
         let session = <Self as FromRequestParts<S>>::from_request_parts(parts, state).await?;
-        Ok(session.exists().then_some(session))
+        let exists = session.id().is_some() || !session.is_empty() || session.user().is_some();
+        Ok(exists.then_some(session))
     }
 }
 

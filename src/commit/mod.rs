@@ -25,7 +25,7 @@ use std::{
 
 use self::{
     queue::CommitQueue,
-    state::{CookieAction, PendingDelete, Plan, State, Status},
+    state::{CookieAction, DeleteReason, PendingDelete, Plan, State, Status},
     write::{TOMBSTONE_TTL, Write, WriteKind},
 };
 use crate::{
@@ -94,17 +94,15 @@ pub(crate) async fn commit(session: &SessionCell) -> Result<CommitOutcome, Sessi
 
 async fn commit_changes(session: &SessionCell) -> Result<CommitOutcome, SessionError> {
     let mut outcome = CommitOutcome::Unchanged;
-    let pending_delete = session.state().pending_delete.clone();
-    // Boxed, here and below, so that what is rare does not enlarge the future of every commit.
-    if let Some(delete) = pending_delete.map(|pending| Box::pin(delete_destroyed(session, pending)))
-    {
-        delete.await?;
-        outcome = CommitOutcome::Saved;
-    }
     let mut queue = CommitQueue::default();
     let mut attempt = 0;
     loop {
         attempt += 1;
+        // Boxed, here and below, so that what is rare does not enlarge the future of every commit.
+        while let Some(delete) = session.next_delete() {
+            Box::pin(delete_destroyed(session, delete)).await?;
+            outcome = CommitOutcome::Saved;
+        }
         let write = match session.plan()? {
             Plan::Noop => return Ok(outcome),
             Plan::Discard => return Ok(session.discard(None)),
@@ -159,15 +157,21 @@ async fn delete_destroyed(
     let key = session.context.key(pending.id);
     let store = &session.context.store;
     let destroyed = retry_once(|| store.destroy(&key)).await;
-    let destroyed = destroyed.map_err(Fault::into_error)?;
+    let destroyed = match destroyed {
+        Err(_) if pending.reason == DeleteReason::Superseded => Destroyed::Deleted,
+        destroyed => destroyed.map_err(Fault::into_error)?,
+    };
     {
         let mut state = session.state();
-        state.pending_delete = None;
-        match destroyed {
-            Destroyed::Deleted if pending.existed => state.cookie = CookieAction::Remove,
-            Destroyed::Deleted => {}
+        state.finish_delete(pending.id);
+        match (pending.reason, destroyed) {
+            (DeleteReason::Destroyed, Destroyed::Deleted) => state.cookie = CookieAction::Remove,
             // A login came first. The browser has its cookie or is about to get it.
-            Destroyed::Tombstone => state.status = Status::Rotated { presented: None },
+            (DeleteReason::Destroyed | DeleteReason::NotFound, Destroyed::Tombstone) => {
+                state.status = Status::Rotated { presented: None };
+            }
+            (DeleteReason::NotFound, Destroyed::Deleted)
+            | (DeleteReason::Shadow | DeleteReason::Superseded, _) => {}
         }
     }
     if let Some(user) = &pending.user {
@@ -322,6 +326,10 @@ impl SessionCell {
 
     pub(crate) fn has_panicked(&self) -> bool {
         self.panicked.load(Relaxed)
+    }
+
+    fn next_delete(&self) -> Option<PendingDelete> {
+        self.state().pending_deletes.first().cloned()
     }
 
     fn plan(&self) -> Result<Plan, SessionError> {

@@ -1,6 +1,6 @@
 //! Where a request's session stands, and the write that its changes call for.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{mem, sync::Arc, time::SystemTime};
 
 use super::{
     changes::Changes,
@@ -21,10 +21,15 @@ pub(crate) struct State {
     /// The version in the store, as last read or written.
     pub(crate) base: Record,
     pub(crate) changes: Changes,
-    /// `cycle_id` was called.
+    /// A new id was asked for, by `cycle_id` or a login.
     pub(crate) rotate: bool,
-    /// A destroyed session that is still to be deleted. Later changes belong to another session.
-    pub(crate) pending_delete: Option<PendingDelete>,
+    /// The former id may read the session for a while although it has a user.
+    pub(crate) grace_with_user: bool,
+    /// Further ids that the browser presented under the cookie's name. They end with this session, and when it gets a new id, so that
+    /// none of them shadows the cookie.
+    pub(crate) shadows: Vec<SessionId>,
+    /// Destroyed sessions that are still to be deleted. Later changes belong to another session.
+    pub(crate) pending_deletes: Vec<PendingDelete>,
     /// A write that may or may not have been executed.
     pub(crate) in_doubt: Option<Arc<Write>>,
     /// Incremented by `destroy`, so that replies to older writes are ignored.
@@ -66,9 +71,20 @@ pub(crate) struct Persisted {
 #[derive(Clone)]
 pub(crate) struct PendingDelete {
     pub(crate) id: SessionId,
-    /// Whether this request found the session. If not, the browser may have a newer cookie, which a removal would take away.
-    pub(crate) existed: bool,
+    pub(crate) reason: DeleteReason,
     pub(crate) user: Option<UserId>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DeleteReason {
+    /// The app destroyed the session that this request found.
+    Destroyed,
+    /// The app destroyed a session that this request did not find. The browser may have a newer cookie, so none is removed.
+    NotFound,
+    /// The browser presented this id beside that of a destroyed session.
+    Shadow,
+    /// The browser presented this id beside that of a session that got a new one. The deletion may fail.
+    Superseded,
 }
 
 /// What the response tells the browser.
@@ -94,7 +110,9 @@ impl State {
             base,
             changes: Changes::default(),
             rotate: false,
-            pending_delete: None,
+            grace_with_user: false,
+            shadows: Vec::new(),
+            pending_deletes: Vec::new(),
             in_doubt: None,
             epoch: 0,
             ttl_set_at: SystemTime::now(),
@@ -124,7 +142,7 @@ impl State {
             }
             Status::Rotated { .. } | Status::Gone => self.rotate,
         };
-        is_due || self.pending_delete.is_some() || !self.changes.is_empty()
+        is_due || !self.pending_deletes.is_empty() || !self.changes.is_empty()
     }
 
     /// Whether dropping this state loses a change. An empty session that was never stored and has no user has none.
@@ -134,28 +152,27 @@ impl State {
                 && self.changes.keys(&self.base).next().is_none()
                 && self.changes.user(&self.base).is_none()
         };
-        self.pending_delete.is_some() || !(self.changes.is_empty() || is_blank())
+        !self.pending_deletes.is_empty() || !(self.changes.is_empty() || is_blank())
     }
 
     pub(crate) fn destroy(&mut self) {
         let delete = match &mut self.status {
             Status::Persisted(Persisted { id, .. }) => Some(PendingDelete {
                 id: *id,
-                existed: true,
+                reason: DeleteReason::Destroyed,
                 user: self.base.user.clone(),
             }),
             Status::New { presented } | Status::Rotated { presented } => {
                 presented.take().map(|id| PendingDelete {
                     id,
-                    existed: false,
+                    reason: DeleteReason::NotFound,
                     user: None,
                 })
             }
             Status::Gone => None,
         };
-        if delete.is_some() {
-            self.pending_delete = delete;
-        }
+        self.pending_deletes.extend(delete);
+        self.delete_shadows(DeleteReason::Shadow);
         if let Status::Persisted(_) = self.status {
             self.status = Status::New { presented: None };
         }
@@ -187,8 +204,9 @@ impl State {
     pub(crate) fn plan(&mut self, context: &Context) -> Result<Plan, SessionError> {
         if let Status::Rotated { presented } = self.status
             && self.rotate
+            && !self.changes.is_empty()
         {
-            // A login whose response was lost is repeated with the old cookie.
+            // A login whose response was lost is repeated with the old cookie. What that may still read goes into a session of its own.
             self.status = Status::New { presented };
         }
         match &self.status {
@@ -197,9 +215,8 @@ impl State {
                 let id = *id;
                 self.plan_save(context, id)
             }
-            Status::Rotated { .. } | Status::Gone if self.changes.is_empty() && !self.rotate => {
-                Ok(Plan::Noop)
-            }
+            Status::Rotated { .. } if self.changes.is_empty() => Ok(Plan::Noop),
+            Status::Gone if self.changes.is_empty() && !self.rotate => Ok(Plan::Noop),
             Status::Rotated { .. } | Status::Gone => Ok(Plan::Discard),
         }
     }
@@ -235,7 +252,11 @@ impl State {
             WriteKind::Delete { id, expected }
         } else if self.rotate {
             self.ensure_headers_not_sent("a new id")?;
-            WriteKind::rotate(id, expected, context.generate_id()?)?
+            let grace = context.config.rotation_grace;
+            let is_readable =
+                !grace.is_zero() && (self.base.user.is_none() || self.grace_with_user);
+            let readable = is_readable.then_some((grace, &self.base));
+            WriteKind::rotate(id, expected, context.generate_id()?, readable)?
         } else if encoded.changed || re_sign {
             let key = self.take_key().unwrap_or_else(|| context.key(id));
             WriteKind::Save { id, key, expected }
@@ -268,6 +289,8 @@ impl State {
                 self.cookie = CookieAction::Issue;
                 self.status = persisted(id, None, false);
                 self.rotate = false;
+                self.grace_with_user = false;
+                self.delete_shadows(DeleteReason::Superseded);
             }
             // A new id that was asked for meanwhile is the next write's.
             WriteKind::Save { id, key, .. } => {
@@ -286,6 +309,20 @@ impl State {
             }
         }
         self.base = record;
+    }
+
+    pub(crate) fn finish_delete(&mut self, id: SessionId) {
+        self.pending_deletes.retain(|pending| pending.id != id);
+    }
+
+    fn delete_shadows(&mut self, reason: DeleteReason) {
+        let shadows = mem::take(&mut self.shadows);
+        self.pending_deletes
+            .extend(shadows.into_iter().map(|id| PendingDelete {
+                id,
+                reason,
+                user: None,
+            }));
     }
 
     fn take_key(&mut self) -> Option<String> {

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// How long a tombstone blocks the id of a rotated session: longer than a request that began with it should take.
-pub(super) const TOMBSTONE_TTL: Duration = Duration::from_secs(60);
+pub(crate) const TOMBSTONE_TTL: Duration = Duration::from_secs(60);
 
 /// One write, sent until its result is known.
 #[derive(Clone)]
@@ -57,13 +57,16 @@ impl WriteKind {
         from: SessionId,
         expected: Bytes,
         to: SessionId,
+        readable: Option<(Duration, &Record)>,
     ) -> Result<Self, SessionError> {
-        let ttl = u64::try_from(TOMBSTONE_TTL.as_millis()).unwrap_or(u64::MAX);
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let now = unix_millis();
+        let readable = readable.map(|(grace, base)| (now.saturating_add(millis(grace)), base));
         Ok(Self::Rotate {
             from,
             expected,
             to,
-            tombstone: tombstone(unix_millis().saturating_add(ttl))?,
+            tombstone: tombstone(now.saturating_add(millis(TOMBSTONE_TTL)), readable)?,
         })
     }
 

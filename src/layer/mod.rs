@@ -46,6 +46,7 @@ use crate::{
 /// | [`with_idle_timeout`](Self::with_idle_timeout) | 1 day | lifetime of a session after its last use |
 /// | [`with_permanent_lifetime`](Self::with_permanent_lifetime) | 31 days | the same for permanent sessions, and their cookie's Max-Age |
 /// | [`with_absolute_timeout`](Self::with_absolute_timeout) | none | lifetime of a session after its creation |
+/// | [`with_rotation_grace`](Self::with_rotation_grace) | 10 s | how long a rotated id may read an anonymous session |
 /// | [`with_cookie_name`](Self::with_cookie_name) | `__Host-session` | the cookie's name |
 /// | [`with_cookie_domain`](Self::with_cookie_domain) | none | the cookie's Domain: also send it to subdomains |
 /// | [`with_cookie_path`](Self::with_cookie_path) | `/` | the cookie's Path |

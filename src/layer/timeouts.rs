@@ -79,6 +79,19 @@ impl RedisSessionLayer {
     pub fn with_permanent_lifetime(self, lifetime: Duration) -> Self {
         self.configured(|context| context.config.permanent_lifetime = lifetime)
     }
+
+    /// Sets how long a request with a rotated id may still read what the session held. Default: 10 s; 0 for never.
+    ///
+    /// When an id changes, other requests of the browser are on their way with the former one. They can write nothing and never learn the
+    /// new id. If the session had no user, they may read it for this long, so that a second click on "sign in" still finds the form's
+    /// token. A session that had a user is dead at once under its former id, unless the app calls
+    /// [`cycle_id_with_grace`](crate::Session::cycle_id_with_grace).
+    ///
+    /// After this time a visitor with the former id, whose browser never got the new cookie, can begin a new session. Its cookie then
+    /// replaces that of a login whose response takes even longer. With 0, the former id blocks a new session for a minute.
+    pub fn with_rotation_grace(self, grace: Duration) -> Self {
+        self.configured(|context| context.config.rotation_grace = grace)
+    }
 }
 
 #[cfg(test)]

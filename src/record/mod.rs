@@ -32,6 +32,7 @@ const ABSOLUTE_TIMEOUT: &str = "_absolute";
 const USER: &str = "_user";
 const INDEXED_AT: &str = "_listed";
 const ROTATED: &str = "_rotated";
+const GRACE: &str = "_grace";
 
 /// `{"_rev":"`, then 16 hexadecimal digits, then `"`.
 const REV_OPENING: &[u8] = b"{\"_rev\":\"";
@@ -84,6 +85,8 @@ pub(crate) enum Decoded {
     Tombstone {
         /// Unix milliseconds.
         until: u64,
+        /// What the session held before the rotation, to be read until this Unix time in milliseconds.
+        readable: Option<(u64, Record)>,
     },
     /// A session without a key and without a user. This crate never stores one, and does not accept one as a session
     /// (aiohttp-session, CVE-2018-1000519).
@@ -102,9 +105,7 @@ impl Record {
             decoder.add(key, is_escaped, value)
         })
         .map_err(|Malformed| SessionError::invalid_data("not a JSON object with distinct keys"))?;
-        if let Some(until) = decoder.rotated {
-            return Ok(Decoded::Tombstone { until });
-        }
+        let (rotated, grace) = (decoder.rotated, decoder.grace);
         let record = Self {
             bytes: bytes.clone(),
             fields: decoder.fields,
@@ -114,6 +115,10 @@ impl Record {
         };
         if record.has_duplicate_keys() {
             return Err(SessionError::invalid_data("a key occurs twice"));
+        }
+        if let Some(until) = rotated {
+            let readable = grace.map(|until| (until, record));
+            return Ok(Decoded::Tombstone { until, readable });
         }
         Ok(if record.fields.is_empty() && record.user.is_none() {
             Decoded::Empty
@@ -200,6 +205,7 @@ struct Decoder<'a> {
     metadata: Metadata,
     user: Option<UserId>,
     rotated: Option<u64>,
+    grace: Option<u64>,
     /// The crate's own keys that were found so far, by their number in [`Decoder::add_own`].
     found: [bool; 7],
 }
@@ -214,6 +220,7 @@ impl<'a> Decoder<'a> {
             metadata: Metadata::default(),
             user: None,
             rotated: None,
+            grace: None,
             found: [false; 7],
         }
     }
@@ -279,6 +286,7 @@ impl<'a> Decoder<'a> {
                 self.metadata.indexed_at = number;
             }
             ROTATED => self.rotated = Some(number.unwrap_or(0)),
+            GRACE => self.grace = number,
             _ => return Ok(false),
         }
         Ok(true)

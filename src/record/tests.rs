@@ -125,13 +125,14 @@ fn a_session_without_keys_and_user_is_empty() {
 
 #[test]
 fn a_tombstone_holds_its_end_and_nothing_else() {
-    let bytes = tombstone(1_764_000_000_000).expect("random numbers");
+    let bytes = tombstone(1_764_000_000_000, None).expect("random numbers");
     assert_eq!(&bytes[REVISION_LEN..], b",\"_rotated\":1764000000000}");
     let stored = Record::decode(&bytes);
     assert!(matches!(
         stored,
         Ok(Decoded::Tombstone {
-            until: 1_764_000_000_000
+            until: 1_764_000_000_000,
+            readable: None,
         })
     ));
 }

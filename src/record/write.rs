@@ -6,8 +6,8 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::{
-    ABSOLUTE_TIMEOUT, CREATED, Field, IDLE_TIMEOUT, INDEXED_AT, Metadata, PERMANENT, RESERVED,
-    REV_OPENING, REVISION_LEN, ROTATED, Record, USER, UserId, scan::Span,
+    ABSOLUTE_TIMEOUT, CREATED, Field, GRACE, IDLE_TIMEOUT, INDEXED_AT, Metadata, PERMANENT,
+    RESERVED, REV_OPENING, REVISION_LEN, ROTATED, Record, USER, UserId, scan::Span,
 };
 use crate::{clock::unix_nanos, error::SessionError, random::random_bytes};
 
@@ -63,8 +63,7 @@ impl<'a> Encoder<'a> {
             }
         }
         if let Some(user) = &user {
-            write_own_key(&mut buffer, USER);
-            serde_json::to_writer(&mut buffer, &**user).expect("a string serializes");
+            write_user(&mut buffer, user);
         }
         Ok(Self {
             base,
@@ -205,12 +204,27 @@ fn return_scratch(scratch: Vec<u8>) -> Bytes {
     bytes
 }
 
-/// The value that replaces a rotated session. It contains neither the session's data nor its new id. `until` is in Unix
-/// milliseconds.
-pub(crate) fn tombstone(until: u64) -> Result<Bytes, SessionError> {
+/// The value that replaces a rotated session until this Unix time in milliseconds. It does not contain the new id, and the session's
+/// data only if that stays readable, until another such time.
+pub(crate) fn tombstone(
+    until: u64,
+    readable: Option<(u64, &Record)>,
+) -> Result<Bytes, SessionError> {
     let mut buffer = take_scratch();
     write_rev(&mut buffer)?;
     write_number(&mut buffer, ROTATED, until);
+    if let Some((until, record)) = readable {
+        write_number(&mut buffer, GRACE, until);
+        if let Some(user) = &record.user {
+            write_user(&mut buffer, user);
+        }
+        for field in &record.fields {
+            buffer.push(b',');
+            buffer.extend_from_slice(record.part(field.key));
+            buffer.push(b':');
+            buffer.extend_from_slice(record.part(field.value));
+        }
+    }
     buffer.push(b'}');
     Ok(return_scratch(buffer))
 }
@@ -241,6 +255,11 @@ fn write_own_key(buffer: &mut Vec<u8>, key: &str) {
     buffer.extend_from_slice(b",\"");
     buffer.extend_from_slice(key.as_bytes());
     buffer.extend_from_slice(b"\":");
+}
+
+fn write_user(buffer: &mut Vec<u8>, user: &UserId) {
+    write_own_key(buffer, USER);
+    serde_json::to_writer(buffer, &**user).expect("a string serializes");
 }
 
 fn write_number(buffer: &mut Vec<u8>, key: &str, number: u64) {

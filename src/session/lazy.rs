@@ -14,17 +14,23 @@ use tokio::sync::OnceCell;
 use super::Session;
 use crate::{
     clock::unix_millis,
-    commit::state::{PendingDelete, Persisted, Status},
+    commit::{
+        state::{DeleteReason, PendingDelete, Persisted, Status},
+        write::TOMBSTONE_TTL,
+    },
     config::Config,
     context::Context,
     cookie::CookieHeaders,
-    error::SessionError,
+    error::{ErrorKind, SessionError},
     expiry,
     id::SessionId,
     record::{Decoded, Record},
     signing::Signature,
     store::{Fault, retry_once},
 };
+
+/// A browser presents several cookies of one name if they differ in Domain or Path. More than this number are ignored.
+const MAX_PRESENTED: usize = 4;
 
 /// The session of a request, not loaded yet. It is stored in the request extensions; Redis is not contacted until [`load`](Self::load).
 ///
@@ -88,15 +94,17 @@ impl LazySession {
         }
         session
             .get_or_init(|| async {
-                let session = match cookies.id(&context.config.cookie) {
+                let mut presented = cookies.ids(&context.config.cookie);
+                let session = match presented.next() {
                     None => Session::new(
                         context.clone(),
                         Status::New { presented: None },
                         Record::default(),
                     ),
-                    Some((id, signature)) => {
+                    Some(first) => {
+                        let others: Vec<_> = presented.take(MAX_PRESENTED - 1).collect();
                         // Boxed, so that the handler's future, which axum boxes, stays small.
-                        let load = Box::pin(load(context, id, signature));
+                        let load = Box::pin(load_first_live(context, first, others));
                         let deadline = context.config.deadline;
                         context.store.with_deadline(deadline, load).await?
                     }
@@ -133,12 +141,13 @@ impl LazySession {
         }
         self.0.replacement.get_or_init(|| {
             let session = self.empty();
-            let presented = self.0.cookies.id(&self.config().cookie);
-            session.0.state().pending_delete = presented.map(|(id, _)| PendingDelete {
+            let presented = self.0.cookies.ids(&self.config().cookie);
+            let deletes = presented.take(MAX_PRESENTED).map(|(id, _)| PendingDelete {
                 id,
-                existed: true,
+                reason: DeleteReason::Destroyed,
                 user: None,
             });
+            session.0.state().pending_deletes.extend(deletes);
             session
         });
     }
@@ -224,11 +233,53 @@ impl fmt::Debug for LazySession {
     }
 }
 
+/// Loads the first of the presented sessions that is live. Without one: one that was rotated, else one that cannot be read, else none.
+async fn load_first_live(
+    context: &Arc<Context>,
+    first: (SessionId, Signature),
+    others: Vec<(SessionId, Signature)>,
+) -> Result<Session, SessionError> {
+    let mut loaded = load(context, first).await;
+    let mut loaded_id = first.0;
+    for other in &others {
+        if rank(&loaded) == LIVE {
+            break;
+        }
+        // Boxed, since browsers rarely present several.
+        let found = Box::pin(load(context, *other)).await;
+        if rank(&found) > rank(&loaded) {
+            loaded = found;
+            loaded_id = other.0;
+        }
+    }
+    let session = loaded?;
+    if !others.is_empty() {
+        let ids = [first].into_iter().chain(others).map(|(id, _)| id);
+        let shadows = ids.filter(|id| *id != loaded_id).collect();
+        session.0.state().shadows = shadows;
+    }
+    Ok(session)
+}
+
+/// Also the rank of a store that is unavailable: nothing else is worth a try.
+const LIVE: u8 = 3;
+
+fn rank(loaded: &Result<Session, SessionError>) -> u8 {
+    match loaded {
+        Ok(session) => match session.0.state().status {
+            Status::New { .. } | Status::Gone => 0,
+            Status::Rotated { .. } => 2,
+            Status::Persisted(_) => LIVE,
+        },
+        Err(error) if error.kind() == ErrorKind::InvalidData => 1,
+        Err(_) => LIVE,
+    }
+}
+
 /// Reads the session and extends its idle timeout, by one command.
 async fn load(
     context: &Arc<Context>,
-    id: SessionId,
-    signature: Signature,
+    (id, signature): (SessionId, Signature),
 ) -> Result<Session, SessionError> {
     let store = &context.store;
     let (deadline, idle) = (context.config.deadline, context.config.idle_timeout);
@@ -261,13 +312,23 @@ async fn load(
                 record,
             ))
         }
-        Decoded::Tombstone { until } => match until.saturating_sub(unix_millis()) {
-            0 => Ok(unknown()),
-            left => {
-                store.touch_later(key, Duration::from_millis(left), deadline);
-                Ok(empty(Status::Rotated { presented }))
+        Decoded::Tombstone { until, readable } => {
+            let now = unix_millis();
+            let left = Duration::from_millis(until.saturating_sub(now));
+            if left.is_zero() {
+                return Ok(unknown());
             }
-        },
+            store.touch_later(key, left, deadline);
+            let grace = context.config.rotation_grace;
+            // By now the browser has the cookie of the new id, or its response was lost: a new session may begin.
+            if !grace.is_zero() && TOMBSTONE_TTL.saturating_sub(left) >= grace {
+                return Ok(unknown());
+            }
+            let readable = readable.filter(|(until, _)| *until > now);
+            let base = readable.map(|(_, record)| record).unwrap_or_default();
+            let status = Status::Rotated { presented };
+            Ok(Session::new(context.clone(), status, base))
+        }
         Decoded::Empty => Ok(unknown()),
     }
 }

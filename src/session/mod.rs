@@ -233,19 +233,33 @@ impl Session {
 
     /// Gives the session a new id when it is saved, and retires the old one. The data is kept.
     ///
-    /// Call it when a user logs in or gains rights, against session fixation (ASVS 5.0, 7.2.4). A session that is not stored yet gets a
-    /// fresh id in any case.
+    /// Call it when a user gains rights, against session fixation (ASVS 5.0, 7.2.4). [`log_in`](Self::log_in) does it by itself. A session
+    /// that is not stored yet gets a fresh id in any case.
+    ///
+    /// A request with the former id can write nothing, and never learns the new one. If the session had no user, it may read what the
+    /// session held for a [grace period](crate::RedisSessionLayer::with_rotation_grace).
     ///
     /// ```
     /// # use axum_redis_sessions::{Session, SessionError};
-    /// async fn log_in(session: Session) -> Result<(), SessionError> {
-    ///     // … check the password …
+    /// async fn become_administrator(session: Session) -> Result<(), SessionError> {
+    ///     // … check the password once more …
     ///     session.cycle_id();
-    ///     session.insert("user", 42)
+    ///     session.insert("is_administrator", true)
     /// }
     /// ```
     pub fn cycle_id(&self) {
         self.0.state().rotate = true;
+    }
+
+    /// As [`cycle_id`](Self::cycle_id), but the former id may read the session for the
+    /// [grace period](crate::RedisSessionLayer::with_rotation_grace) although it has a user.
+    ///
+    /// Not for a login: whoever had the former id reads the session for that long. For an id that is changed now and then while a user
+    /// is logged in, so that the other requests that a page sends at that moment do not find a visitor without a session.
+    pub fn cycle_id_with_grace(&self) {
+        let mut state = self.0.state();
+        state.rotate = true;
+        state.grace_with_user = true;
     }
 
     /// Ends the session, for a logout: deletes it, whatever concurrent requests do, and removes its cookie.
@@ -306,14 +320,6 @@ impl Session {
 
     pub(crate) fn new(context: Arc<Context>, status: Status, base: Record) -> Self {
         Self(Arc::new(SessionCell::new(context, status, base)))
-    }
-
-    /// Whether the session is stored or has something to store.
-    pub(crate) fn exists(&self) -> bool {
-        let state = self.0.state();
-        state.id().is_some()
-            || state.changes.user(&state.base).is_some()
-            || state.changes.keys(&state.base).next().is_some()
     }
 
     pub(crate) fn cell(&self) -> &Arc<SessionCell> {

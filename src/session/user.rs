@@ -10,8 +10,10 @@ use crate::{
 };
 
 impl Session {
-    /// Associates the session with a user. Call it at login, together with [`cycle_id`](Self::cycle_id). The session is then one of the
-    /// user's [`user_sessions`](Self::user_sessions).
+    /// Logs a user in: associates the session with the user, and gives it a new id, against session fixation (ASVS 5.0, 7.2.4).
+    ///
+    /// The session is then one of the user's [`user_sessions`](Self::user_sessions). Its data is kept. Call it again when the user
+    /// authenticates again.
     ///
     /// `user` is any text that identifies a user for good, such as the primary key in the app's database. It is stored in Redis, also as part
     /// of a key. The absolute timeout counts from this call. [`clear`](Self::clear) keeps the user;
@@ -21,8 +23,7 @@ impl Session {
     /// # use axum_redis_sessions::{Session, SessionError};
     /// async fn log_in(session: Session) -> Result<(), SessionError> {
     ///     // … check the password …
-    ///     session.cycle_id();
-    ///     session.set_user("42")?;
+    ///     session.log_in("42")?;
     ///     session.insert("device", "Firefox on Linux")
     /// }
     /// ```
@@ -30,17 +31,33 @@ impl Session {
     /// # Errors
     ///
     /// [`ErrorKind::InvalidUser`](crate::ErrorKind::InvalidUser) if `user` is empty.
-    pub fn set_user(&self, user: impl AsRef<str>) -> Result<(), SessionError> {
-        let user = UserId::new(user.as_ref())?;
-        self.set_metadata(MetadataChange::User(Some((user, unix_secs()))));
+    pub fn log_in(&self, user: impl AsRef<str>) -> Result<(), SessionError> {
+        self.set_user(user)?;
+        self.cycle_id();
         Ok(())
     }
 
-    /// Removes the association with a user and keeps the session. To log out, use [`destroy`](Self::destroy).
+    /// Associates the session with a user, as [`log_in`](Self::log_in) does, but keeps the id if the session belongs to this user already.
+    ///
+    /// # Errors
+    ///
+    /// As [`log_in`](Self::log_in).
+    pub fn set_user(&self, user: impl AsRef<str>) -> Result<(), SessionError> {
+        let user = UserId::new(user.as_ref())?;
+        let mut state = self.0.state();
+        let is_change = state.changes.user(&state.base) != Some(&user);
+        state.rotate |= is_change;
+        let change = MetadataChange::User(Some((user, unix_secs())));
+        state.changes.set_metadata(change);
+        Ok(())
+    }
+
+    /// Removes the association with a user and keeps the session's data, under a new id. To log out, use [`destroy`](Self::destroy).
     pub fn remove_user(&self) {
         let mut state = self.0.state();
         if state.changes.user(&state.base).is_some() {
             state.changes.set_metadata(MetadataChange::User(None));
+            state.rotate = true;
         }
     }
 

@@ -71,7 +71,7 @@ async fn what_replicas_do_not_confirm_is_an_error_that_says_so_though_it_is_done
 
     create().await;
     replica.stop();
-    let (expected, value, grave) = (version(1), version(2), tombstone(1).expect("random"));
+    let (expected, value, grave) = (version(1), version(2), tombstone(1, None).expect("random"));
     let rotation = Rotation {
         from: "k",
         expected: &expected,
@@ -206,7 +206,7 @@ async fn destroy_takes_every_version_and_spares_a_tombstone() {
             assert_eq!(destroy().await, Destroyed::Deleted);
             assert_eq!(store.load("k", LONG).await.expect(name), None);
         }
-        let stone = tombstone(u64::MAX).expect("random numbers");
+        let stone = tombstone(u64::MAX, None).expect("random numbers");
         store.create("k", &stone, LONG).await.expect(name);
         assert_eq!(destroy().await, Destroyed::Tombstone, "{name}");
         assert_eq!(store.load("k", LONG).await.expect(name), Some(stone));
@@ -221,7 +221,7 @@ async fn a_rotation_moves_the_session_and_leaves_a_tombstone() {
     for (name, store) in stores.into_iter().chain([two_steps]) {
         let exact = name != "redis, in two steps";
         let (one, two) = (version(1), version(2));
-        let stone = tombstone(u64::MAX).expect("random numbers");
+        let stone = tombstone(u64::MAX, None).expect("random numbers");
         let rotate = async |from, to, stone: &Bytes| {
             let rotation = Rotation {
                 from,
@@ -255,7 +255,7 @@ async fn a_rotation_moves_the_session_and_leaves_a_tombstone() {
             );
         }
         if exact {
-            let later = tombstone(u64::MAX).expect("random numbers");
+            let later = tombstone(u64::MAX, None).expect("random numbers");
             assert_eq!(
                 rotate("old", "newer", &later).await,
                 Outcome::Conflict(stone.clone()),

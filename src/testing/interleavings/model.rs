@@ -20,7 +20,8 @@ pub(super) struct Model {
     mix: Mix,
     first: String,
     live: BTreeMap<String, Map>,
-    tombstones: Vec<String>,
+    /// By id, with what a request that finds one may read.
+    tombstones: BTreeMap<String, Map>,
     /// By request, once it loaded.
     found: BTreeMap<usize, (String, Found)>,
     sent_with: BTreeMap<usize, Option<String>>,
@@ -41,7 +42,7 @@ impl Model {
             mix,
             first: first.to_owned(),
             live: BTreeMap::from([(first.to_owned(), base)]),
-            tombstones: Vec::new(),
+            tombstones: BTreeMap::new(),
             found: BTreeMap::new(),
             sent_with: (0..3)
                 .map(|request| (request, Some(first.to_owned())))
@@ -80,7 +81,7 @@ impl Model {
             Event::Expire => {
                 self.expired = true;
                 self.live.remove(&self.first);
-                self.tombstones.retain(|id| *id != self.first);
+                self.tombstones.remove(&self.first);
             }
             Event::Crash(_) => self.crashed = true,
         }
@@ -203,8 +204,9 @@ impl Model {
                 self.logins += 1;
                 let map = match now {
                     Found::Session => {
-                        self.tombstones.push(id.clone());
-                        self.live.remove(&id).expect("found")
+                        let map = self.live.remove(&id).expect("found");
+                        self.tombstones.insert(id.clone(), map.clone());
+                        map
                     }
                     // Another login was first: this one goes on from what it had seen.
                     Found::Tombstone => {
@@ -237,7 +239,12 @@ impl Model {
                 }
             }
             (Found::Tombstone | Found::Nothing, _) => {
-                let map = applied(Map::new(), op);
+                // A login with a rotated id takes along what it may still read.
+                let readable = self
+                    .tombstones
+                    .get(&id)
+                    .filter(|_| is_cycle(op) && op != Op::Cycle);
+                let map = applied(readable.cloned().unwrap_or_default(), op);
                 let begins = !map.is_empty() && (found == Found::Nothing || is_cycle(op));
                 match cookie {
                     Some(SetCookie::Issue(new)) if begins => {
@@ -259,8 +266,7 @@ impl Model {
     /// The store holds what it should, to the letter.
     fn compare(&self, world: &World) -> Result<(), String> {
         let (live, mut tombstones) = world.stored();
-        let mut expected = self.tombstones.clone();
-        expected.sort();
+        let expected: Vec<String> = self.tombstones.keys().cloned().collect();
         tombstones.sort();
         if live != self.live || tombstones != expected {
             return Err(format!(
@@ -309,7 +315,7 @@ impl Model {
     fn find(&self, id: &str) -> Found {
         if self.live.contains_key(id) {
             Found::Session
-        } else if self.tombstones.iter().any(|tombstone| tombstone == id) {
+        } else if self.tombstones.contains_key(id) {
             Found::Tombstone
         } else {
             Found::Nothing
