@@ -236,6 +236,7 @@ async fn load(
     let loaded = retry_once(|| store.load(&key, idle)).await;
     let presented = context.config.replica_acks.map(|_| id);
     let empty = |status| Session::new(context.clone(), status, Record::default());
+    let tasks = &context.shared.detached_commits;
     let unknown = || empty(Status::New { presented });
     let Some(bytes) = loaded.map_err(Fault::into_error)? else {
         return Ok(unknown());
@@ -248,7 +249,7 @@ async fn load(
             };
             // The read could not know that this session has a timeout of its own.
             if ttl != idle {
-                store.touch_later(key.clone(), ttl, deadline);
+                store.touch_later(key.clone(), ttl, deadline, tasks);
             }
             let persisted = Persisted {
                 id,
@@ -264,7 +265,7 @@ async fn load(
         Decoded::Tombstone { until } => match until.saturating_sub(unix_millis()) {
             0 => Ok(unknown()),
             left => {
-                store.touch_later(key, Duration::from_millis(left), deadline);
+                store.touch_later(key, Duration::from_millis(left), deadline, tasks);
                 Ok(empty(Status::Rotated { presented }))
             }
         },
