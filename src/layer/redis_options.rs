@@ -27,6 +27,27 @@ impl RedisSessionLayer {
         })
     }
 
+    /// Translates the addresses that the nodes of a cluster announce, for clients that reach them by others: behind NAT, in containers, or with
+    /// names in TLS certificates. Default: the announced addresses.
+    ///
+    /// ```
+    /// use axum_redis_sessions::RedisSessionLayer;
+    ///
+    /// let layer = RedisSessionLayer::cluster(["redis://redis.example.com:7001/"])?
+    ///     .with_cluster_address_map(|_host, port| ("redis.example.com".to_owned(), port));
+    /// # Ok::<(), axum_redis_sessions::ConfigError>(())
+    /// ```
+    #[cfg(feature = "cluster")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "cluster")))]
+    pub fn with_cluster_address_map(
+        self,
+        map: impl Fn(&str, u16) -> (String, u16) + Send + Sync + 'static,
+    ) -> Self {
+        self.with_redis("with_cluster_address_map", |store, _| {
+            store.with_address_map(Arc::new(map))
+        })
+    }
+
     /// Sets a function that returns the password, for passwords that rotate. Default: the password of the URL or client.
     ///
     /// It is called for each new connection. If the server rejects a connection because of its password, a new connection is made with the

@@ -287,6 +287,7 @@ async fn load(
     let loaded = retry_once(|| store.load(&key, idle)).await;
     let presented = context.config.replica_acks.map(|_| id);
     let empty = |status| Session::new(context.clone(), status, Record::default());
+    let tasks = &context.shared.detached_commits;
     let unknown = || empty(Status::New { presented });
     let Some(bytes) = loaded.map_err(Fault::into_error)? else {
         return Ok(unknown());
@@ -299,7 +300,7 @@ async fn load(
             };
             // The read could not know that this session has a timeout of its own.
             if ttl != idle {
-                store.touch_later(key.clone(), ttl, deadline);
+                store.touch_later(key.clone(), ttl, deadline, tasks);
             }
             let persisted = Persisted {
                 id,
@@ -318,7 +319,7 @@ async fn load(
             if left.is_zero() {
                 return Ok(unknown());
             }
-            store.touch_later(key, left, deadline);
+            store.touch_later(key, left, deadline, tasks);
             let grace = context.config.rotation_grace;
             // By now the browser has the cookie of the new id, or its response was lost: a new session may begin.
             if !grace.is_zero() && TOMBSTONE_TTL.saturating_sub(left) >= grace {

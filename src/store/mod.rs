@@ -2,6 +2,7 @@
 //!
 //! Every operation can be repeated after a lost connection: one that was executed already recognizes its own result.
 
+mod deadline;
 mod memory;
 pub(crate) mod outcome;
 mod redis;
@@ -11,6 +12,7 @@ use std::{future::Future, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, TryFutureExt};
+use tokio_util::task::TaskTracker;
 
 #[cfg(test)]
 pub(crate) use self::outcome::rotate_in_two_steps;
@@ -71,13 +73,19 @@ impl Store {
 
     /// Sets the TTL of `key` in a task, so that the handler does not wait, and a client that disconnects does not prevent it. If it fails,
     /// the session ends early.
-    pub(crate) fn touch_later(&self, key: String, lifetime: Duration, deadline: Duration) {
+    pub(crate) fn touch_later(
+        &self,
+        key: String,
+        lifetime: Duration,
+        deadline: Duration,
+        tasks: &TaskTracker,
+    ) {
         match self {
             Self::Redis(store) => {
                 let store = store.clone();
-                tokio::spawn(async move {
+                tasks.spawn(async move {
                     let touch = store.touch(&key, lifetime).map_err(Fault::into_error);
-                    if let Err(error) = with_timeout(deadline, touch).await {
+                    if let Err(error) = redis_deadline(&store, deadline, touch).await {
                         tracing::debug!(%error, "the TTL of a session was not set");
                     }
                 });
@@ -174,8 +182,8 @@ impl Store {
         deadline: Duration,
         work: impl Future<Output = Result<T, SessionError>> + Unpin,
     ) -> impl Future<Output = Result<T, SessionError>> {
-        if let Self::Redis(_) = self {
-            with_timeout(deadline, work).left_future()
+        if let Self::Redis(store) = self {
+            redis_deadline(store, deadline, work).left_future()
         } else {
             // The other stores answer at once.
             work.right_future()
@@ -190,11 +198,13 @@ impl Store {
     }
 }
 
-fn with_timeout<T>(
+fn redis_deadline<T>(
+    store: &RedisStore,
     deadline: Duration,
     work: impl Future<Output = Result<T, SessionError>>,
 ) -> impl Future<Output = Result<T, SessionError>> {
-    tokio::time::timeout(deadline, work).map(move |result| {
-        result.unwrap_or_else(|_| Err(SessionError::deadline_exceeded(deadline)))
+    deadline::with_deadline(deadline, work).map(move |result| {
+        let late = || Err(store.late_error(deadline));
+        result.unwrap_or_else(late)
     })
 }

@@ -17,6 +17,7 @@ mod cancelled;
 #[cfg(feature = "cluster")]
 mod cluster;
 mod commands;
+mod connecting;
 mod cookies;
 mod faults;
 mod foreign_data;
@@ -25,12 +26,16 @@ mod layer_order;
 mod lifetimes;
 mod model;
 mod outage;
+mod proxies;
 mod races;
 mod replicas;
 mod responses;
 #[cfg(feature = "sentinel")]
 mod sentinel;
+#[cfg(feature = "sentinel")]
+mod sentinel_faults;
 mod session;
 mod signing;
+mod silence;
 mod streaming;
 mod users;

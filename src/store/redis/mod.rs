@@ -23,6 +23,7 @@ use self::{
 use super::outcome::{Created, Destroyed, Fault, Outcome, Rotation, rotate_in_two_steps};
 use crate::{
     config::ReplicaAcks,
+    error::SessionError,
     id::prefix_of,
     record::{revision, same_revision},
 };
@@ -87,16 +88,65 @@ impl RedisStore {
         }
     }
 
-    pub(crate) async fn load(&self, key: &str, lifetime: Duration) -> Result<Option<Bytes>, Fault> {
-        let mut command = command("GETEX", &[key.as_bytes()]);
-        command.arg("PX").arg(millis(lifetime));
-        value(self.read(key, command).await?)
+    #[cfg(feature = "cluster")]
+    pub(crate) fn with_address_map(self, map: transport::connect::AddressMap) -> Self {
+        Self {
+            transport: self
+                .transport
+                .configured(|settings| settings.address_map = Some(map)),
+            ..self
+        }
     }
 
+    /// The error of a request that reached its deadline.
+    pub(crate) fn late_error(&self, deadline: Duration) -> SessionError {
+        let connecting = self.transport.late_error(deadline);
+        connecting.unwrap_or_else(|| SessionError::deadline_exceeded(deadline))
+    }
+
+    pub(crate) async fn load(&self, key: &str, lifetime: Duration) -> Result<Option<Bytes>, Fault> {
+        let capabilities = self.transport.capabilities();
+        if capabilities.may_support(Feature::GetEx) {
+            match self.transport.send(key, &mut getex(key, lifetime)).await {
+                Ok(reply) => return value(reply),
+                Err(error) if error.is_unknown_command("GETEX") => {
+                    capabilities.mark_unsupported(Feature::GetEx);
+                }
+                Err(error) => return Err(error.into_fault(prefix_of(key))),
+            }
+        }
+        // Boxed, since it is rare and would enlarge the future of every request.
+        Box::pin(self.load_without_getex(key, lifetime)).await
+    }
+
+    /// Before Redis 6.2, reading and setting the TTL are two commands, in one write to the connection.
+    async fn load_without_getex(
+        &self,
+        key: &str,
+        lifetime: Duration,
+    ) -> Result<Option<Bytes>, Fault> {
+        let touch = self.read(key, pexpire(key, lifetime));
+        let (value, _) = futures_util::future::try_join(self.value(key), touch).await?;
+        Ok(value)
+    }
+
+    /// GETEX does the same, for a user who may not call PEXPIRE.
     pub(crate) async fn touch(&self, key: &str, lifetime: Duration) -> Result<(), Fault> {
-        let mut command = command("PEXPIRE", &[key.as_bytes()]);
-        command.arg(millis(lifetime));
-        self.read(key, command).await.map(drop)
+        let capabilities = self.transport.capabilities();
+        if capabilities.may_support(Feature::PExpire) {
+            match self.transport.send(key, &mut pexpire(key, lifetime)).await {
+                Ok(_) => return Ok(()),
+                Err(error) if error.is_denied() => {
+                    if capabilities.mark_unsupported(Feature::PExpire) {
+                        tracing::warn!(
+                            "the ACL denies PEXPIRE, so GETEX is used, which sends the whole session: add +pexpire"
+                        );
+                    }
+                }
+                Err(error) => return Err(error.into_fault(prefix_of(key))),
+            }
+        }
+        self.read(key, getex(key, lifetime)).await.map(drop)
     }
 
     pub(crate) async fn create(
@@ -219,21 +269,12 @@ impl RedisStore {
 
     pub(crate) async fn rotate(&self, rotation: &Rotation<'_>) -> Result<Outcome, Fault> {
         let durability = Durability::Critical;
+        let capabilities = self.transport.capabilities();
         // Without scripts, or with the keys in two slots, each key is written by itself.
-        let Some(scripts) = self
-            .scripts
-            .as_ref()
-            .filter(|_| !self.transport.is_cluster())
-        else {
-            return rotate_in_two_steps(
-                rotation,
-                |key, value, lifetime| self.set_new(durability, key, value, lifetime),
-                |key, expected, value, lifetime| {
-                    self.replace(durability, key, expected, value, lifetime)
-                },
-                |key| self.destroy(key),
-            )
-            .await;
+        let can_write_both =
+            !self.transport.is_cluster() && capabilities.may_support(Feature::CrossSlot);
+        let Some(scripts) = self.scripts.as_ref().filter(|_| can_write_both) else {
+            return self.rotate_in_two_steps(rotation).await;
         };
         let mut digits = [itoa::Buffer::new(); 2];
         let [lifetime, tombstone_lifetime] = &mut digits;
@@ -248,7 +289,28 @@ impl RedisStore {
         ];
         let keys = [rotation.from, rotation.to];
         let rotate = scripts.rotate.command(&keys, &arguments);
-        outcome(self.write(rotation.from, rotate, durability).await?)
+        match self.execute(rotation.from, rotate, durability).await {
+            Ok(reply) => outcome(reply),
+            // One address in front of a cluster.
+            Err(error) if error.is(ServerErrorKind::CrossSlot) => {
+                capabilities.mark_unsupported(Feature::CrossSlot);
+                Box::pin(self.rotate_in_two_steps(rotation)).await
+            }
+            Err(error) => Err(error.into_fault(prefix_of(rotation.from))),
+        }
+    }
+
+    async fn rotate_in_two_steps(&self, rotation: &Rotation<'_>) -> Result<Outcome, Fault> {
+        let durability = Durability::Critical;
+        rotate_in_two_steps(
+            rotation,
+            |key, value, lifetime| self.set_new(durability, key, value, lifetime),
+            |key, expected, value, lifetime| {
+                self.replace(durability, key, expected, value, lifetime)
+            },
+            |key| self.destroy(key),
+        )
+        .await
     }
 
     async fn read(&self, key: &str, mut command: Command) -> Result<Value, Fault> {
@@ -308,6 +370,18 @@ impl RedisStore {
         }
         Ok(reply)
     }
+}
+
+fn getex(key: &str, lifetime: Duration) -> Command {
+    let mut getex = command("GETEX", &[key.as_bytes()]);
+    getex.arg("PX").arg(millis(lifetime));
+    getex
+}
+
+fn pexpire(key: &str, lifetime: Duration) -> Command {
+    let mut pexpire = command("PEXPIRE", &[key.as_bytes()]);
+    pexpire.arg(millis(lifetime));
+    pexpire
 }
 
 fn value(reply: Value) -> Result<Option<Bytes>, Fault> {

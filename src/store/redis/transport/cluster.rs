@@ -34,6 +34,8 @@ const MAX_REDIRECTIONS: u32 = 5;
 const INTERVAL: Duration = Duration::from_millis(100);
 /// If a node does not tell the topology within this time, the next one is asked.
 const REPLY_TIMEOUT: Duration = Duration::from_millis(125);
+/// A refresh that takes longer is not waited for.
+const REFRESH_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(crate) struct Cluster {
     /// The nodes that are asked first. The settings of the first one are used for all nodes that they name.
@@ -47,7 +49,8 @@ pub(crate) struct Cluster {
 struct ClusterState {
     topology: Option<Topology>,
     nodes: HashMap<Address, Node>,
-    refreshing: bool,
+    /// Since when.
+    refreshing: Option<Instant>,
     refreshed: Option<Instant>,
     /// Why the last refresh failed, if it did.
     error: Option<SessionError>,
@@ -101,14 +104,16 @@ impl Cluster {
                     let asking = redirect == Redirect::Ask;
                     node.send_and_wait(command, acks, asking).await
                 }
-                (None, Redirect::None) => without_acks(node.connection.send(command).await),
+                (None, Redirect::None) => {
+                    without_acks(node.connections().requests.send(command).await)
+                }
                 (None, Redirect::Ask) => without_acks(node.send_asking(command).await),
             };
             let Err(CommandError::Server(error)) = &answer else {
                 if answer.is_ok() {
                     refresh.cancel();
                 }
-                return answer;
+                return answer.map_err(|error| self.name_address(&address, error));
             };
             match error.kind() {
                 redis::ErrorKind::Server(ServerErrorKind::Moved) => redirect = Redirect::None,
@@ -125,8 +130,9 @@ impl Cluster {
                 }
             }
             redirections += 1;
-            let Some(next) =
-                redirection(error, &address).filter(|_| redirections <= MAX_REDIRECTIONS)
+            let Some(next) = self
+                .redirection(error, &address)
+                .filter(|_| redirections <= MAX_REDIRECTIONS)
             else {
                 return answer;
             };
@@ -196,13 +202,17 @@ impl Cluster {
     /// Fetches the topology in the background, unless that is being done or was just done. Returns whether a result will come.
     fn refresh(self: &Arc<Self>) -> bool {
         let mut state = self.state();
-        if state.refreshing {
+        // One in a runtime that is not running any more does not end by itself.
+        if state
+            .refreshing
+            .is_some_and(|since| since.elapsed() < REFRESH_TIMEOUT)
+        {
             return true;
         }
         if state.is_fresh() {
             return false;
         }
-        state.refreshing = true;
+        state.refreshing = Some(Instant::now());
         drop(state);
         let refresh = Refresh(self.clone());
         match tokio::runtime::Handle::try_current() {
@@ -212,6 +222,54 @@ impl Cluster {
             }
             Err(_) => false,
         }
+    }
+
+    /// The node that MOVED or ASK names. Without a host, it is on the host of the node that answered.
+    fn redirection(&self, error: &RedisError, from: &Address) -> Option<Address> {
+        let (node, _) = error.redirect_node()?;
+        let (host, port) = node.rsplit_once(':')?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let host = if host.is_empty() { &from.host } else { host };
+        let port = port.parse().ok()?;
+        Some(Address::mapped(
+            host,
+            port,
+            self.settings.address_map.as_ref(),
+        ))
+    }
+
+    /// An error of a node that the app did not name itself says how the cluster announced it.
+    fn name_address(&self, address: &Address, error: CommandError) -> CommandError {
+        match error {
+            CommandError::NotSent(error) if !self.is_seed(address) => {
+                let Address { host, port } = address;
+                CommandError::NotSent(error::announced_node(host, *port, &error))
+            }
+            error => error,
+        }
+    }
+
+    pub(super) fn late_error(&self, deadline: Duration) -> Option<SessionError> {
+        let nodes: Vec<(Address, Node)> = {
+            let state = self.state();
+            let nodes = state.nodes.iter();
+            nodes
+                .map(|(address, node)| (address.clone(), node.clone()))
+                .collect()
+        };
+        let mut connecting = nodes
+            .iter()
+            .filter(|(_, node)| node.connections().requests.is_connecting());
+        let (address, _) = connecting.next()?;
+        let error = error::still_connecting(deadline);
+        Some(match self.is_seed(address) {
+            true => error,
+            false => error::announced_node(&address.host, address.port, &error),
+        })
+    }
+
+    fn is_seed(&self, address: &Address) -> bool {
+        self.seeds.iter().any(|seed| Address::of(seed) == *address)
     }
 
     fn state(&self) -> MutexGuard<'_, ClusterState> {
@@ -253,10 +311,12 @@ impl Refresh {
             let node = cluster.node(&address);
             let asked = async {
                 let mut command = command("CLUSTER", &[b"SLOTS"]);
-                node.connection.send(&mut command).await
+                node.connections().requests.send(&mut command).await
             };
             let answer = match tokio::time::timeout(REPLY_TIMEOUT, asked).await {
-                Ok(Ok(reply)) => Topology::parse(&reply, &address),
+                Ok(Ok(reply)) => {
+                    Topology::parse(&reply, &address, cluster.settings.address_map.as_ref())
+                }
                 Ok(Err(failure)) => Err(failure.into_error()),
                 Err(_) => Err(error::connect_timed_out(REPLY_TIMEOUT)),
             };
@@ -280,7 +340,7 @@ impl Drop for Refresh {
     fn drop(&mut self) {
         {
             let mut state = self.0.state();
-            state.refreshing = false;
+            state.refreshing = None;
             state.refreshed = Some(Instant::now());
         }
         self.0.refreshed.notify_waiters();
@@ -298,7 +358,7 @@ impl Cluster {
             !state
                 .nodes
                 .get(address)
-                .is_some_and(|node| node.connection.is_responsive())
+                .is_some_and(|node| node.connections().requests.is_responsive())
         });
         let seeds: Vec<Address> = self.seeds.iter().map(Address::of).collect();
         for address in known.into_iter().chain(&seeds) {
@@ -312,15 +372,4 @@ impl Cluster {
 
 fn without_acks(reply: Result<Value, CommandError>) -> Result<(Value, usize), CommandError> {
     reply.map(|reply| (reply, 0))
-}
-
-/// The node that MOVED or ASK names. Without a host, it is on the host of the node that answered.
-fn redirection(error: &RedisError, from: &Address) -> Option<Address> {
-    let (node, _) = error.redirect_node()?;
-    let (host, port) = node.rsplit_once(':')?;
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    Some(Address {
-        host: if host.is_empty() { &from.host } else { host }.to_owned(),
-        port: port.parse().ok()?,
-    })
 }

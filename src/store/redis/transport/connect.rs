@@ -1,6 +1,7 @@
 //! How one connection is opened: its settings, and the protocol version that the server speaks.
 
 use std::{
+    io,
     sync::{
         Arc,
         atomic::{AtomicU8, Ordering::Relaxed},
@@ -13,6 +14,8 @@ use redis::{
     aio::MultiplexedConnection,
     io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
+
+use super::error;
 
 /// Returns the password to use for a new connection.
 pub(crate) type PasswordProvider = Arc<dyn Fn() -> String + Send + Sync>;
@@ -41,7 +44,14 @@ pub(crate) struct ConnectSettings {
     /// For one attempt to connect, whatever the deadline of the requests that wait for it.
     pub(crate) timeout: Duration,
     pub(crate) capabilities: Arc<Capabilities>,
+    /// Translates the addresses that the nodes of a cluster announce.
+    #[cfg(feature = "cluster")]
+    pub(crate) address_map: Option<AddressMap>,
 }
+
+/// From an announced host and port to those that this process can reach.
+#[cfg(feature = "cluster")]
+pub(crate) type AddressMap = Arc<dyn Fn(&str, u16) -> (String, u16) + Send + Sync>;
 
 /// What the server is known not to support. Found out by trying, and forgotten at the next connect, since the server may have been
 /// upgraded or replaced.
@@ -52,6 +62,14 @@ pub(crate) struct Capabilities(AtomicU8);
 pub(crate) enum Feature {
     /// `SET … IFEQ`: Valkey 8.1, Redis 8.4.
     SetIfEq = 1,
+    /// Redis 6.2.
+    GetEx = 2,
+    /// Not if the ACL denies it.
+    PExpire = 4,
+    /// A script with keys in two slots. Not if the server is, or stands for, a cluster.
+    CrossSlot = 8,
+    /// `HELLO 3`. Not if a proxy in between does not support it.
+    Resp3 = 16,
 }
 
 impl Default for ConnectSettings {
@@ -60,6 +78,8 @@ impl Default for ConnectSettings {
             password: None,
             timeout: DEFAULT_CONNECT_TIMEOUT,
             capabilities: Arc::default(),
+            #[cfg(feature = "cluster")]
+            address_map: None,
         }
     }
 }
@@ -70,12 +90,18 @@ impl Capabilities {
         self.0.load(Relaxed) & feature as u8 == 0
     }
 
-    pub(crate) fn mark_unsupported(&self, feature: Feature) {
-        self.0.fetch_or(feature as u8, Relaxed);
+    /// Returns whether that is news.
+    pub(crate) fn mark_unsupported(&self, feature: Feature) -> bool {
+        self.0.fetch_or(feature as u8, Relaxed) & feature as u8 == 0
     }
 
+    /// Which protocol version works is known from connecting.
     fn reset(&self) {
-        self.0.store(0, Relaxed);
+        self.0.fetch_and(Feature::Resp3 as u8, Relaxed);
+    }
+
+    fn reset_protocol(&self) {
+        self.0.fetch_and(!(Feature::Resp3 as u8), Relaxed);
     }
 }
 
@@ -86,14 +112,16 @@ pub(crate) async fn open(
     on_close: impl Fn() + Clone + Send + Sync + 'static,
 ) -> Result<MultiplexedConnection, RedisError> {
     let info = with_settings(info.clone(), settings.password.as_ref());
-    let opened = negotiate_protocol(info, on_close).await?;
+    let opened = negotiate_protocol(info, settings, on_close).await?;
     settings.capabilities.reset();
     Ok(opened)
 }
 
-/// RESP3, which reports a closed connection at once, or RESP2 if the server does not support HELLO.
+/// RESP3, which reports a closed connection at once, or RESP2 if a server or a proxy does not support HELLO. The version that worked is
+/// tried first the next time.
 async fn negotiate_protocol(
     info: ConnectionInfo,
+    settings: &ConnectSettings,
     on_close: impl Fn() + Clone + Send + Sync + 'static,
 ) -> Result<MultiplexedConnection, RedisError> {
     // The caller has a timeout for the whole.
@@ -106,34 +134,52 @@ async fn negotiate_protocol(
         let settings = info.redis_settings().clone().set_protocol(protocol);
         Client::open(info.clone().set_redis_settings(settings))
     };
-    let with_close_event = config.clone().set_push_sender(move |push: PushInfo| {
-        if push.kind == PushKind::Disconnection {
-            on_close();
+    let capabilities = &settings.capabilities;
+    if capabilities.may_support(Feature::Resp3) {
+        let with_close_event = config.clone().set_push_sender(move |push: PushInfo| {
+            if push.kind == PushKind::Disconnection {
+                on_close();
+            }
+            Ok::<(), ()>(())
+        });
+        let opened = client(ProtocolVersion::RESP3)?
+            .get_multiplexed_async_connection_with_config(&with_close_event)
+            .await;
+        match opened {
+            Err(error) if may_lack_resp3(&error) => {}
+            opened => return opened,
         }
-        Ok::<(), ()>(())
-    });
-    let resp3 = client(ProtocolVersion::RESP3)?
-        .get_multiplexed_async_connection_with_config(&with_close_event)
-        .await;
-    match resp3 {
-        Err(error) if lacks_resp3(&error) => {
-            client(ProtocolVersion::RESP2)?
-                .get_multiplexed_async_connection_with_config(&config)
-                .await
-        }
-        opened => opened,
     }
+    let opened = client(ProtocolVersion::RESP2)?
+        .get_multiplexed_async_connection_with_config(&config)
+        .await;
+    match &opened {
+        Ok(_) => {
+            capabilities.mark_unsupported(Feature::Resp3);
+        }
+        Err(_) => capabilities.reset_protocol(),
+    }
+    opened
 }
 
-/// Whether the server, or a proxy in front of it, does not support `HELLO 3`.
-fn lacks_resp3(error: &RedisError) -> bool {
-    if error.kind() == redis::ErrorKind::RESP3NotSupported || error.code() == Some("NOPROTO") {
-        return true;
+/// Proxies refuse HELLO in many ways, and some close the connection. Not if TCP or TLS did not open, or the password is wrong.
+fn may_lack_resp3(error: &RedisError) -> bool {
+    if error.is_io_error() {
+        return error::io_error(error).is_some_and(|error| {
+            matches!(
+                error.kind(),
+                io::ErrorKind::UnexpectedEof
+                    | io::ErrorKind::BrokenPipe
+                    | io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::ConnectionAborted
+            )
+        });
     }
-    // Inspected, never shown.
-    let text = error.to_string().to_ascii_lowercase();
-    matches!(error.kind(), redis::ErrorKind::Server(_))
-        && (text.contains("unknown command") || text.contains("hello"))
+    let is_final = error.kind() == redis::ErrorKind::AuthenticationFailed
+        || error.code() == Some("WRONGPASS")
+        || error::contains(error, "max number of clients")
+        || error::contains(error, "switch database");
+    !is_final
 }
 
 fn with_settings(info: ConnectionInfo, password: Option<&PasswordProvider>) -> ConnectionInfo {
@@ -141,6 +187,10 @@ fn with_settings(info: ConnectionInfo, password: Option<&PasswordProvider>) -> C
     let mut redis = info.redis_settings().clone();
     if let Some(password) = password {
         redis = redis.set_password(password());
+    }
+    // CLIENT SETINFO would be logged as an ACL violation for a user with few rights.
+    if redis.lib_name().is_none() {
+        redis = redis.set_skip_set_lib_name();
     }
     #[cfg(feature = "tls-rustls")]
     install_crypto_provider(info.addr());

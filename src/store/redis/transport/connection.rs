@@ -79,14 +79,6 @@ impl Connection {
         })
     }
 
-    pub(super) fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
-    }
-
-    pub(super) fn settings(&self) -> &ConnectSettings {
-        &self.settings
-    }
-
     pub(super) async fn send(
         self: &Arc<Self>,
         command: &mut Command,
@@ -126,6 +118,7 @@ impl Connection {
     }
 
     fn command_failed(&self, error: RedisError, generation: u64) -> CommandError {
+        let error = error::unwrap_script_error(error);
         let is_wrong_server = match error.kind() {
             // A demoted master, or a replica that lost its master: the address may lead to another server by now.
             redis::ErrorKind::Server(kind) => {
@@ -221,6 +214,10 @@ impl Connection {
 
     fn close(&self, generation: u64) {
         self.state().close(generation);
+    }
+
+    pub(super) fn is_connecting(&self) -> bool {
+        self.state().is_connecting()
     }
 
     /// Whether it is open, and no command waits for a reply in vain.

@@ -2,7 +2,7 @@
 //!
 //! Never with the server's own text: Redis repeats arguments in its errors, and with them ids, values and passwords.
 
-use std::{error::Error, sync::Arc};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use redis::{RedisError, ServerErrorKind};
 
@@ -33,6 +33,20 @@ impl CommandError {
         matches!(self, Self::Server(error) if error.kind() == redis::ErrorKind::Server(kind))
     }
 
+    pub(crate) fn is_unknown_command(&self, name: &str) -> bool {
+        let Self::Server(error) = self else {
+            return false;
+        };
+        let text = text_of(error).to_ascii_lowercase();
+        (text.contains("unknown command") || text.contains("unsupported command"))
+            && text.contains(&name.to_ascii_lowercase())
+    }
+
+    /// Whether the ACL denies the command.
+    pub(crate) fn is_denied(&self) -> bool {
+        matches!(self, Self::Server(error) if error.kind() == redis::ErrorKind::Server(ServerErrorKind::NoPerm) || error.code() == Some("NOPERM"))
+    }
+
     #[cfg(feature = "cluster")]
     pub(crate) fn into_error(self) -> SessionError {
         self.into_fault("").into_error()
@@ -54,6 +68,9 @@ pub(crate) fn unreachable(error: &RedisError) -> SessionError {
         "check the certificate, the CA that the client trusts, the host name in the address, and that this port speaks TLS"
     } else if let Some("WRONGPASS" | "NOAUTH") = error.code() {
         "check the user and password"
+    } else if contains(error, "switch database") {
+        "the server does not have the database of the address (redis://host:port/DATABASE): use another number, or 0, the only one in a \
+         cluster"
     } else if contains(error, "max number of clients") {
         "the server has as many connections as its maxclients allows"
     } else {
@@ -77,7 +94,7 @@ pub(crate) fn replaced() -> SessionError {
 }
 
 /// An attempt to connect reached its timeout.
-pub(crate) fn connect_timed_out(timeout: std::time::Duration) -> SessionError {
+pub(crate) fn connect_timed_out(timeout: Duration) -> SessionError {
     SessionError::new(
         ErrorKind::Unavailable,
         format!(
@@ -139,6 +156,9 @@ pub(crate) fn from_server_error(error: &RedisError, prefix: &str) -> SessionErro
         "WRONGTYPE" => {
             "the session's key holds a list, a hash or another type: set a prefix that only this layer uses"
         }
+        _ if contains(error, "unknown command") || contains(error, "unsupported command") => {
+            return unsupported_command(error);
+        }
         "OOM" => "the server has reached maxmemory: raise it, or choose an eviction policy",
         "READONLY" => "this server is a replica: connect to the master",
         "NOAUTH" | "WRONGPASS" => "check the user and password",
@@ -186,6 +206,67 @@ pub(crate) fn not_replicated(confirmed: usize, acks: ReplicaAcks) -> SessionErro
         format!(
             "the change was made, but only {confirmed} of {replicas} replicas confirmed it within {timeout:?}, so a failover may \
              undo it: try again, and check the replicas"
+        ),
+    )
+}
+
+/// The server, or a proxy in front of it, lacks a command.
+fn unsupported_command(error: &RedisError) -> SessionError {
+    let text = text_of(error).to_ascii_uppercase();
+    let (command, hint) = match () {
+        () if text.contains("GETEX") => ("GETEX", "it needs Redis 6.2 or later, or Valkey"),
+        () if text.contains("EVAL") => (
+            "EVALSHA",
+            "allow scripts, or use with_last_write_wins, without which parallel requests keep each other's changes",
+        ),
+        () => ("a command", "the layer needs Redis 6.2 or later, or Valkey"),
+    };
+    SessionError::new(
+        ErrorKind::Rejected,
+        format!("the server does not support {command}: {hint}"),
+    )
+}
+
+/// Before Redis 7, an error inside a script was wrapped in another one. Returns the inner one.
+pub(super) fn unwrap_script_error(error: RedisError) -> RedisError {
+    let detail = error.detail().unwrap_or_default();
+    if !detail.starts_with("Error running script") {
+        return error;
+    }
+    // `Error running script (call to f_…): @user_script:1: @user_script: 1: -READONLY You can't …`
+    let words = detail
+        .split(": ")
+        .filter_map(|part| part.split(' ').next())
+        .map(|word| word.trim_start_matches('-'));
+    let mut codes =
+        words.filter(|word| word.len() > 2 && word.bytes().all(|byte| byte.is_ascii_uppercase()));
+    let inner = codes.next().and_then(|code| {
+        let reply = format!("-{code} inside a script\r\n");
+        let reply = redis::parse_redis_value(reply.as_bytes());
+        reply.and_then(redis::Value::extract_error).err()
+    });
+    inner.unwrap_or(error)
+}
+
+/// The deadline passed before there was a connection.
+pub(crate) fn still_connecting(deadline: Duration) -> SessionError {
+    SessionError::new(
+        ErrorKind::Unavailable,
+        format!(
+            "no connection to Redis within {deadline:?}, and the attempt goes on; the session was not changed: check the address, that the \
+             server is up, and for a rediss:// address that this port speaks TLS"
+        ),
+    )
+}
+
+/// A node that only the cluster named cannot be reached.
+#[cfg(feature = "cluster")]
+pub(crate) fn announced_node(host: &str, port: u16, error: &SessionError) -> SessionError {
+    SessionError::new(
+        ErrorKind::Unavailable,
+        format!(
+            "the cluster announced a node at {host}:{port}, which cannot be reached from here: {error}; if this process knows the node by \
+             another address, use with_cluster_address_map"
         ),
     )
 }
@@ -242,7 +323,7 @@ fn is_tls(error: &RedisError) -> bool {
     })
 }
 
-fn io_error(error: &RedisError) -> Option<&std::io::Error> {
+pub(super) fn io_error(error: &RedisError) -> Option<&std::io::Error> {
     let source = error.source()?;
     // redis-rs keeps its cause in an `Arc`, which is an error itself.
     match source.downcast_ref::<Arc<dyn Error + Send + Sync>>() {
@@ -251,7 +332,7 @@ fn io_error(error: &RedisError) -> Option<&std::io::Error> {
     }
 }
 
-fn contains(error: &RedisError, words: &str) -> bool {
+pub(super) fn contains(error: &RedisError, words: &str) -> bool {
     text_of(error).contains(words)
 }
 

@@ -18,6 +18,7 @@ mod unanswered;
 
 #[cfg(feature = "cluster")]
 use std::sync::Arc;
+use std::time::Duration;
 
 use redis::Value;
 
@@ -28,7 +29,7 @@ use self::{
     error::CommandError,
     node::Node,
 };
-use crate::config::ReplicaAcks;
+use crate::{config::ReplicaAcks, error::SessionError};
 
 #[derive(Clone)]
 pub(crate) enum Transport {
@@ -55,7 +56,7 @@ impl Transport {
         settings.capabilities = Default::default();
         configure(&mut settings);
         match self {
-            Self::Node(node) => Self::Node(Node::new(node.connection.endpoint().clone(), settings)),
+            Self::Node(node) => Self::Node(node.configured(settings)),
             #[cfg(feature = "cluster")]
             Self::Cluster(cluster) => {
                 let cluster = cluster::Cluster::new(cluster.seeds().to_vec(), settings);
@@ -70,6 +71,19 @@ impl Transport {
             Self::Node(_) => false,
             #[cfg(feature = "cluster")]
             Self::Cluster(_) => true,
+        }
+    }
+
+    /// The error of a request that reached its deadline, if that is because there is no connection.
+    pub(crate) fn late_error(&self, deadline: Duration) -> Option<SessionError> {
+        match self {
+            Self::Node(node) => node
+                .connections()
+                .requests
+                .is_connecting()
+                .then(|| error::still_connecting(deadline)),
+            #[cfg(feature = "cluster")]
+            Self::Cluster(cluster) => cluster.late_error(deadline),
         }
     }
 
@@ -88,7 +102,7 @@ impl Transport {
         command: &mut Command,
     ) -> Result<Value, CommandError> {
         match self {
-            Self::Node(node) => node.connection.send(command).await,
+            Self::Node(node) => node.connections().requests.send(command).await,
             // Boxed, so that it does not enlarge the futures of apps without a cluster.
             #[cfg(feature = "cluster")]
             Self::Cluster(cluster) => {
@@ -118,7 +132,7 @@ impl Transport {
 
     fn settings(&self) -> &ConnectSettings {
         match self {
-            Self::Node(node) => node.connection.settings(),
+            Self::Node(node) => node.settings(),
             #[cfg(feature = "cluster")]
             Self::Cluster(cluster) => cluster.settings(),
         }

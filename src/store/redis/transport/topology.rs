@@ -2,7 +2,7 @@
 
 use redis::{ConnectionAddr, ConnectionInfo, Value};
 
-use super::error;
+use super::{connect::AddressMap, error};
 use crate::error::SessionError;
 
 const SLOTS: u16 = 16_384;
@@ -24,6 +24,15 @@ impl Address {
         };
         Self { host, port }
     }
+
+    /// The address under which this process reaches a node that announced this one.
+    pub(super) fn mapped(host: &str, port: u16, map: Option<&AddressMap>) -> Self {
+        let (host, port) = match map {
+            Some(map) => map(host, port),
+            None => (host.to_owned(), port),
+        };
+        Self { host, port }
+    }
 }
 
 /// The ranges of slots, each with its master, and the addresses of all nodes.
@@ -40,7 +49,11 @@ struct SlotRange {
 
 impl Topology {
     /// Reads a reply to CLUSTER SLOTS. `asked` is the node that sent it.
-    pub(super) fn parse(reply: &Value, asked: &Address) -> Result<Self, SessionError> {
+    pub(super) fn parse(
+        reply: &Value,
+        asked: &Address,
+        map: Option<&AddressMap>,
+    ) -> Result<Self, SessionError> {
         let mut topology = Self {
             ranges: Vec::new(),
             addresses: Vec::new(),
@@ -57,7 +70,7 @@ impl Topology {
             };
             let nodes: Vec<Address> = nodes
                 .iter()
-                .filter_map(|node| address(node, asked))
+                .filter_map(|node| address(node, asked, map))
                 .collect();
             let (Ok(first), Ok(last), Some(master)) =
                 (u16::try_from(*first), u16::try_from(*last), nodes.first())
@@ -137,7 +150,7 @@ impl Topology {
 }
 
 /// Reads `[host, port, …]`. A node that does not know its own host was asked at the right one.
-fn address(node: &Value, asked: &Address) -> Option<Address> {
+fn address(node: &Value, asked: &Address, map: Option<&AddressMap>) -> Option<Address> {
     let Value::Array(parts) = node else {
         return None;
     };
@@ -149,13 +162,11 @@ fn address(node: &Value, asked: &Address) -> Option<Address> {
         Value::SimpleString(host) => host,
         _ => "",
     };
-    Some(Address {
-        host: match host {
-            "" | "?" => asked.host.clone(),
-            host => host.to_owned(),
-        },
-        port: u16::try_from(*port).ok()?,
-    })
+    let host = match host {
+        "" | "?" => &asked.host,
+        host => host,
+    };
+    Some(Address::mapped(host, u16::try_from(*port).ok()?, map))
 }
 
 /// Redis Cluster specification, "Key distribution model" and "Hash tags".
@@ -202,7 +213,7 @@ mod tests {
     #[test]
     fn a_slot_has_the_master_of_its_run() {
         let reply = reply(&[(8192, 16_383, &[2, 4]), (0, 100, &[1, 3])]);
-        let topology = Topology::parse(&reply, &at(9)).expect("a topology");
+        let topology = Topology::parse(&reply, &at(9), None).expect("a topology");
         for (slot, port) in [
             (0, Some(1)),
             (100, Some(1)),
@@ -220,7 +231,7 @@ mod tests {
     fn a_slot_that_moved_is_taken_out_of_its_run() {
         let reply = reply(&[(0, 10, &[1]), (12, 20, &[2])]);
         for slot in [0, 5, 10, 11, 12, 20] {
-            let mut topology = Topology::parse(&reply, &at(9)).expect("a topology");
+            let mut topology = Topology::parse(&reply, &at(9), None).expect("a topology");
             topology.reassign_slot(slot, at(7));
             for other in 0..=20 {
                 let before = match other {
@@ -244,7 +255,7 @@ mod tests {
         ] {
             let node = Value::Array(vec![host, Value::Int(1)]);
             let run = Value::Array(vec![Value::Int(0), Value::Int(16_383), node]);
-            let topology = Topology::parse(&Value::Array(vec![run]), &at(9));
+            let topology = Topology::parse(&Value::Array(vec![run]), &at(9), None);
             assert_eq!(topology.expect("a topology").master(3), Some(&at(1)));
         }
     }
@@ -257,7 +268,7 @@ mod tests {
             ("a run without a server", reply(&[(0, 1, &[])])),
             ("a run of text", Value::Array(vec![Value::Okay])),
         ] {
-            assert!(Topology::parse(&reply, &at(9)).is_err(), "{name}");
+            assert!(Topology::parse(&reply, &at(9), None).is_err(), "{name}");
         }
     }
 
