@@ -25,8 +25,8 @@ use std::{
 
 use self::{
     queue::CommitQueue,
-    state::{CookieAction, DeleteReason, PendingDelete, Plan, State, Status},
-    write::{TOMBSTONE_TTL, Write, WriteKind},
+    state::{CookieAction, Plan, State, Status},
+    write::{DeleteReason, PendingDelete, TOMBSTONE_TTL, Write, WriteKind},
 };
 use crate::{
     context::Context,

@@ -5,7 +5,7 @@ use std::{mem, sync::Arc, time::SystemTime};
 use super::{
     changes::Changes,
     metadata_changes::MetadataChange,
-    write::{Write, WriteKind},
+    write::{DeleteReason, PendingDelete, Write, WriteKind},
 };
 use crate::{
     clock::unix_secs,
@@ -66,25 +66,6 @@ pub(crate) struct Persisted {
     /// The cookie is signed by a former key. It is sent again only after a save has shown that the session still has this id; after a
     /// rotation the browser may have a newer cookie.
     pub(crate) re_sign_cookie: bool,
-}
-
-#[derive(Clone)]
-pub(crate) struct PendingDelete {
-    pub(crate) id: SessionId,
-    pub(crate) reason: DeleteReason,
-    pub(crate) user: Option<UserId>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum DeleteReason {
-    /// The app destroyed the session that this request found.
-    Destroyed,
-    /// The app destroyed a session that this request did not find. The browser may have a newer cookie, so none is removed.
-    NotFound,
-    /// The browser presented this id beside that of a destroyed session.
-    Shadow,
-    /// The browser presented this id beside that of a session that got a new one. The deletion may fail.
-    Superseded,
 }
 
 /// What the response tells the browser.

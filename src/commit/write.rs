@@ -52,6 +52,25 @@ pub(crate) enum WriteKind {
     },
 }
 
+#[derive(Clone)]
+pub(crate) struct PendingDelete {
+    pub(crate) id: SessionId,
+    pub(crate) reason: DeleteReason,
+    pub(crate) user: Option<UserId>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DeleteReason {
+    /// The app destroyed the session that this request found.
+    Destroyed,
+    /// The app destroyed a session that this request did not find. The browser may have a newer cookie, so none is removed.
+    NotFound,
+    /// The browser presented this id beside that of a destroyed session.
+    Shadow,
+    /// The browser presented this id beside that of a session that got a new one. The deletion may fail.
+    Superseded,
+}
+
 impl WriteKind {
     pub(super) fn rotate(
         from: SessionId,

@@ -15,8 +15,8 @@ use super::Session;
 use crate::{
     clock::unix_millis,
     commit::{
-        state::{DeleteReason, PendingDelete, Persisted, Status},
-        write::TOMBSTONE_TTL,
+        state::{Persisted, Status},
+        write::{DeleteReason, PendingDelete, TOMBSTONE_TTL},
     },
     config::Config,
     context::Context,
