@@ -13,7 +13,7 @@ use crate::{
     error::{ErrorKind, SessionError},
     expiry,
     id::SessionId,
-    record::{Encoded, Record, UserId},
+    record::{Encoded, Record},
 };
 
 pub(crate) struct State {
