@@ -33,7 +33,7 @@ async fn owners(cluster: &Cluster, app: &Address, visitors: &[Browser]) -> Vec<u
 #[tokio::test]
 async fn sessions_work_in_every_slot() {
     let cluster = Cluster::start().await;
-    let app = serve(layer(&cluster)).await;
+    let app = serve(layer(&cluster).with_rotation_grace(Duration::ZERO)).await;
     let visitors = visitors(&app, 30).await;
     let owners = owners(&cluster, &app, &visitors).await;
     for master in 0..3 {

@@ -15,8 +15,8 @@ use crate::{
         server::Server,
     },
     visits::{
-        DEADLINE, assert_available, assert_unavailable, id, serve_client as serve, serve_gated,
-        serve_patient,
+        DEADLINE, assert_available, assert_unavailable, id, serve as serve_layer,
+        serve_client as serve, serve_gated, serve_patient,
     },
 };
 
@@ -145,7 +145,9 @@ async fn a_session_is_created_once_over_a_broken_connection() {
 
 #[tokio::test]
 async fn rotation_over_a_broken_connection_leaves_one_session() {
-    let (server, proxy, app) = behind_a_proxy().await;
+    let (server, proxy, _) = behind_a_proxy().await;
+    let layer = RedisSessionLayer::new(proxy.client()).with_rotation_grace(Duration::ZERO);
+    let app = serve_layer(layer).await;
     let mut browser = Browser::new();
     browser.get(app.url("/keep/name/own")).await;
     for bytes in 0.. {

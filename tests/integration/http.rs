@@ -95,7 +95,7 @@ async fn an_insert_after_destroy_begins_a_new_session() {
 #[tokio::test]
 async fn cycle_id_keeps_the_data_and_invalidates_the_old_id() {
     on_each_store(|layer| async {
-        let app = app(layer);
+        let app = app(layer.with_rotation_grace(Duration::ZERO));
         let old = begin(&app, "/").await;
         let line = set_cookie(&send(&app, "/cycle", Some(&old)).await).expect("a new id");
         let new = pair(&line);
@@ -118,6 +118,25 @@ async fn cycle_id_keeps_the_data_and_invalidates_the_old_id() {
             text(send(&app, "/look", Some(new)).await).await,
             r#"["visits"] Some(1)"#
         );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_rotated_id_can_read_anonymous_data_during_the_grace() {
+    on_each_store(|layer| async {
+        let app = app(layer);
+        let old = begin(&app, "/").await;
+        let line = set_cookie(&send(&app, "/cycle", Some(&old)).await).expect("a new id");
+        for path in ["/look", "/", "/clear", "/destroy", "/look"] {
+            let late = send(&app, path, Some(&old)).await;
+            assert_eq!((late.status(), set_cookie(&late)), (StatusCode::OK, None));
+            if path == "/look" {
+                assert_eq!(text(late).await, r#"["visits"] Some(1)"#);
+            }
+        }
+        let new = send(&app, "/look", Some(pair(&line))).await;
+        assert_eq!(text(new).await, r#"["visits"] Some(1)"#);
     })
     .await;
 }

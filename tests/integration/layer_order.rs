@@ -229,7 +229,7 @@ fn the_compiler_says_how_to_convert_a_body() {
 /// What rustc prints for `source`, with the libraries that cargo has built for this test. A second instead of the minute of a crate of its own.
 fn compile(source: &str) -> String {
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args("test --locked --no-run --message-format=json --test layer_order".split(' '));
+    cargo.args("test --locked --no-run --message-format=json --test integration".split(' '));
     for (feature, enabled) in [
         ("cluster", cfg!(feature = "cluster")),
         ("sentinel", cfg!(feature = "sentinel")),

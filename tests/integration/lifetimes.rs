@@ -170,7 +170,8 @@ async fn the_absolute_timeout_ends_a_session_in_use() {
 #[tokio::test]
 async fn reading_a_tombstone_does_not_extend_it() {
     let server = Server::start().await;
-    let app = serve(RedisSessionLayer::new(server.client())).await;
+    let layer = RedisSessionLayer::new(server.client()).with_rotation_grace(Duration::ZERO);
+    let app = serve(layer).await;
     let browser = Browser::new();
     browser.get(app.url("/")).await;
     let old = key(&app, &browser);

@@ -144,7 +144,7 @@ async fn an_unreplicated_rotation_is_an_error() {
 #[tokio::test]
 async fn an_unreplicated_logout_after_a_rotation_is_an_error() {
     let (mut master, proxy, replica) = master_and_replica().await;
-    let app = serve(acknowledged(&master)).await;
+    let app = serve(acknowledged(&master).with_rotation_grace(Duration::ZERO)).await;
     let browser = Browser::new();
     assert_eq!(browser.get(app.url("/")).await.body, "1");
     has_arrived(&replica).await;
