@@ -284,9 +284,9 @@ mod tests {
         }
     }
 
-    /// `tests/fuzz/corpus/` holds the seeds, the inputs that increased coverage, and those that failed.
+    /// `src/testing/corpus/` holds the seeds, the inputs that increased coverage, and those that failed.
     fn replay(target: &str, check: fn(&[u8])) {
-        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus");
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/testing/corpus");
         let files = fs::read_dir(corpus.join(target)).expect("a corpus");
         let mut replayed = 0;
         for file in files {
