@@ -93,10 +93,13 @@ pub(crate) fn replace_with_error<B: ErrorBody>(
     *response = error_response(config, error);
     for (name, value) in mem::take(response.headers_mut()).drain() {
         match name {
-            Some(name) if name == header::VARY => {
-                if !headers.get_all(&name).iter().any(|other| other == value) {
-                    headers.append(name, value);
-                }
+            Some(header::VARY)
+                if headers
+                    .get_all(header::VARY)
+                    .iter()
+                    .any(|other| other == value) => {}
+            Some(header::VARY) => {
+                headers.append(header::VARY, value);
             }
             Some(name) => {
                 headers.insert(name, value);
