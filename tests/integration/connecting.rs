@@ -52,7 +52,7 @@ async fn slow_to_connect(port: u16, delay: Duration) -> (String, Arc<AtomicUsize
 }
 
 #[tokio::test]
-async fn a_connection_that_opens_after_the_deadline_serves_the_next_request() {
+async fn a_late_connection_serves_the_next_request() {
     let server = Server::start().await;
     let browser = Browser::new();
     serve_client(server.client()).await;
@@ -131,7 +131,7 @@ async fn clones_with_different_deadlines_do_not_affect_each_other() {
 }
 
 #[test]
-fn an_attempt_in_a_runtime_that_stands_still_does_not_block_other_runtimes() {
+fn a_blocked_runtime_does_not_block_other_runtimes() {
     let runtime = || {
         tokio::runtime::Builder::new_current_thread()
             .enable_all()

@@ -137,7 +137,7 @@ async fn a_database_that_does_not_exist_is_named() {
 }
 
 #[tokio::test]
-async fn a_permanent_session_keeps_its_ttl_without_the_right_to_pexpire() {
+async fn a_permanent_session_keeps_its_ttl_without_pexpire() {
     let server = Server::start().await;
     let rules = [
         "ACL",
