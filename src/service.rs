@@ -206,7 +206,9 @@ fn begin_commit<B: ErrorBody>(
     vary_by_cookie(response.headers_mut());
     let session = lazy.loaded()?;
     let cell = session.cell();
-    cell.state().defers_renewal = allows_shared_cache(response.headers());
+    if cell.state().cookie_needs_renewal(&cell.context) {
+        cell.state().defers_renewal = allows_shared_cache(response.headers());
+    }
     if cell.has_panicked() || !lazy.config().saves_after(response.status()) {
         cell.state().discard_unsaved();
     }

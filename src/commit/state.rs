@@ -115,15 +115,19 @@ impl State {
     pub(crate) fn is_dirty(&self, context: &Context) -> bool {
         let is_due = match &self.status {
             Status::New { .. } => false,
-            Status::Persisted(persisted) => {
+            Status::Persisted(_) => {
                 self.rotate
-                    || self.cookie_needs_refresh(context)
+                    || self.cookie_needs_renewal(context)
                     || self.index_entry_needs_refresh(context)
-                    || (persisted.re_sign_cookie && self.may_renew_cookie())
             }
             Status::Rotated { .. } | Status::Gone => self.rotate,
         };
         is_due || !self.pending_deletes.is_empty() || !self.changes.is_empty()
+    }
+
+    /// Whether the response is to send the cookie again, with a new Max-Age or a new signature.
+    pub(crate) fn cookie_needs_renewal(&self, context: &Context) -> bool {
+        self.cookie_needs_re_signing() || self.cookie_needs_refresh(context)
     }
 
     /// Whether dropping this state loses a change. An empty session that was never stored and has no user has none.

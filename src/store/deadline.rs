@@ -9,8 +9,8 @@ use std::{
 use pin_project_lite::pin_project;
 use tokio::{task::yield_now, time::Sleep};
 
-/// How often the runtime may poll its sockets before an operation that is late fails.
-const EXTRA_TURNS: usize = 4;
+/// How often the runtime polls its sockets before an operation that is late fails. Reading a reply takes two turns, connecting takes more.
+const EXTRA_TURNS: usize = 16;
 
 pin_project! {
     /// The output of `work`, or `None` after the deadline.

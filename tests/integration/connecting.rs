@@ -231,13 +231,19 @@ async fn handlers_that_block_the_runtime_cause_no_503() {
         let (app, _stop) = serve_blocking(layer, workers);
         let asked = (0..visitors).map(|_| async {
             let browser = Browser::new();
-            let mut bad = 0;
+            let mut bad = Vec::new();
             for _ in 0..5 {
-                bad += usize::from(browser.get(app.url("/")).await.status != 200);
+                let page = browser.get(app.url("/")).await;
+                if page.status != 200 {
+                    bad.push(page.body);
+                }
             }
             bad
         });
-        let bad: usize = join_all(asked).await.into_iter().sum();
-        assert_eq!(bad, 0, "{workers} workers, {visitors} visitors");
+        let bad: Vec<String> = join_all(asked).await.concat();
+        assert!(
+            bad.is_empty(),
+            "{workers} workers, {visitors} visitors: {bad:?}"
+        );
     }
 }

@@ -133,7 +133,11 @@ async fn a_database_that_does_not_exist_is_named() {
     let server = Server::start().await;
     let url = format!("redis://127.0.0.1:{}/99", server.port());
     let app = serve(RedisSessionLayer::open(url).expect("an address")).await;
-    assert_reason(&app, &Browser::new(), &["database"]).await;
+    let browser = Browser::new();
+    browser
+        .get(serve_client(server.client()).await.url("/"))
+        .await;
+    assert_reason(&app, &browser, &["database"]).await;
 }
 
 #[tokio::test]
@@ -213,13 +217,13 @@ async fn announced_addresses_are_translated_and_named_in_errors() {
     })
     .await;
     let layer = || RedisSessionLayer::cluster([server.url()]).expect("an address");
-    let app = serve(layer()).await;
-    let browser = Browser::new();
-    let words = ["127.0.0.9", "with_cluster_address_map"];
-    assert_reason(&app, &browser, &words).await;
     let mapped = layer().with_cluster_address_map(|_, port| ("127.0.0.1".to_owned(), port));
     let app = serve(mapped).await;
+    let browser = Browser::new();
     for visit in 1..=3 {
         assert_eq!(browser.get(app.url("/")).await.body, visit.to_string());
     }
+    let app = serve(layer()).await;
+    let words = ["127.0.0.9", "with_cluster_address_map"];
+    assert_reason(&app, &browser, &words).await;
 }
