@@ -126,7 +126,9 @@ async fn an_error_names_the_command_or_keys_that_an_acl_denies() {
     let refused = browser.get(app.url("/")).await;
     assert_eq!(refused.status, 503);
     assert!(
-        refused.body.contains("forbids this user the command "),
+        refused
+            .body
+            .contains("the ACL does not allow this user the command "),
         "{}",
         refused.body
     );
