@@ -147,7 +147,7 @@ async fn negotiate_protocol(
             .get_multiplexed_async_connection_with_config(&with_close_event)
             .await;
         match opened {
-            Err(error) if may_lack_resp3(&error, &info) => is_refused = !error.is_io_error(),
+            Err(error) if may_lack_resp3(&error, &info) => is_refused = is_reply(&error),
             opened => return opened,
         }
     }
@@ -163,6 +163,12 @@ async fn negotiate_protocol(
         Err(_) => capabilities.reset_protocol(),
     }
     opened
+}
+
+/// Whether the server answered, and did not only close the connection.
+fn is_reply(error: &RedisError) -> bool {
+    use redis::ErrorKind::{Extension, RESP3NotSupported, Server};
+    matches!(error.kind(), Server(_) | Extension | RESP3NotSupported)
 }
 
 /// Proxies refuse HELLO in many ways, and some close the connection. Not if TCP or TLS did not open, or the password is wrong.
