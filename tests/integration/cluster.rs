@@ -216,6 +216,7 @@ async fn a_stopped_master_affects_only_its_own_slots() {
         .partition(|answer| owners[answer.visitor] == 2);
     assert!(!hit.iter().all(Answer::is_good), "it was under load");
     assert!(longest(&hit) < 2 * DEADLINE + SLACK, "a load, and a save");
-    assert!(spared.iter().all(Answer::is_good));
+    let bad: Vec<&Answer> = spared.iter().filter(|answer| !answer.is_good()).collect();
+    assert!(bad.is_empty(), "{bad:?}");
     assert!(longest(&spared) < DEADLINE + SLACK);
 }

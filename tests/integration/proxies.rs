@@ -58,6 +58,9 @@ async fn resp2_is_used_where_hello_is_not_supported() {
         ),
     ] {
         for (server, credentials) in [(&open, ""), (&locked, ":sesame@")] {
+            if name == "not before AUTH" && credentials.is_empty() {
+                continue;
+            }
             let address = without_hello(server.port(), reply).await;
             for protocol in ["", "?protocol=resp2"] {
                 let url = format!("redis://{credentials}{address}/{protocol}");

@@ -135,6 +135,7 @@ async fn negotiate_protocol(
         Client::open(info.clone().set_redis_settings(settings))
     };
     let capabilities = &settings.capabilities;
+    let mut is_refused = true;
     if capabilities.may_support(Feature::Resp3) {
         let with_close_event = config.clone().set_push_sender(move |push: PushInfo| {
             if push.kind == PushKind::Disconnection {
@@ -146,7 +147,7 @@ async fn negotiate_protocol(
             .get_multiplexed_async_connection_with_config(&with_close_event)
             .await;
         match opened {
-            Err(error) if may_lack_resp3(&error) => {}
+            Err(error) if may_lack_resp3(&error, &info) => is_refused = is_reply(&error),
             opened => return opened,
         }
     }
@@ -154,16 +155,24 @@ async fn negotiate_protocol(
         .get_multiplexed_async_connection_with_config(&config)
         .await;
     match &opened {
-        Ok(_) => {
+        // A connection that was only closed may have met a server that was restarting.
+        Ok(_) if is_refused => {
             capabilities.mark_unsupported(Feature::Resp3);
         }
+        Ok(_) => {}
         Err(_) => capabilities.reset_protocol(),
     }
     opened
 }
 
+/// Whether the server answered, and did not only close the connection.
+fn is_reply(error: &RedisError) -> bool {
+    use redis::ErrorKind::{Extension, RESP3NotSupported, Server};
+    matches!(error.kind(), Server(_) | Extension | RESP3NotSupported)
+}
+
 /// Proxies refuse HELLO in many ways, and some close the connection. Not if TCP or TLS did not open, or the password is wrong.
-fn may_lack_resp3(error: &RedisError) -> bool {
+fn may_lack_resp3(error: &RedisError, info: &ConnectionInfo) -> bool {
     if error.is_io_error() {
         return error::io_error(error).is_some_and(|error| {
             matches!(
@@ -177,6 +186,8 @@ fn may_lack_resp3(error: &RedisError) -> bool {
     }
     let is_final = error.kind() == redis::ErrorKind::AuthenticationFailed
         || error.code() == Some("WRONGPASS")
+        // With a password, a proxy may mean that AUTH must come before HELLO.
+        || error.code() == Some("NOAUTH") && info.redis_settings().password().is_none()
         || error::contains(error, "max number of clients")
         || error::contains(error, "switch database");
     !is_final
