@@ -40,6 +40,19 @@ async fn without_hello(port: u16, reply: Option<&'static str>) -> String {
     address.to_string()
 }
 
+/// Makes a cluster of this server alone.
+async fn take_all_slots(server: &Server) {
+    let slots: Vec<String> = (0..16_384).map(|slot| slot.to_string()).collect();
+    let mut words = vec!["CLUSTER", "ADDSLOTS"];
+    words.extend(slots.iter().map(String::as_str));
+    server.command::<String>(&words).await;
+    eventually(Duration::from_secs(10), async || {
+        let info: String = server.command(&["CLUSTER", "INFO"]).await;
+        info.contains("cluster_state:ok")
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn resp2_is_used_where_hello_is_not_supported() {
     let open = Server::start().await;
@@ -115,14 +128,7 @@ async fn a_server_without_scripts_is_told() {
 #[tokio::test]
 async fn one_address_in_front_of_a_cluster_rotates_in_two_steps() {
     let server = Server::start_with(&["--cluster-enabled", "yes"]).await;
-    server
-        .command::<String>(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"])
-        .await;
-    eventually(Duration::from_secs(10), async || {
-        let info: String = server.command(&["CLUSTER", "INFO"]).await;
-        info.contains("cluster_state:ok")
-    })
-    .await;
+    take_all_slots(&server).await;
     let app = serve_client(server.client()).await;
     let browser = Browser::new();
     for visit in 1..=5 {
@@ -211,14 +217,7 @@ async fn announced_addresses_are_translated_and_named_in_errors() {
         "127.0.0.9",
     ];
     let server = Server::start_with(&options).await;
-    server
-        .command::<String>(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"])
-        .await;
-    eventually(Duration::from_secs(10), async || {
-        let slots: String = server.command(&["CLUSTER", "INFO"]).await;
-        slots.contains("cluster_state:ok")
-    })
-    .await;
+    take_all_slots(&server).await;
     let layer = || RedisSessionLayer::cluster([server.url()]).expect("an address");
     let mapped = layer().with_cluster_address_map(|_, port| ("127.0.0.1".to_owned(), port));
     let app = serve(mapped).await;

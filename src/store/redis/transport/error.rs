@@ -340,3 +340,37 @@ pub(super) fn contains(error: &RedisError, words: &str) -> bool {
 fn text_of(error: &RedisError) -> String {
     error.to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_error_inside_a_script_counts() {
+        // From Redis 6.2.5.
+        let run = "ERR Error running script (call to f_d3c21d0c): @user_script:1: ";
+        for (inner, code) in [
+            (
+                "WRONGTYPE Operation against a key holding the wrong kind of value",
+                "WRONGTYPE",
+            ),
+            (
+                "@user_script: 1: -READONLY You can't write against a read only replica.",
+                "READONLY",
+            ),
+            (
+                "@user_script: 1: -OOM command not allowed when used memory > 'maxmemory'.",
+                "OOM",
+            ),
+            ("Script attempted to access a global variable", "ERR"),
+        ] {
+            let reply = format!("-{run}{inner}\r\n");
+            let reply = redis::parse_redis_value(reply.as_bytes()).expect("a reply");
+            let error = reply.extract_error().expect_err("an error");
+            let error = unwrap_script_error(error);
+            assert_eq!(code_or_kind(&error), code);
+            let is_read_only = error.kind() == redis::ErrorKind::Server(ServerErrorKind::ReadOnly);
+            assert_eq!(is_read_only, code == "READONLY");
+        }
+    }
+}
