@@ -15,7 +15,7 @@ use syn::{
 
 /// From top to bottom. A file may import from its own row and from the rows below; a directory stands for the files in it that have no row of
 /// their own.
-const ORDER: [&[&str]; 32] = [
+const ORDER: &[&[&str]] = &[
     &["lib.rs"],
     &["extract.rs"],
     &["layer"],
@@ -33,8 +33,12 @@ const ORDER: [&[&str]; 32] = [
     &["store/mod.rs"],
     &["store/memory.rs"],
     &["store/redis"],
-    &["store/redis/transport"],
+    &["store/redis/transport/mod.rs"],
+    &["store/redis/transport/cluster.rs"],
+    &["store/redis/transport/node.rs"],
+    &["store/redis/transport/replica_wait.rs"],
     &["store/redis/transport/connection.rs"],
+    &["store/redis/transport"],
     &["store/redis/transport/connect.rs"],
     &["store/redis/transport/error.rs"],
     &["store/user_index.rs", "store/outcome.rs"],
@@ -275,9 +279,10 @@ impl Reader {
         if let Some(first) = path.first() {
             self.file.used.insert(first.clone());
         }
-        if path.len() > 1
-            && let Some(target) = self.absolute(path)
-        {
+        if path.len() > 1 {
+            // Without a keyword in front, it may be a module below this one.
+            let below = || [self.module.as_slice(), path].concat();
+            let target = self.absolute(path).unwrap_or_else(below);
             self.file.imports.insert(target);
         }
     }
@@ -299,7 +304,6 @@ impl Reader {
             UseTree::Name(name) => (name.ident.to_string(), name.ident.to_string()),
             UseTree::Rename(rename) => (rename.ident.to_string(), rename.rename.to_string()),
             UseTree::Glob(_) => ("*".to_owned(), "*".to_owned()),
-            other => panic!("unknown form of use: {other:?}"),
         };
         let mut full = path.clone();
         if name != "self" && name != "*" {
