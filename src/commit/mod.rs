@@ -114,7 +114,7 @@ async fn commit_changes(session: &SessionCell) -> Result<CommitOutcome, SessionE
             queue.enter(&session.context, id).await;
         }
         if write.adds_to_index {
-            Box::pin(user_index::add(session, &write)).await?;
+            Box::pin(user_index::add(&session.context, &write)).await?;
         }
         match send(session, write).await? {
             Stored::Write(write) => {
@@ -126,7 +126,7 @@ async fn commit_changes(session: &SessionCell) -> Result<CommitOutcome, SessionE
                     return Box::pin(delete_after_destroy(session, &write)).await;
                 }
                 if let Some(write) = indexed {
-                    Box::pin(user_index::finish(session, &write)).await;
+                    Box::pin(user_index::finish(&session.context, &write)).await;
                 }
                 outcome = CommitOutcome::Saved;
             }
@@ -175,7 +175,7 @@ async fn delete_destroyed(
         }
     }
     if let Some(user) = &pending.user {
-        user_index::remove(session, user, pending.id).await;
+        user_index::remove(&session.context, user, pending.id).await;
     }
     Ok(())
 }
@@ -194,7 +194,7 @@ async fn delete_after_destroy(
     let destroyed = retry_once(|| store.destroy(&key)).await;
     destroyed.map_err(Fault::into_error)?;
     if let Some(user) = &write.record.user {
-        user_index::remove(session, user, *id).await;
+        user_index::remove(&session.context, user, *id).await;
     }
     Ok(CommitOutcome::Saved)
 }
@@ -276,7 +276,7 @@ async fn resolve_rejection(
     in_doubt: bool,
 ) -> Result<Stored, SessionError> {
     if write.adds_to_index && !in_doubt {
-        user_index::rollback(session, &write, &outcome).await;
+        user_index::rollback(&session.context, &write, &outcome).await;
     }
     let Outcome::Conflict(stored) = outcome else {
         // A deletion leaves nothing behind by which it could be recognised.

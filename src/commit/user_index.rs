@@ -3,15 +3,13 @@
 //! 1. An entry is added before its session is stored, also before the session gets a new id: the index never lacks a live session.
 //! 2. An entry is removed after its session was deleted or rotated. One that a crash leaves behind is removed when the index is listed.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use super::{
-    SessionCell,
-    write::{Write, WriteKind},
-};
+use super::write::{Write, WriteKind};
 use crate::{
     clock::unix_micros,
     config::SessionLimit,
+    context::Context,
     error::{ErrorKind, SessionError},
     expiry,
     id::SessionId,
@@ -24,8 +22,7 @@ use crate::{
 const MARGIN: Duration = Duration::from_secs(60);
 
 /// Adds the session of a write that is about to be sent.
-pub(crate) async fn add(session: &SessionCell, write: &Write) -> Result<(), SessionError> {
-    let context = &session.context;
+pub(crate) async fn add(context: &Arc<Context>, write: &Write) -> Result<(), SessionError> {
     let (Some(user), Some(id)) = (&write.record.user, write.kind.next_id()) else {
         return Ok(());
     };
@@ -69,8 +66,7 @@ pub(crate) async fn add(session: &SessionCell, write: &Write) -> Result<(), Sess
 }
 
 /// Removes the entry of a session that has ended. A failure is not the request's: the entry is removed when the index is listed.
-pub(crate) async fn remove(session: &SessionCell, user: &UserId, id: SessionId) {
-    let context = &session.context;
+pub(crate) async fn remove(context: &Context, user: &UserId, id: SessionId) {
     let index = context.user_index_key(user);
     if let Err(fault) = context
         .store
@@ -84,17 +80,17 @@ pub(crate) async fn remove(session: &SessionCell, user: &UserId, id: SessionId) 
 
 /// Removes the entry of a write that is known not to have been executed. The next attempt uses another id, and this entry would count against
 /// the user's limit until its grace period is over.
-pub(crate) async fn rollback(session: &SessionCell, write: &Write, outcome: &Outcome) {
+pub(crate) async fn rollback(context: &Context, write: &Write, outcome: &Outcome) {
     let (Some(user), Some(id)) = (&write.record.user, write.kind.next_id()) else {
         return;
     };
     if write.kind.id() != Some(id) || *outcome == Outcome::Gone {
-        remove(session, user, id).await;
+        remove(context, user, id).await;
     }
 }
 
 /// Removes the previous entry once the write is stored, and applies the limit of a user's sessions.
-pub(crate) async fn finish(session: &SessionCell, write: &Write) {
+pub(crate) async fn finish(context: &Arc<Context>, write: &Write) {
     if let (Some(user), Some(id)) = (&write.previous_user, write.kind.id()) {
         let stays = match &write.kind {
             WriteKind::Create { .. } | WriteKind::Save { .. } => {
@@ -103,10 +99,9 @@ pub(crate) async fn finish(session: &SessionCell, write: &Write) {
             WriteKind::Delete { .. } | WriteKind::Rotate { .. } => false,
         };
         if !stays {
-            remove(session, user, id).await;
+            remove(context, user, id).await;
         }
     }
-    let context = &session.context;
     if let (Some((max, SessionLimit::RevokeOldest)), Some(user), true) = (
         context.config.sessions_per_user,
         &write.record.user,
