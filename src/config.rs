@@ -167,7 +167,7 @@ impl CookieConfig {
         match &self.name {
             Some(name) => name,
             None if !self.secure => "session",
-            // A cookie of the same name outside of the partition would shadow it, or it that one.
+            // Another name than that of a cookie outside of the partition, since a request can carry both.
             None if self.partitioned && self.domain.is_none() && self.path == "/" => {
                 "__Host-session-partitioned"
             }

@@ -64,6 +64,11 @@ use crate::{
 /// | [`with_save_rule`](Self::with_save_rule) | all but 5xx and 408 | which requests save their changes, by status |
 /// | [`with_error_response`](Self::with_error_response) | plain text | response to an error |
 /// | [`with_deadline`](Self::with_deadline) | 500 ms | maximum duration of a load or a save |
+/// | [`with_connect_timeout`](Self::with_connect_timeout) | 5 s | maximum duration of an attempt to connect |
+#[cfg_attr(
+    feature = "cluster",
+    doc = "| [`with_cluster_address_map`](Self::with_cluster_address_map) | none | translate the addresses of cluster nodes |"
+)]
 /// | [`with_password_provider`](Self::with_password_provider) | the client's | the password of each new connection |
 /// | [`with_replica_acks`](Self::with_replica_acks) | none | logout and rotation wait for replicas |
 /// | [`with_replica_acks_for_every_write`](Self::with_replica_acks_for_every_write) | off | every save waits for replicas |
@@ -72,7 +77,7 @@ use crate::{
 /// The combination is checked when the layer is added to a router, which panics on a mistake; [`validate`](Self::validate) returns the
 /// mistake as an error.
 #[derive(Clone)]
-#[must_use = "a layer does nothing until it is put on a router or a service"]
+#[must_use = "a layer does nothing until it is added to a router or a service"]
 pub struct RedisSessionLayer {
     context: Arc<Context>,
 }
@@ -104,7 +109,9 @@ impl RedisSessionLayer {
         Ok(self)
     }
 
-    /// The sessions of any user, outside a request: for an administrator, or after a change of password.
+    /// Returns access to the sessions of any user, outside a request: for an administrator, or after a change of password.
+    ///
+    /// # Examples
     ///
     /// ```
     /// # use axum_redis_sessions::{RedisSessionLayer, SessionError};
