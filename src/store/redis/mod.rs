@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use ::redis::{ServerErrorKind, Value};
 use bytes::Bytes;
+use futures_util::{TryFutureExt, future::try_join};
 
 #[cfg(feature = "sentinel")]
 pub(crate) use self::transport::sentinel::Sentinels;
@@ -16,7 +17,7 @@ use self::{
     scripts::Scripts,
     transport::{
         command_pool::{Command, command},
-        connect::Feature,
+        connect::{ConnectSettings, Feature},
         error::{self, CommandError},
     },
 };
@@ -70,30 +71,21 @@ impl RedisStore {
     }
 
     pub(crate) fn with_password(self, password: PasswordProvider) -> Self {
-        let set = |settings: &mut transport::connect::ConnectSettings| {
-            settings.password = Some(password);
-        };
-        Self {
-            transport: self.transport.configured(set),
-            ..self
-        }
+        self.configured(|settings| settings.password = Some(password))
     }
 
     pub(crate) fn with_connect_timeout(self, timeout: Duration) -> Self {
-        Self {
-            transport: self
-                .transport
-                .configured(|settings| settings.timeout = timeout),
-            ..self
-        }
+        self.configured(|settings| settings.timeout = timeout)
     }
 
     #[cfg(feature = "cluster")]
     pub(crate) fn with_address_map(self, map: transport::connect::AddressMap) -> Self {
+        self.configured(|settings| settings.address_map = Some(map))
+    }
+
+    fn configured(self, configure: impl FnOnce(&mut ConnectSettings)) -> Self {
         Self {
-            transport: self
-                .transport
-                .configured(|settings| settings.address_map = Some(map)),
+            transport: self.transport.configured(configure),
             ..self
         }
     }
@@ -116,17 +108,13 @@ impl RedisStore {
             }
         }
         // Boxed, since it is rare and would enlarge the future of every request.
-        Box::pin(self.load_without_getex(key, lifetime)).await
+        Box::pin(self.get_and_expire(key, lifetime)).await
     }
 
     /// Before Redis 6.2, reading and setting the TTL are two commands, in one write to the connection.
-    async fn load_without_getex(
-        &self,
-        key: &str,
-        lifetime: Duration,
-    ) -> Result<Option<Bytes>, Fault> {
-        let touch = self.read(key, pexpire(key, lifetime));
-        let (value, _) = futures_util::future::try_join(self.value(key), touch).await?;
+    async fn get_and_expire(&self, key: &str, ttl: Duration) -> Result<Option<Bytes>, Fault> {
+        let touch = self.read(key, pexpire(key, ttl));
+        let (value, _) = try_join(self.value(key), touch).await?;
         Ok(value)
     }
 
@@ -324,7 +312,6 @@ impl RedisStore {
         command: Command,
         durability: Durability,
     ) -> impl Future<Output = Result<Value, Fault>> + use<'a> {
-        use futures_util::TryFutureExt;
         self.execute(key, command, durability)
             .map_err(|error| error.into_fault(prefix_of(key)))
     }

@@ -1,7 +1,8 @@
 //! Commands, and the futures that send them, in memory that is used again.
 //!
 //! redis-rs' future has 1.1 kB, more than glibc's `malloc` caches for a thread, and a command has two buffers. Each thread keeps those of
-//! its last commands.
+//! its last commands. In a runtime of two threads this saves 3 of 30 allocations and 6 % of the instructions of a request that reads a
+//! session, and 6 of 44 and 4 % of one that writes it (`benches/peers`, sessions of 300 bytes).
 
 use std::{
     cell::RefCell,
