@@ -180,9 +180,7 @@ fn log_in(
 ) -> Result<(), SessionError> {
     // The session may hold another person's data, on a shared computer.
     session.clear();
-    // A new id, against session fixation.
-    session.cycle_id();
-    session.set_user(&user.id)?;
+    session.log_in(&user.id)?;
     session.set_permanent(remember);
     session.insert(DEVICE, device)
 }
