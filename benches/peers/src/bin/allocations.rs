@@ -108,9 +108,9 @@ async fn main() -> Result<(), Failure> {
                 ["axum", "baseline, typed", "baseline", "this crate"][app]
             );
             let mut places: Vec<_> = places.iter().filter(|(_, count)| **count >= 0.05).collect();
-            places.sort_by_key(|([_, asked], _)| asked.is_empty());
-            for ([made, asked], count) in places {
-                println!("{count:6.2}  {made} {asked}");
+            places.sort_by_key(|([_, caller], _)| caller.is_empty());
+            for ([allocator, caller], count) in places {
+                println!("{count:6.2}  {allocator} {caller}");
             }
         }
     }
@@ -191,16 +191,16 @@ fn places(profile: &Value) -> Result<Places, Failure> {
             .filter_map(|name| name.split_once(": ").map(|(_address, name)| name))
             .collect();
         // The caller of std matters, not the function of std.
-        let made = frames.iter().find(|frame| !is_std(frame));
-        let asked = frames.iter().find(|frame| is_own(frame));
-        let made = made.copied().unwrap_or("?").to_owned();
-        let asked = match asked {
-            Some(asked) if **asked != *made => format!("for {asked}"),
+        let allocator = frames.iter().find(|frame| !is_std(frame));
+        let caller = frames.iter().find(|frame| is_own(frame));
+        let allocator = allocator.copied().unwrap_or("?").to_owned();
+        let caller = match caller {
+            Some(caller) if **caller != *allocator => format!("for {caller}"),
             Some(_) => "itself".to_owned(),
             None => String::new(),
         };
         let blocks = point["tbk"].as_u64().ok_or("dhat: no number of blocks")?;
-        *places.entry([made, asked]).or_default() += blocks as f64 / REQUESTS as f64;
+        *places.entry([allocator, caller]).or_default() += blocks as f64 / REQUESTS as f64;
     }
     Ok(places)
 }
