@@ -1,4 +1,4 @@
-//! An app under `valgrind --tool=callgrind`, and where its instructions are.
+//! Counts an app's instructions with `valgrind --tool=callgrind`.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,20 +10,20 @@ use std::{
 use tokio::sync::Barrier;
 
 use crate::{
-    Failure,
+    Failure, Shape,
     client::Client,
     process::{free_port, start_app_under},
 };
 
-/// Instructions by the crate whose source they stand in.
+/// Instructions by the crate whose source code they come from.
 pub type Places = BTreeMap<String, u64>;
 
-/// Each of `connections` sends `requests` requests, one after the other, each in a session of its own of `size` bytes; 0: in none.
+/// Sends `requests` requests over each of `connections` connections, one after the other. Each connection has its own session, or none.
 pub async fn run(
     app: &str,
     redis: &str,
     path: &'static str,
-    size: usize,
+    session: Option<(Shape, usize)>,
     connections: u64,
     requests: u64,
 ) -> Result<Places, Failure> {
@@ -37,23 +37,22 @@ pub async fn run(
             let (address, begin) = (address.clone(), begin.clone());
             tokio::spawn(async move {
                 let mut client = Client::connect(&address).await?;
-                let seed = format!("/seed/{size}");
-                let mut cookie = match size {
-                    0 => String::new(),
-                    _ => client
-                        .get(&seed, "")
+                let mut cookie = match session {
+                    None => String::new(),
+                    Some((shape, size)) => client
+                        .get(&format!("/seed/{shape}/{size}"), "")
                         .await?
                         .cookie()
-                        .ok_or("no cookie")?
+                        .ok_or("the response to /seed sets no session cookie")?
                         .to_owned(),
                 };
                 begin.wait().await;
                 for _ in 0..requests {
-                    let answer = client.get(path, &cookie).await?;
-                    if answer.status != 200 {
-                        return Err(format!("{path}: {}", answer.status).into());
+                    let response = client.get(path, &cookie).await?;
+                    if response.status != 200 {
+                        return Err(format!("{path}: {}", response.status).into());
                     }
-                    if let Some(next) = answer.cookie() {
+                    if let Some(next) = response.cookie() {
                         cookie = next.to_owned();
                     }
                 }
@@ -70,8 +69,8 @@ pub async fn run(
     places(&text)
 }
 
-/// Reads callgrind's output. The cost of a line counts for the file that the line is in, so code that was inlined counts for the
-/// crate that it was written in.
+/// Parses callgrind's output. A line's cost is attributed to its source file, so inlined code counts for the crate that it comes
+/// from.
 fn places(text: &str) -> Result<Places, Failure> {
     let mut files: HashMap<&str, &str> = HashMap::new();
     let mut functions: HashMap<&str, &str> = HashMap::new();
@@ -83,7 +82,7 @@ fn places(text: &str) -> Result<Places, Failure> {
             match key {
                 "fl" | "fi" | "fe" => file = named(&mut files, value),
                 "fn" => function = named(&mut functions, value),
-                // Names are given once, wherever they first occur.
+                // A name is written out only where it first occurs.
                 "cfi" | "cfl" => drop(named(&mut files, value)),
                 "cfn" => drop(named(&mut functions, value)),
                 "calls" => call = true,
@@ -95,17 +94,20 @@ fn places(text: &str) -> Result<Places, Failure> {
         if !is_cost {
             continue;
         }
-        // After `calls=` stands what the called function took, which is counted there.
+        // The line after `calls=` is the inclusive cost of the called function, which is counted there.
         if std::mem::take(&mut call) {
             continue;
         }
-        let cost = line.split_whitespace().nth(1).ok_or("no cost")?;
+        let cost = line
+            .split_whitespace()
+            .nth(1)
+            .ok_or("callgrind: a line without a cost")?;
         *places.entry(place(file, function)).or_default() += cost.parse::<u64>()?;
     }
     Ok(places)
 }
 
-/// `(7) name` the first time, `(7)` later.
+/// Resolves a compressed name: `(7) name` the first time, `(7)` later.
 fn named<'a>(names: &mut HashMap<&'a str, &'a str>, value: &'a str) -> &'a str {
     match value.split_once(' ') {
         Some((number, name)) => {

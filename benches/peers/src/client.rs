@@ -1,4 +1,4 @@
-//! An HTTP client that does no more than it must.
+//! A minimal HTTP/1.1 client, cheap enough not to distort the measurements.
 
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
@@ -9,14 +9,14 @@ use crate::{COOKIE, Failure};
 
 pub struct Client(BufReader<TcpStream>);
 
-pub struct Answer {
+pub struct Response {
     pub status: u16,
     pub head: String,
     pub body: String,
 }
 
-impl Answer {
-    /// `name=value` of the session's cookie, if it sets one, as a browser would send it back.
+impl Response {
+    /// `name=value` of the session cookie that the response sets.
     pub fn cookie(&self) -> Option<&str> {
         self.head
             .lines()
@@ -32,8 +32,8 @@ impl Client {
         Ok(Self(BufReader::new(stream)))
     }
 
-    /// `cookie`: as in [`Answer::cookie`]; empty for none.
-    pub async fn get(&mut self, path: &str, cookie: &str) -> Result<Answer, Failure> {
+    /// `cookie` is `name=value`, or empty to send none.
+    pub async fn get(&mut self, path: &str, cookie: &str) -> Result<Response, Failure> {
         let cookie = match cookie {
             "" => String::new(),
             cookie => format!("Cookie: {cookie}\r\n"),
@@ -43,17 +43,21 @@ impl Client {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
             if self.0.read_line(&mut head).await? == 0 {
-                return Err("the connection closed".into());
+                return Err("the app closed the connection".into());
             }
         }
-        let status = head.split(' ').nth(1).ok_or("no status")?.parse()?;
+        let status = head
+            .split(' ')
+            .nth(1)
+            .ok_or("a response without a status")?
+            .parse()?;
         let length = head
             .lines()
             .find_map(|line| line.strip_prefix("content-length: "))
             .map_or(Ok(0), str::parse)?;
         let mut body = vec![0; length];
         self.0.read_exact(&mut body).await?;
-        Ok(Answer {
+        Ok(Response {
             status,
             head,
             body: String::from_utf8(body)?,

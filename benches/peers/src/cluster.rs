@@ -1,4 +1,4 @@
-//! A private cluster of masters.
+//! A private Redis Cluster without replicas.
 
 use std::{
     env, fs,
@@ -22,7 +22,7 @@ pub struct Cluster {
 const SLOTS: usize = 16_384;
 
 impl Cluster {
-    /// Starts it, and waits until every node finds it whole.
+    /// Starts the nodes and waits until every node reports `cluster_state:ok`.
     pub fn start(shards: usize) -> Result<Self, Failure> {
         let directory =
             env::temp_dir().join(format!("axum-redis-sessions-cluster-{}", free_port()?));
@@ -69,15 +69,15 @@ impl Cluster {
             cluster.urls.push(url);
         }
         let started = Instant::now();
-        let whole = format!("cluster_size:{shards}\r\n");
+        let complete = format!("cluster_size:{shards}\r\n");
         for connection in &mut cluster.connections {
             loop {
                 let info: String = redis::cmd("CLUSTER").arg("INFO").query(connection)?;
-                if info.contains("cluster_state:ok") && info.contains(&whole) {
+                if info.contains("cluster_state:ok") && info.contains(&complete) {
                     break;
                 }
                 if started.elapsed() > Duration::from_secs(30) {
-                    return Err("the cluster does not become whole".into());
+                    return Err("the cluster is not complete after 30 seconds".into());
                 }
                 thread::sleep(Duration::from_millis(20));
             }

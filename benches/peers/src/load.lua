@@ -1,4 +1,4 @@
--- For wrk. Its argument is a file of cookies, one a line: the requests take turns with them. Without it they have none.
+-- A wrk script. Its argument is a file with one cookie a line, which the requests use in turn; without it, no cookie is sent.
 
 local requests, at = {}, 0
 

@@ -1,4 +1,4 @@
-//! Load: wrk's, and where each answer brings a new cookie, our own.
+//! Load generators: wrk, and our own where each response sets a new cookie.
 
 use std::{
     path::Path,
@@ -8,7 +8,7 @@ use std::{
 
 use crate::{Failure, client::Client};
 
-/// What became of the requests.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Outcome {
     pub requests: f64,
@@ -20,7 +20,7 @@ pub struct Outcome {
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/load.lua");
 
-/// `cookies`: a file with one a line; the requests take turns with them.
+/// `cookies` is a file with one cookie a line; the requests use them in turn.
 pub fn wrk(
     url: &str,
     cookies: Option<&Path>,
@@ -62,7 +62,8 @@ pub fn wrk(
     })
 }
 
-/// One connection for each cookie, which follows the cookies that it is given. (wrk cannot where an answer has two Set-Cookie lines.)
+/// Sends requests over one connection per cookie and replaces the cookie with the one that each response sets. wrk cannot do this if a
+/// response has two `Set-Cookie` headers.
 pub async fn following_cookies(
     address: &str,
     path: &'static str,
@@ -77,29 +78,31 @@ pub async fn following_cookies(
             let (address, mut cookie) = (address.to_owned(), cookie.clone());
             tokio::spawn(async move {
                 let mut client = Client::connect(&address).await?;
-                let mut took = Vec::new();
+                let mut latencies = Vec::new();
                 while Instant::now() < end {
-                    let asked = Instant::now();
-                    let answer = client.get(path, &cookie).await?;
-                    took.push(asked.elapsed());
-                    let next = answer.cookie().ok_or("no new cookie")?;
-                    if answer.status != 200 || next == cookie {
-                        return Err(format!("{path}: {}", answer.status).into());
+                    let sent = Instant::now();
+                    let response = client.get(path, &cookie).await?;
+                    latencies.push(sent.elapsed());
+                    let next = response
+                        .cookie()
+                        .ok_or("the response sets no new session cookie")?;
+                    if response.status != 200 || next == cookie {
+                        return Err(format!("{path}: {}", response.status).into());
                     }
                     cookie = next.to_owned();
                 }
-                Ok::<_, Failure>(took)
+                Ok::<_, Failure>(latencies)
             })
         })
         .collect();
-    let mut took = Vec::new();
+    let mut latencies = Vec::new();
     for client in clients {
-        took.extend(client.await??);
+        latencies.extend(client.await??);
     }
-    took.sort_unstable();
-    let at = |share: f64| took[(took.len() as f64 * share) as usize].as_secs_f64() * 1e6;
+    latencies.sort_unstable();
+    let at = |share: f64| latencies[(latencies.len() as f64 * share) as usize].as_secs_f64() * 1e6;
     Ok(Outcome {
-        requests: took.len() as f64,
+        requests: latencies.len() as f64,
         seconds: began.elapsed().as_secs_f64(),
         p50: at(0.50),
         p99: at(0.99),

@@ -1,15 +1,15 @@
-//! What an app and Redis spend on requests while they come.
+//! CPU time and commands per request of an app and of Redis.
 
 use crate::{Failure, load::Outcome, process::Process, redis_info, results::Sample};
 
-/// The meters, as they stood before the load.
-pub struct Meters<'a> {
+/// The counters before the load.
+pub struct Counters<'a> {
     app: &'a Process,
     redis: &'a [&'a Process],
     before: (f64, f64, f64),
 }
 
-impl<'a> Meters<'a> {
+impl<'a> Counters<'a> {
     pub fn read(
         app: &'a Process,
         redis: &'a [&'a Process],
@@ -19,7 +19,7 @@ impl<'a> Meters<'a> {
         Ok(Self { app, redis, before })
     }
 
-    /// The difference, for each request.
+    /// The difference per request.
     pub fn since(
         &self,
         outcome: &Outcome,

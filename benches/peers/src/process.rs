@@ -1,4 +1,4 @@
-//! The servers: a private Redis, and the apps beside it.
+//! Starts the servers: a private Redis and the apps.
 
 use std::{
     env, fs,
@@ -9,9 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::Failure;
+use crate::{CURRENT_THREAD, Failure, RUNTIME};
 
-/// A process that ends with this.
+/// A child process, killed when dropped.
 pub struct Process(Child);
 
 impl Process {
@@ -19,7 +19,7 @@ impl Process {
         self.0.id()
     }
 
-    /// Microseconds of CPU that it has used so far, over all its threads.
+    /// CPU time used so far by all its threads, in microseconds.
     pub fn cpu(&self) -> Result<f64, Failure> {
         let mut nanos = 0;
         for thread in fs::read_dir(format!("/proc/{}/task", self.id()))? {
@@ -27,24 +27,24 @@ impl Process {
             nanos += text
                 .split_whitespace()
                 .next()
-                .ok_or("an empty schedstat")?
+                .ok_or("schedstat is empty")?
                 .parse::<u64>()?;
         }
         Ok(nanos as f64 / 1000.0)
     }
 
-    /// Bytes of memory that it has resident.
+    /// Resident memory, in bytes.
     pub fn resident(&self) -> Result<u64, Failure> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id()))?;
         let line = status
             .lines()
             .find_map(|line| line.strip_prefix("VmRSS:"))
-            .ok_or("no VmRSS")?;
+            .ok_or("/proc/PID/status has no VmRSS")?;
         let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse()?;
         Ok(kilobytes * 1024)
     }
 
-    /// Asks it to end, and waits until it has.
+    /// Sends SIGTERM and waits until the process has ended.
     pub fn end(mut self) -> Result<(), Failure> {
         Command::new("kill").arg(self.id().to_string()).status()?;
         self.0.wait()?;
@@ -59,7 +59,7 @@ impl Drop for Process {
     }
 }
 
-/// Starts the binary that `REDIS_SERVER` names, without persistence, and waits until it answers. With its URL.
+/// Starts the binary that `REDIS_SERVER` names, without persistence, and waits until it responds. Returns its URL as well.
 pub fn start_redis() -> Result<(Process, String), Failure> {
     start_redis_with(free_port()?, &[])
 }
@@ -72,15 +72,13 @@ pub fn start_redis_with(port: u16, options: &[&str]) -> Result<(Process, String)
         .args(options)
         .stdout(Stdio::null())
         .spawn()
-        .map_err(|error| {
-            format!("{binary} does not start ({error}): run tests/run.sh, which installs it")
-        })?;
+        .map_err(|error| format!("cannot start {binary} ({error}); tests/run.sh installs it"))?;
     let process = Process(process);
     let url = format!("redis://127.0.0.1:{port}/");
     let started = Instant::now();
     while redis::Client::open(&*url)?.get_connection().is_err() {
         if started.elapsed() > Duration::from_secs(10) {
-            return Err(format!("{binary} does not answer").into());
+            return Err(format!("{binary} does not respond after 10 seconds").into());
         }
         thread::sleep(Duration::from_millis(20));
     }
@@ -91,23 +89,28 @@ pub fn free_port() -> Result<u16, Failure> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-/// Starts an app, which is the binary of this name beside the one that runs. With its address.
+/// Starts an app: the binary of this name in the directory of the running one. Returns its address as well.
 pub fn start_app(name: &str, redis: &str) -> Result<(Process, String), Failure> {
     start_app_under(&[], name, redis)
 }
 
-/// Starts an app as an argument of another program, under which it may be slow.
+/// Starts an app under valgrind, on one thread.
 pub fn start_app_under(
-    program: &[&str],
+    valgrind: &[&str],
     name: &str,
     redis: &str,
 ) -> Result<(Process, String), Failure> {
     let app = env::current_exe()?.with_file_name(name);
-    let mut command = match program {
+    let mut command = match valgrind {
         [] => Command::new(app),
         [program, options @ ..] => {
             let mut command = Command::new(program);
-            command.args(options).arg(app).env("PATIENT", "1");
+            // Valgrind runs one thread at a time; with several, the counts would depend on how it schedules them.
+            command
+                .args(options)
+                .arg(app)
+                .env("UNDER_VALGRIND", "1")
+                .env(RUNTIME, CURRENT_THREAD);
             command
         }
     };
@@ -115,13 +118,13 @@ pub fn start_app_under(
         .arg(redis)
         .stdout(Stdio::piped())
         .spawn()
-        .map_err(|error| format!("{name} does not start: {error}"))?;
+        .map_err(|error| format!("cannot start {name}: {error}"))?;
     let mut address = String::new();
-    let output = child.stdout.take().ok_or("no output")?;
+    let output = child.stdout.take().ok_or("no standard output")?;
     let process = Process(child);
     BufReader::new(output).read_line(&mut address)?;
     if address.is_empty() {
-        return Err(format!("{name} ended before it listened").into());
+        return Err(format!("{name} ended before it listened on a port").into());
     }
     Ok((process, address.trim().to_owned()))
 }

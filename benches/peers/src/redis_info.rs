@@ -1,4 +1,4 @@
-//! What Redis says of itself.
+//! Metrics that Redis reports: INFO and MONITOR.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use tokio::{
 
 use crate::{Failure, client::Client};
 
-/// The value of a line of INFO.
+/// Returns a field of INFO.
 pub fn info(connection: &mut redis::Connection, name: &str) -> Result<String, Failure> {
     let info: String = redis::cmd("INFO").query(connection)?;
     let value = info
@@ -23,7 +23,7 @@ pub fn used_memory(connection: &mut redis::Connection) -> Result<f64, Failure> {
     Ok(info(connection, "used_memory")?.parse()?)
 }
 
-/// How often each command was called so far, by clients and by scripts.
+/// Returns the number of calls of each command so far, by clients and by scripts.
 pub fn calls(connection: &mut redis::Connection) -> Result<BTreeMap<String, f64>, Failure> {
     let info: String = redis::cmd("INFO").arg("commandstats").query(connection)?;
     let mut calls = BTreeMap::new();
@@ -34,7 +34,10 @@ pub fn calls(connection: &mut redis::Connection) -> Result<BTreeMap<String, f64>
         else {
             continue;
         };
-        let number = numbers.split(',').next().ok_or("no number of calls")?;
+        let number = numbers
+            .split(',')
+            .next()
+            .ok_or("commandstats: a line without a number of calls")?;
         if name != "info" {
             calls.insert(name.to_owned(), number.parse()?);
         }
@@ -42,25 +45,25 @@ pub fn calls(connection: &mut redis::Connection) -> Result<BTreeMap<String, f64>
     Ok(calls)
 }
 
-/// The commands of a request: what it sends, and what scripts call in turn.
+/// The commands of a request, those sent by the app and those called by scripts.
 #[derive(Debug, Default)]
 pub struct Commands {
-    /// Of each request, on average.
+    /// The average per request.
     pub sent: f64,
     pub inner: f64,
-    /// Of the last one, in order; what a script calls in brackets.
+    /// The commands of the last request, in order; those called by scripts in brackets.
     pub text: String,
 }
 
-/// Watches with MONITOR what requests send, one after the other, each with a cookie of its own. The first is not watched: with it,
-/// a script may be sent for the first time.
+/// Records with MONITOR the commands of requests that are sent one after the other, each with its own cookie. The first request is not
+/// recorded, since it may load a script.
 pub async fn watch(
     redis: &str,
     address: &str,
     path: &str,
     cookies: &[String],
 ) -> Result<Commands, Failure> {
-    let (first, cookies) = cookies.split_first().ok_or("no cookies")?;
+    let (first, cookies) = cookies.split_first().ok_or("watch: no cookies")?;
     let mut client = Client::connect(address).await?;
     client.get(path, first).await?;
     let server = redis
@@ -83,7 +86,10 @@ pub async fn watch(
             if line.contains("\"end-of-request\"") {
                 break;
             }
-            let name = line.split('"').nth(1).ok_or("no command")?;
+            let name = line
+                .split('"')
+                .nth(1)
+                .ok_or("MONITOR: a line without a command")?;
             let (text, count) = if line.contains(" lua] ") {
                 (format!("({name})"), &mut commands.inner)
             } else {

@@ -1,16 +1,16 @@
-//! What was measured, as it is kept in `results/`, from which the charts and the texts are made.
+//! The measurements, as stored in `results/`. The command `report` renders charts and tables from them.
 
-use std::{collections::BTreeMap, env, fs, path::PathBuf};
+use std::{collections::BTreeMap, env, fs, io, path::PathBuf};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{Failure, redis_info};
+use crate::{CURRENT_THREAD, Failure, redis_info};
 
 #[derive(Serialize, Deserialize, Clone)]
 pub struct Machine {
     pub cpu: String,
     pub cores: usize,
-    /// Name and version of the server that kept the sessions.
+    /// Name and version of the Redis or Valkey server.
     pub server: String,
 }
 
@@ -21,14 +21,17 @@ pub struct Compare {
     pub seconds: u64,
     pub connections: u64,
     pub sessions: u64,
+    /// The Tokio runtime of the apps: `multi_thread` or `current_thread`.
+    #[serde(default = "current_thread")]
+    pub runtime: String,
     pub apps: Vec<String>,
     pub rows: Vec<Row>,
-    /// By app: of the increments sent at once to one process, and to two, how many were kept.
+    /// By app: how many of the parallel increments of one session were kept, with one process and with two.
     pub kept: BTreeMap<String, [u64; 2]>,
     pub increments: u64,
-    /// By app: bytes resident after all rounds.
+    /// By app: resident memory after all rounds, in bytes.
     pub resident: BTreeMap<String, f64>,
-    /// By app and size: bytes of Redis' memory for each session.
+    /// By app and size: memory in Redis per session, in bytes.
     pub session_bytes: BTreeMap<String, BTreeMap<usize, f64>>,
 }
 
@@ -40,20 +43,20 @@ pub struct Row {
     pub commands: f64,
     pub inner_commands: f64,
     pub commands_text: String,
-    /// One for each round.
+    /// One per round.
     pub samples: Vec<Sample>,
 }
 
 /// One round.
 #[derive(Serialize, Deserialize, Clone)]
 pub struct Sample {
-    /// Microseconds of each request.
+    /// Microseconds per request.
     pub app_cpu: f64,
     pub redis_cpu: f64,
     pub per_second: f64,
     pub p50: f64,
     pub p99: f64,
-    /// Calls that Redis counted for each request, those of scripts among them.
+    /// Calls per request that Redis counted, including those by scripts.
     pub calls: f64,
 }
 
@@ -63,7 +66,7 @@ pub struct Growth {
     pub rounds: u64,
     pub seconds: u64,
     pub points: Vec<Point>,
-    /// Size of the stored text, and bytes of Redis' memory for each session of that size.
+    /// Length of the stored text, and memory in Redis per session of that length, in bytes.
     pub bytes: Vec<(usize, f64)>,
 }
 
@@ -83,12 +86,20 @@ impl Compare {
             .find(|row| row.scenario == scenario && row.app == app)
     }
 
-    /// The median of the rounds' ratios to the app by hand, each within its round.
-    pub fn ratio(&self, scenario: &str, app: &str, of: fn(&Sample) -> f64) -> Option<f64> {
-        self.ratio_to(scenario, app, scenario, "by_hand", of)
+    /// The app that the others are compared with: the typed baseline, or in older results the untyped one.
+    pub fn reference(&self) -> &str {
+        match self.apps.iter().any(|app| app == "baseline_typed") {
+            true => "baseline_typed",
+            false => "baseline",
+        }
     }
 
-    /// The same, to any other row.
+    /// The median over the rounds of the ratio to the reference app in the same round.
+    pub fn ratio(&self, scenario: &str, app: &str, of: fn(&Sample) -> f64) -> Option<f64> {
+        self.ratio_to(scenario, app, scenario, self.reference(), of)
+    }
+
+    /// As [`ratio`](Self::ratio), to any other row.
     pub fn ratio_to(
         &self,
         scenario: &str,
@@ -104,6 +115,10 @@ impl Compare {
     }
 }
 
+fn current_thread() -> String {
+    CURRENT_THREAD.to_owned()
+}
+
 pub fn median(numbers: impl IntoIterator<Item = f64>) -> f64 {
     let mut numbers: Vec<f64> = numbers.into_iter().collect();
     numbers.sort_by(f64::total_cmp);
@@ -117,7 +132,7 @@ impl Machine {
             .lines()
             .find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1))
             .unwrap_or("an unknown CPU");
-        // Valkey says the version of Redis that it is compatible with, too.
+        // Valkey also reports `redis_version`, the version that it is compatible with.
         let valkey = redis_info::info(connection, "valkey_version").ok();
         let server = if valkey.is_some() { "Valkey" } else { "Redis" };
         let version = match valkey {
@@ -138,7 +153,7 @@ impl std::fmt::Display for Machine {
     }
 }
 
-/// Where a file of results is: beside the sources, or in `RESULTS`.
+/// Returns the path of a results file, in `benches/peers/results` or in the directory that `RESULTS` names.
 pub fn path(name: &str) -> PathBuf {
     env::var_os("RESULTS")
         .map_or_else(
@@ -150,12 +165,12 @@ pub fn path(name: &str) -> PathBuf {
 
 pub fn save(name: &str, results: &impl Serialize) -> Result<(), Failure> {
     let path = path(name);
-    fs::create_dir_all(path.parent().ok_or("no directory")?)?;
+    fs::create_dir_all(path.parent().ok_or("a results file without a directory")?)?;
     fs::write(path, serde_json::to_string_pretty(results)? + "\n")?;
     Ok(())
 }
 
-/// The runs before, where their `compare.json` was kept as `earlier-1.json`, `earlier-2.json` and so on.
+/// Loads earlier runs: copies of `compare.json` named `earlier-1.json`, `earlier-2.json` and so on.
 pub fn load_earlier() -> Result<Vec<Compare>, Failure> {
     let mut earlier = Vec::new();
     while let Some(run) = load(&format!("earlier-{}.json", earlier.len() + 1))? {
@@ -164,10 +179,11 @@ pub fn load_earlier() -> Result<Vec<Compare>, Failure> {
     Ok(earlier)
 }
 
-/// None if it was not measured.
+/// Loads a results file; `None` if it does not exist.
 pub fn load<T: DeserializeOwned>(name: &str) -> Result<Option<T>, Failure> {
     match fs::read(path(name)) {
         Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
-        Err(_) => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }

@@ -1,4 +1,4 @@
-//! With actix-session, on actix-web: another framework, so only its own columns can be told apart from the framework's.
+//! actix-session on actix-web. This is another framework, so compare its rows with its own row without a session layer.
 
 use std::net::TcpListener;
 
@@ -14,14 +14,14 @@ use actix_web::{
     web,
 };
 
-use super::nothing;
-use crate::{COOKIE, Failure, fields};
+use super::{is_single_threaded, nothing};
+use crate::{COOKIE, Failure, Shape, contents};
 
 pub async fn serve(redis: &str) -> Result<(), Failure> {
     let store = RedisSessionStore::new(redis)
         .await
         .map_err(|error| error.to_string())?;
-    // The same in each process, so that one takes the other's cookies.
+    // A fixed key, so two processes accept each other's cookies.
     let key = Key::from(&[7; 64]);
     let listener = TcpListener::bind("127.0.0.1:0")?;
     println!("{}", listener.local_addr()?);
@@ -29,7 +29,7 @@ pub async fn serve(redis: &str) -> Result<(), Failure> {
         let sessions = SessionMiddleware::builder(store.clone(), key.clone())
             .cookie_name(COOKIE.to_owned())
             .cookie_same_site(SameSite::Lax)
-            // The cheapest that it has.
+            // The cheapest that it offers.
             .cookie_content_security(CookieContentSecurity::Signed)
             .session_lifecycle(BrowserSession::default().state_ttl(Duration::days(1)))
             .build();
@@ -40,10 +40,15 @@ pub async fn serve(redis: &str) -> Result<(), Failure> {
                 .route("/read", web::get().to(read))
                 .route("/write", web::get().to(write))
                 .route("/login", web::get().to(login))
-                .route("/seed/{size}", web::get().to(seed)),
+                .route("/seed/{shape}/{size}", web::get().to(seed)),
         )
     });
-    server.workers(1).listen(listener)?.run().await?;
+    // By default it has one worker a core.
+    let server = match is_single_threaded() {
+        true => server.workers(1),
+        false => server,
+    };
+    server.listen(listener)?.run().await?;
     Ok(())
 }
 
@@ -69,9 +74,12 @@ async fn login(session: Session) -> actix_web::Result<&'static str> {
     Ok("0")
 }
 
-async fn seed(session: Session, size: web::Path<usize>) -> actix_web::Result<&'static str> {
-    session.insert("n", 1).map_err(ErrorInternalServerError)?;
-    for (key, value) in fields(*size) {
+async fn seed(
+    session: Session,
+    path: web::Path<(Shape, usize)>,
+) -> actix_web::Result<&'static str> {
+    let (shape, size) = path.into_inner();
+    for (key, value) in contents(shape, size) {
         session
             .insert(key, value)
             .map_err(ErrorInternalServerError)?;

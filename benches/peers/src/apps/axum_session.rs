@@ -1,7 +1,7 @@
-//! With axum_session and its Redis pool.
+//! axum_session with its Redis pool.
 //!
-//! Its sessions live in the memory of the process, and Redis has copies. A server of which there are several cannot rely on that, so
-//! here it forgets a session as soon as no request has it, as far as it can be told to.
+//! It keeps sessions in the memory of the process and copies them to Redis. With several processes, a logout in one would not reach the
+//! others, so the memory lifetime is zero here.
 
 use axum::{Router, extract::Path, routing::get};
 use axum_session::{Session, SessionConfig, SessionLayer, SessionStore};
@@ -10,14 +10,14 @@ use redis_pool::SingleRedisPool;
 use time::Duration;
 
 use super::nothing;
-use crate::{COOKIE, Failure, fields};
+use crate::{COOKIE, Failure, Shape, contents};
 
 pub async fn app(redis: &str) -> Result<Router, Failure> {
     let pool = SingleRedisPool::from(redis::Client::open(redis)?);
     let config = SessionConfig::default()
         .with_lifetime(Duration::days(1))
         .with_max_age(None)
-        // Its own option for the prefix gives a cookie with it, and looks for one without.
+        // The prefix is part of the name: with its own prefix option, it sets a prefixed cookie but reads one without the prefix.
         .with_session_name(COOKIE)
         .with_secure(true)
         .with_memory_lifetime(Duration::ZERO)
@@ -28,7 +28,7 @@ pub async fn app(redis: &str) -> Result<Router, Failure> {
         .route("/read", get(read))
         .route("/write", get(write))
         .route("/login", get(login))
-        .route("/seed/{size}", get(seed))
+        .route("/seed/{shape}/{size}", get(seed))
         .layer(SessionLayer::new(store))
         .route("/bare", get(nothing)))
 }
@@ -49,9 +49,11 @@ async fn login(session: Session<SessionRedisPool>) -> &'static str {
     "0"
 }
 
-async fn seed(session: Session<SessionRedisPool>, Path(size): Path<usize>) -> &'static str {
-    session.set("n", 1);
-    for (key, value) in fields(size) {
+async fn seed(
+    session: Session<SessionRedisPool>,
+    Path((shape, size)): Path<(Shape, usize)>,
+) -> &'static str {
+    for (key, value) in contents(shape, size) {
         session.set(&key, value);
     }
     "0"

@@ -1,10 +1,10 @@
-//! With this crate's layer.
+//! This crate's session layer.
 
 use axum::{Router, extract::Path, routing::get};
 use axum_redis_sessions::{RedisSessionLayer, Session, SessionError};
 
 use super::nothing;
-use crate::fields;
+use crate::{Shape, contents};
 
 pub fn app(layer: RedisSessionLayer) -> Router {
     let stats = layer.clone();
@@ -13,7 +13,7 @@ pub fn app(layer: RedisSessionLayer) -> Router {
         .route("/read", get(read))
         .route("/write", get(write))
         .route("/login", get(login))
-        .route("/seed/{size}", get(seed))
+        .route("/seed/{shape}/{size}", get(seed))
         .layer(layer)
         .route("/bare", get(nothing))
         .route(
@@ -44,9 +44,11 @@ async fn login(session: Session) -> Result<&'static str, SessionError> {
     Ok("0")
 }
 
-async fn seed(session: Session, Path(size): Path<usize>) -> Result<&'static str, SessionError> {
-    session.insert("n", 1)?;
-    for (key, value) in fields(size) {
+async fn seed(
+    session: Session,
+    Path((shape, size)): Path<(Shape, usize)>,
+) -> Result<&'static str, SessionError> {
+    for (key, value) in contents(shape, size) {
         session.insert(&key, value)?;
     }
     Ok("0")

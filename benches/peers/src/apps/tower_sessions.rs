@@ -1,4 +1,4 @@
-//! With tower-sessions and its Redis store.
+//! tower-sessions with its Redis store.
 
 use axum::{Router, extract::Path, http::StatusCode, routing::get};
 use tower_sessions::{
@@ -16,12 +16,12 @@ use tower_sessions_redis_store::{
 };
 
 use super::nothing;
-use crate::{COOKIE, Failure, fields};
+use crate::{COOKIE, Failure, Shape, contents};
 
 pub async fn app(redis: &str) -> Result<Router, Failure> {
     let mut tcp = ConnectionConfig::default();
     tcp.tcp.nodelay = Some(true);
-    // One connection, as the others have. Its documentation shows six.
+    // One connection, as in the other apps. Its documentation shows six.
     let pool = Pool::new(Config::from_url(redis)?, None, Some(tcp), None, 1)?;
     pool.connect();
     pool.wait_for_connect().await?;
@@ -34,7 +34,7 @@ pub async fn app(redis: &str) -> Result<Router, Failure> {
         .route("/read", get(read))
         .route("/write", get(write))
         .route("/login", get(login))
-        .route("/seed/{size}", get(seed))
+        .route("/seed/{shape}/{size}", get(seed))
         .layer(layer)
         .route("/bare", get(nothing)))
 }
@@ -57,9 +57,11 @@ async fn login(session: Session) -> Result<&'static str, StatusCode> {
     Ok("0")
 }
 
-async fn seed(session: Session, Path(size): Path<usize>) -> Result<&'static str, StatusCode> {
-    session.insert("n", 1).await.map_err(failed)?;
-    for (key, value) in fields(size) {
+async fn seed(
+    session: Session,
+    Path((shape, size)): Path<(Shape, usize)>,
+) -> Result<&'static str, StatusCode> {
+    for (key, value) in contents(shape, size) {
         session.insert(&key, value).await.map_err(failed)?;
     }
     Ok("0")

@@ -1,14 +1,14 @@
-//! How many allocations a request makes, exactly, and which.
+//! Counts the allocations of a request.
 //!
 //! ```sh
 //! cargo build --release --manifest-path benches/peers/Cargo.toml --target-dir target/peers
 //! target/peers/release/allocations          # needs redis-server on the PATH
 //! ```
 //!
-//! `ONLY` (how the names of the rows begin) and `REDIS_SERVER` may be set, and `WHERE=1` to print where each allocation is.
+//! Environment variables: `ONLY` (a prefix of the rows' names) and `REDIS_SERVER`. `WHERE=1` also prints each allocation's call site.
 //!
-//! The app runs in this process, on one thread with its connection to Redis, and is called as axum's server would call it: the request's
-//! and the response's bytes on the wire are nobody's concern here. A reallocation counts as an allocation.
+//! The apps run in this process, on one thread, and are called as axum's server calls them, without parsing and writing HTTP. A
+//! reallocation counts as an allocation.
 
 use std::{collections::BTreeMap, env, fs, path::Path};
 
@@ -19,7 +19,13 @@ use axum::{
     routing::get,
 };
 use axum_redis_sessions::RedisSessionLayer;
-use peers::{Failure, apps, process::start_redis, setting};
+use peers::{
+    Failure, Shape, apps,
+    process::start_redis,
+    report::tables::label,
+    scenario::{SCENARIOS, Scenario},
+    setting,
+};
 use serde_json::Value;
 use tower::{ServiceExt, layer::util::Identity};
 
@@ -29,7 +35,7 @@ static ALLOCATOR: dhat::Alloc = dhat::Alloc;
 const REQUESTS: usize = 500;
 const WARM_UP: usize = 50;
 
-/// How often a request allocates, by the innermost frames outside std, and in this crate.
+/// Allocations per request, by the innermost frame outside std and the innermost frame in this crate.
 type Places = BTreeMap<[String; 2], f64>;
 
 #[tokio::main(flavor = "current_thread")]
@@ -37,47 +43,49 @@ async fn main() -> Result<(), Failure> {
     let only = env::var("ONLY").unwrap_or_default();
     let (_redis, url) = start_redis()?;
     let client = || redis::Client::open(&*url);
-    // A layer that does nothing, above handlers that answer alike: what axum itself takes.
+    // The allocations of axum itself: handlers with the same responses below a layer that does nothing.
     let number = || async { 1_u64.to_string() };
-    let nothing = Router::new()
+    let axum_only = Router::new()
         .route("/untouched", get(apps::nothing))
         .route("/read", get(number))
         .route("/write", get(number))
         .route("/login", get(apps::nothing))
         .layer(Identity::new());
-    let by_hand = apps::by_hand::app(client()?, false).await?;
+    let typed = apps::baseline_typed::app(client()?).await?;
+    let baseline = apps::baseline::app(client()?, false).await?;
     let layer = apps::this_crate::app(RedisSessionLayer::new(client()?));
 
-    // As axum's server does, so that routes are made once and not with each request.
-    let [nothing, by_hand, layer] = [nothing, by_hand, layer].map(|app| app.with_state::<()>(()));
+    // As axum's server does; otherwise each request would build the routes.
+    let apps = [axum_only, typed, baseline, layer].map(|app| app.with_state::<()>(()));
+    let [.., layer] = &apps;
 
-    println!("| request | axum, a layer that does nothing | by hand | this crate | beyond axum |");
-    println!("|---|--:|--:|--:|--:|");
+    println!(
+        "| request | axum with a no-op layer | {} | {} | this crate | this crate − axum |",
+        label("baseline_typed"),
+        label("baseline")
+    );
+    println!("|---|--:|--:|--:|--:|--:|");
     let mut details = Vec::new();
-    for (name, path, size) in [
-        ("untouched", "/untouched", 0),
-        ("untouched, with a cookie", "/untouched", 300),
-        ("anonymous read", "/read", 0),
-        ("read 300 B", "/read", 300),
-        ("read 2 kB", "/read", 2_000),
-        ("read 20 kB", "/read", 20_000),
-        ("write 300 B", "/write", 300),
-        ("write 2 kB", "/write", 2_000),
-        ("write 20 kB", "/write", 20_000),
-        ("login 300 B", "/login", 300),
-    ] {
-        if !name.starts_with(&only) {
+    for scenario in SCENARIOS {
+        let Scenario {
+            name,
+            path,
+            session,
+            ..
+        } = scenario;
+        // The in-process routers differ outside the layer only in how their routes are boxed.
+        if path == "/bare" || !name.starts_with(&only) {
             continue;
         }
         let mut counts = Vec::new();
-        for app in [&nothing, &by_hand, &layer] {
+        for app in &apps {
             let mut cookies = vec![String::new()];
-            if size > 0 {
-                // A login's old cookie is worth nothing afterwards.
+            if let Some(session) = session {
+                // One session per request, since a login ends the old session.
                 cookies = Vec::new();
                 for _ in 0..WARM_UP + REQUESTS {
-                    let sessions = if counts.is_empty() { &layer } else { app };
-                    cookies.push(seed(sessions, size).await?);
+                    let seeder = if counts.is_empty() { layer } else { app };
+                    cookies.push(seed(seeder, session).await?);
                 }
             }
             let (count, places) = allocations(app, path, &cookies).await?;
@@ -85,38 +93,42 @@ async fn main() -> Result<(), Failure> {
             details.push((name, counts.len() - 1, places));
         }
         println!(
-            "| {name} | {:.1} | {:.1} | {:.1} | {:.1} |",
+            "| {name} | {:.1} | {:.1} | {:.1} | {:.1} | {:.1} |",
             counts[0],
             counts[1],
             counts[2],
-            counts[2] - counts[0]
+            counts[3],
+            counts[3] - counts[0]
         );
     }
     if setting("WHERE", 0) == 1 {
         for (name, app, places) in details {
-            println!("\n{name}, {}:", ["axum", "by hand", "this crate"][app]);
+            println!(
+                "\n{name}, {}:",
+                ["axum", "baseline, typed", "baseline", "this crate"][app]
+            );
             let mut places: Vec<_> = places.iter().filter(|(_, count)| **count >= 0.05).collect();
-            places.sort_by_key(|([_, asked], _)| asked.is_empty());
-            for ([made, asked], count) in places {
-                println!("{count:6.2}  {made} {asked}");
+            places.sort_by_key(|([_, caller], _)| caller.is_empty());
+            for ([allocator, caller], count) in places {
+                println!("{count:6.2}  {allocator} {caller}");
             }
         }
     }
     Ok(())
 }
 
-async fn seed(app: &Router, size: usize) -> Result<String, Failure> {
-    let request = Request::get(format!("/seed/{size}")).body(Body::empty())?;
+async fn seed(app: &Router, (shape, size): (Shape, usize)) -> Result<String, Failure> {
+    let request = Request::get(format!("/seed/{shape}/{size}")).body(Body::empty())?;
     let response = app.clone().oneshot(request).await?;
     let cookie = response
         .headers()
         .get(header::SET_COOKIE)
-        .ok_or("no cookie")?
+        .ok_or("the response to /seed sets no session cookie")?
         .to_str()?;
     Ok(cookie.split(';').next().unwrap_or(cookie).to_owned())
 }
 
-/// An allocation in the middle of many: what happens once in a while counts with the share that it has. Each session is used once.
+/// Returns the average over many requests, so an allocation that only some requests make counts in proportion.
 async fn allocations(
     app: &Router,
     path: &str,
@@ -131,7 +143,8 @@ async fn allocations(
     for request in requests.drain(..WARM_UP) {
         app.clone().oneshot(request).await?;
     }
-    // As in a request from the wire, whose headers share one buffer: to clone one is to count up.
+    // The headers of a request from the wire share one buffer, so cloning a value only increments a counter. A second owner gives
+    // these headers the same form.
     let _kept: Vec<_> = requests
         .iter()
         .map(|request| request.headers().clone())
@@ -168,31 +181,31 @@ fn request(path: &str, cookie: &str) -> Result<Request<Body>, Failure> {
 }
 
 fn places(profile: &Value) -> Result<Places, Failure> {
-    let names = profile["ftbl"].as_array().ok_or("no frames")?;
+    let names = profile["ftbl"].as_array().ok_or("dhat: no frames")?;
     let mut places = Places::new();
-    for point in profile["pps"].as_array().ok_or("no points")? {
-        let frames = point["fs"].as_array().ok_or("no frames")?;
+    for point in profile["pps"].as_array().ok_or("dhat: no program points")? {
+        let frames = point["fs"].as_array().ok_or("dhat: no frames")?;
         let frames: Vec<&str> = frames
             .iter()
             .filter_map(|frame| names[usize::try_from(frame.as_u64()?).ok()?].as_str())
             .filter_map(|name| name.split_once(": ").map(|(_address, name)| name))
             .collect();
-        // What is of interest is whose allocation it is, not by which of std's functions it is made.
-        let made = frames.iter().find(|frame| !is_std(frame));
-        let asked = frames.iter().find(|frame| is_own(frame));
-        let made = made.copied().unwrap_or("?").to_owned();
-        let asked = match asked {
-            Some(asked) if **asked != *made => format!("for {asked}"),
+        // The caller of std matters, not the function of std.
+        let allocator = frames.iter().find(|frame| !is_std(frame));
+        let caller = frames.iter().find(|frame| is_own(frame));
+        let allocator = allocator.copied().unwrap_or("?").to_owned();
+        let caller = match caller {
+            Some(caller) if **caller != *allocator => format!("for {caller}"),
             Some(_) => "itself".to_owned(),
             None => String::new(),
         };
-        let blocks = point["tbk"].as_u64().ok_or("no blocks")?;
-        *places.entry([made, asked]).or_default() += blocks as f64 / REQUESTS as f64;
+        let blocks = point["tbk"].as_u64().ok_or("dhat: no number of blocks")?;
+        *places.entry([allocator, caller]).or_default() += blocks as f64 / REQUESTS as f64;
     }
     Ok(places)
 }
 
-/// Whether the frame is in std, or in what stands for it.
+/// Whether the frame is in std, in `bytes`, or in the benchmark itself.
 fn is_std(frame: &str) -> bool {
     let frame = frame.rsplit(" (").next().unwrap_or(frame);
     let std = [
@@ -212,16 +225,23 @@ fn is_std(frame: &str) -> bool {
     std.into_iter().any(|start| frame.starts_with(start)) || frame.starts_with("bytes-")
 }
 
-/// Whether the frame is in this crate, by its file; of a path there are the last three parts.
+/// Whether the frame is in this crate, judged by the last three components of its path, which are all that there is.
 fn is_own(frame: &str) -> bool {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
     let root = root
         .and_then(|root| root.file_name()?.to_str())
         .unwrap_or("?");
     let frame = frame.rsplit(" (").next().unwrap_or(frame);
-    ["src/store/", "store/redis/", "src/record/"]
-        .iter()
-        .any(|start| frame.starts_with(start))
+    [
+        "src/store/",
+        "store/redis/",
+        "redis/transport/",
+        "src/record/",
+        "src/session/",
+        "src/commit/",
+    ]
+    .iter()
+    .any(|start| frame.starts_with(start))
         || frame
             .strip_prefix(root)
             .is_some_and(|rest| rest.starts_with("/src/"))

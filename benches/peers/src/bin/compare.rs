@@ -1,23 +1,24 @@
-//! What sessions cost: by hand, with this crate, and with each peer, measured in turns in one run.
+//! Measures the CPU time, throughput and latency of each app, in turns within one run.
 //!
 //! ```sh
 //! cargo build --release --manifest-path benches/peers/Cargo.toml --target-dir target/peers
 //! target/peers/release/compare              # needs redis-server and wrk on the PATH
-//! target/peers/release/report               # makes charts and texts of it
+//! target/peers/release/report               # renders charts and tables
 //! ```
 //!
-//! `ROUNDS` (5), `SECONDS_EACH` (2), `CONNECTIONS` (64), `SESSIONS` (1024), `APPS`, `ONLY` (how the names of the scenarios begin),
-//! `REDIS_SERVER` (`redis-server`) and `RESULTS` (`benches/peers/results`) may be set. As it is, it takes about thirteen minutes.
+//! Environment variables and their defaults: `ROUNDS` (5), `SECONDS_EACH` (2), `CONNECTIONS` (64), `SESSIONS` (1024), `APPS` (all),
+//! `ONLY` (a prefix of the scenarios' names), `RUNTIME` (multi-threaded, as with `#[tokio::main]`; `current_thread`: every app on one thread),
+//! `REDIS_SERVER` (`redis-server`) and `RESULTS` (`benches/peers/results`). With the defaults it takes about 25 minutes.
 
 use std::{collections::BTreeMap, env, path::PathBuf, sync::Arc};
 
 use tokio::sync::Barrier;
 
 use peers::{
-    Failure,
+    CURRENT_THREAD, Failure, Shape, apps,
     client::Client,
     load,
-    measure::Meters,
+    measure::Counters,
     process::{Process, start_app, start_redis},
     redis_info,
     results::{self, Compare, Machine, Row},
@@ -25,7 +26,7 @@ use peers::{
     setting,
 };
 
-/// Requests that MONITOR watches in each scenario, and one before them.
+/// Requests recorded with MONITOR in each scenario, and one before them that is not.
 const WATCHED: usize = 11;
 const INCREMENTS: u64 = 200;
 
@@ -33,8 +34,8 @@ struct App {
     name: String,
     process: Process,
     address: String,
-    /// By size.
-    cookies: BTreeMap<usize, Vec<String>>,
+    /// By the shape and size of the sessions.
+    cookies: BTreeMap<(Shape, usize), Vec<String>>,
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 1)]
@@ -42,27 +43,31 @@ async fn main() -> Result<(), Failure> {
     let (rounds, seconds) = (setting("ROUNDS", 5), setting("SECONDS_EACH", 2));
     let (connections, sessions) = (setting("CONNECTIONS", 64), setting("SESSIONS", 1024));
     let names = env::var("APPS").unwrap_or_else(|_| {
-        "by_hand by_hand_checked this_crate tower_sessions actix_session axum_session".into()
+        "baseline_typed baseline baseline_cas this_crate tower_sessions actix_session axum_session".into()
     });
     let only = env::var("ONLY").unwrap_or_default();
     let (redis, url) = start_redis()?;
     let info = &mut [redis::Client::open(&*url)?.get_connection()?];
 
-    let mut apps = Vec::new();
+    let mut running = Vec::new();
     let mut session_bytes = BTreeMap::new();
     for name in names.split_whitespace() {
         let (process, address) = start_app(name, &url)?;
         let mut cookies = BTreeMap::new();
         let mut bytes = BTreeMap::new();
         for size in SIZES {
-            let before = redis_info::used_memory(&mut info[0])?;
-            cookies.insert(size, seed(&address, size, sessions).await?);
-            let more = redis_info::used_memory(&mut info[0])? - before;
-            write_cookies(&cookie_file(name, size), &cookies[&size])?;
-            bytes.insert(size, more / sessions as f64);
+            for shape in [Shape::Text, Shape::Fields] {
+                let session = (shape, size);
+                let before = redis_info::used_memory(&mut info[0])?;
+                cookies.insert(session, seed(&address, session, sessions).await?);
+                let added = redis_info::used_memory(&mut info[0])? - before;
+                write_cookies(&cookie_file(name, session), &cookies[&session])?;
+                // Of the sessions of many small fields, the second of the two.
+                bytes.insert(size, added / sessions as f64);
+            }
         }
         session_bytes.insert(name.to_owned(), bytes);
-        apps.push(App {
+        running.push(App {
             name: name.to_owned(),
             process,
             address,
@@ -75,16 +80,16 @@ async fn main() -> Result<(), Failure> {
         .iter()
         .filter(|scenario| scenario.name.starts_with(&only))
         .collect();
-    for together in scenarios.chunk_by(|_, next| next.beside_last) {
+    for together in scenarios.chunk_by(|_, next| next.with_previous) {
         let mut measured = Vec::new();
         for scenario in together {
-            for app in &apps {
-                let cookies = match scenario.size {
-                    // Sessions that are begun for this, since a login ends them.
-                    Some(size) if scenario.rotates => {
-                        seed(&app.address, size, WATCHED as u64).await?
+            for app in &running {
+                let cookies = match scenario.session {
+                    // New sessions, since a login ends the old one.
+                    Some(session) if scenario.rotates => {
+                        seed(&app.address, session, WATCHED as u64).await?
                     }
-                    Some(size) => app.cookies[&size][..WATCHED].to_vec(),
+                    Some(session) => app.cookies[&session][..WATCHED].to_vec(),
                     None => vec![String::new(); WATCHED],
                 };
                 let commands =
@@ -100,28 +105,32 @@ async fn main() -> Result<(), Failure> {
             }
         }
         for round in 0..rounds as usize {
-            // Each round begins with another one.
-            for turn in 0..apps.len() {
-                let number = (round + turn) % apps.len();
-                let app = &apps[number];
+            // Each round begins with another app.
+            for turn in 0..running.len() {
+                let number = (round + turn) % running.len();
+                let app = &running[number];
                 for (place, scenario) in together.iter().enumerate() {
-                    let new = match scenario.size {
-                        Some(size) if scenario.rotates => {
-                            seed(&app.address, size, connections).await?
+                    let new = match scenario.session {
+                        Some(session) if scenario.rotates => {
+                            seed(&app.address, session, connections).await?
                         }
                         _ => Vec::new(),
                     };
                     let servers = [&redis];
-                    let meters = Meters::read(&app.process, &servers, info)?;
+                    let counters = Counters::read(&app.process, &servers, info)?;
                     let outcome = if scenario.rotates {
                         load::following_cookies(&app.address, scenario.path, &new, seconds).await?
                     } else {
                         let url = format!("http://{}{}", app.address, scenario.path);
-                        let file = scenario.size.map(|size| cookie_file(&app.name, size));
+                        let file = scenario
+                            .session
+                            .map(|session| cookie_file(&app.name, session));
                         load::wrk(&url, file.as_deref(), connections, seconds)?
                     };
-                    let sample = meters.since(&outcome, info)?;
-                    measured[place * apps.len() + number].samples.push(sample);
+                    let sample = counters.since(&outcome, info)?;
+                    measured[place * running.len() + number]
+                        .samples
+                        .push(sample);
                 }
             }
         }
@@ -145,7 +154,7 @@ async fn main() -> Result<(), Failure> {
 
     let mut resident = BTreeMap::new();
     let mut kept = BTreeMap::new();
-    for app in &apps {
+    for app in &running {
         resident.insert(app.name.clone(), app.process.resident()? as f64);
         let (_other, other) = start_app(&app.name, &url)?;
         let one = increments_kept(&[&app.address]).await?;
@@ -153,9 +162,9 @@ async fn main() -> Result<(), Failure> {
         eprintln!("{:15} kept {one} and {two} of {INCREMENTS}", app.name);
         kept.insert(app.name.clone(), [one, two]);
     }
-    for app in &apps {
-        for size in SIZES {
-            std::fs::remove_file(cookie_file(&app.name, size))?;
+    for app in &running {
+        for session in app.cookies.keys() {
+            std::fs::remove_file(cookie_file(&app.name, *session))?;
         }
     }
     results::save(
@@ -166,7 +175,11 @@ async fn main() -> Result<(), Failure> {
             seconds,
             connections,
             sessions,
-            apps: apps.iter().map(|app| app.name.clone()).collect(),
+            runtime: match apps::is_single_threaded() {
+                true => CURRENT_THREAD.to_owned(),
+                false => "multi_thread".to_owned(),
+            },
+            apps: running.iter().map(|app| app.name.clone()).collect(),
             rows,
             kept,
             increments: INCREMENTS,
@@ -176,14 +189,16 @@ async fn main() -> Result<(), Failure> {
     )
 }
 
-fn cookie_file(app: &str, size: usize) -> PathBuf {
+fn cookie_file(app: &str, (shape, size): (Shape, usize)) -> PathBuf {
     let process = std::process::id();
-    env::temp_dir().join(format!("axum-redis-sessions-{process}-{app}-{size}"))
+    env::temp_dir().join(format!(
+        "axum-redis-sessions-{process}-{app}-{shape}-{size}"
+    ))
 }
 
-/// Sends the increments all at once, each over a connection of its own, and says how many of them the session has afterwards.
+/// Sends the increments in parallel, each over its own connection, and returns how many of them the session has afterwards.
 async fn increments_kept(addresses: &[&str]) -> Result<u64, Failure> {
-    let cookie = seed(addresses[0], 300, 1).await?.remove(0);
+    let cookie = seed(addresses[0], (Shape::Fields, 300), 1).await?.remove(0);
     let begin = Arc::new(Barrier::new(INCREMENTS as usize));
     let clients: Vec<_> = (0..INCREMENTS as usize)
         .map(|number| {
@@ -192,7 +207,7 @@ async fn increments_kept(addresses: &[&str]) -> Result<u64, Failure> {
             tokio::spawn(async move {
                 let mut client = Client::connect(&address).await?;
                 begin.wait().await;
-                // One that was refused is not kept, which is what is counted.
+                // A rejected increment is lost like any other, so its status does not matter.
                 client.get("/write", &cookie).await?;
                 Ok::<_, Failure>(())
             })
@@ -201,10 +216,10 @@ async fn increments_kept(addresses: &[&str]) -> Result<u64, Failure> {
     for client in clients {
         client.await??;
     }
-    let answer = Client::connect(addresses[0])
+    let response = Client::connect(addresses[0])
         .await?
         .get("/read", &cookie)
         .await?;
-    // A new session has 1.
-    Ok(answer.body.parse::<u64>()?.saturating_sub(1))
+    // A new session begins with 1.
+    Ok(response.body.parse::<u64>()?.saturating_sub(1))
 }

@@ -1,22 +1,22 @@
-//! What a request costs this crate as the number of sessions, of connections and of a cluster's shards grows, and what sessions take
-//! of Redis' memory.
+//! Measures this crate's cost per request as the number of sessions, connections and cluster shards grows, and the memory that
+//! sessions use in Redis.
 //!
 //! ```sh
 //! cargo build --release --manifest-path benches/peers/Cargo.toml --target-dir target/peers --features cluster
 //! target/peers/release/growth               # needs redis-server and wrk on the PATH, and 1 GB of memory
-//! target/peers/release/report               # makes charts and texts of it
+//! target/peers/release/report               # renders charts and tables
 //! ```
 //!
-//! `ROUNDS` (3), `SECONDS_EACH` (2), `MOST_SESSIONS` (1000000), `REDIS_SERVER` and `RESULTS` may be set. As it is, it takes about two
-//! minutes. Without the feature `cluster` it leaves out the shards.
+//! Environment variables and their defaults: `ROUNDS` (3), `SECONDS_EACH` (2), `MAX_SESSIONS` (1000000), `RUNTIME`, `REDIS_SERVER` and
+//! `RESULTS` as for `compare`. With the defaults it takes about two minutes. Without the feature `cluster` it skips the shards.
 
 use std::{env, path::Path};
 
 use peers::{
-    Failure,
+    Failure, Shape,
     cluster::Cluster,
     load,
-    measure::Meters,
+    measure::Counters,
     process::{Process, start_app, start_redis},
     redis_info,
     results::{self, Growth, Machine, Point, Sample},
@@ -25,12 +25,12 @@ use peers::{
 };
 use redis::Commands;
 
-/// Cookies that a run takes turns with, spread evenly over all sessions.
+/// Cookies used in turn by a run, spread evenly over all sessions.
 const COOKIES: usize = 20_000;
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 1)]
 async fn main() -> Result<(), Failure> {
-    let most = setting("MOST_SESSIONS", 1_000_000);
+    let max = setting("MAX_SESSIONS", 1_000_000);
     let mut points = Vec::new();
     let machine;
     let mut bytes = Vec::new();
@@ -47,20 +47,20 @@ async fn main() -> Result<(), Failure> {
         let model = model(&address, 300, &mut info[0]).await?;
         let mut there = 0;
         for sessions in [1_000, 100_000, 1_000_000] {
-            if sessions > most {
+            if sessions > max {
                 break;
             }
             copy(&model, there..sessions, &mut info[0])?;
             there = sessions;
             let cookies: Vec<String> = (0..COOKIES as u64)
-                // A step that shares no divisor with the number of sessions meets all of them.
+                // 7,919 is coprime to the number of sessions, so the cookies are distinct.
                 .map(|number| cookie(number * 7_919 % sessions))
                 .collect();
             let servers = [&redis];
             let load = Load::new(&app, &servers, &address, &cookies)?;
             points.append(&mut load.points("sessions", sessions, 64, info)?);
         }
-        let cookies = seed(&address, 300, 1024).await?;
+        let cookies = seed(&address, (Shape::Fields, 300), 1024).await?;
         for connections in [1, 64, 512] {
             let servers = [&redis];
             let load = Load::new(&app, &servers, &address, &cookies)?;
@@ -70,9 +70,9 @@ async fn main() -> Result<(), Failure> {
     if cfg!(feature = "cluster") {
         for shards in [1, 3] {
             let mut cluster = Cluster::start(shards)?;
-            // The comma is what makes it a cluster to the app.
+            // The app treats URLs with a comma as a cluster, even a single one.
             let (app, address) = start_app("this_crate", &(cluster.urls.join(",") + ","))?;
-            let cookies = seed(&address, 300, 1024).await?;
+            let cookies = seed(&address, (Shape::Fields, 300), 1024).await?;
             let nodes: Vec<&Process> = cluster.nodes.iter().collect();
             let load = Load::new(&app, &nodes, &address, &cookies)?;
             let info = &mut cluster.connections;
@@ -116,7 +116,7 @@ impl<'a> Load<'a> {
         })
     }
 
-    /// A read and a write, in turns.
+    /// Measures reads and writes, in turns.
     fn points(
         &self,
         what: &str,
@@ -132,11 +132,11 @@ impl<'a> Load<'a> {
         });
         for _ in 0..setting("ROUNDS", 3) {
             for point in &mut points {
-                let meters = Meters::read(self.app, self.redis, info)?;
+                let counters = Counters::read(self.app, self.redis, info)?;
                 let url = format!("http://{}/{}", self.address, point.scenario);
                 let cookies: Option<&Path> = Some(&self.cookies);
                 let outcome = load::wrk(&url, cookies, connections, setting("SECONDS_EACH", 2))?;
-                point.samples.push(meters.since(&outcome, info)?);
+                point.samples.push(counters.since(&outcome, info)?);
             }
         }
         for point in &points {
@@ -166,28 +166,28 @@ fn cookie(number: u64) -> String {
     format!("{}={ID}{number:08x}", peers::COOKIE)
 }
 
-/// What this crate keeps for a session of about so many bytes.
+/// Returns the text that this crate stores for a session of about `size` bytes.
 async fn model(
     address: &str,
     size: usize,
     connection: &mut redis::Connection,
 ) -> Result<Vec<u8>, Failure> {
-    let cookie = seed(address, size, 1).await?.remove(0);
-    let id = cookie.split('=').nth(1).ok_or("no id")?;
+    let cookie = seed(address, (Shape::Fields, size), 1).await?.remove(0);
+    let id = cookie.split('=').nth(1).ok_or("a cookie without an id")?;
     let model = connection.get_del::<_, Option<Vec<u8>>>(format!("session:{id}"))?;
-    Ok(model.ok_or("the session is not there")?)
+    Ok(model.ok_or("the session is not in Redis")?)
 }
 
-/// Stores it under the numbered ids.
+/// Stores the text under the numbered ids.
 fn copy(
     model: &[u8],
     numbers: std::ops::Range<u64>,
     connection: &mut redis::Connection,
 ) -> Result<(), Failure> {
     let numbers: Vec<u64> = numbers.collect();
-    for some in numbers.chunks(1_000) {
+    for chunk in numbers.chunks(1_000) {
         let mut pipe = redis::pipe();
-        for number in some {
+        for number in chunk {
             pipe.set_ex(format!("session:{ID}{number:08x}"), model, 86_400)
                 .ignore();
         }
@@ -196,18 +196,18 @@ fn copy(
     Ok(())
 }
 
-/// The length of the text, and what each of many such sessions takes of Redis' memory, keys and lifetimes included.
+/// Returns the length of the stored text, and the memory that Redis uses per session, with its key and its TTL.
 async fn session_bytes(
     address: &str,
     size: usize,
     connection: &mut redis::Connection,
 ) -> Result<(usize, f64), Failure> {
-    // A power of two, so that Redis' tables are as full as they become.
-    const MANY: u64 = 4_096;
+    // A power of two, so the hash tables of Redis are full.
+    const SESSIONS: u64 = 4_096;
     redis::cmd("FLUSHALL").query::<()>(connection)?;
     let model = model(address, size, connection).await?;
     let before = redis_info::used_memory(connection)?;
-    copy(&model, 0..MANY, connection)?;
-    let more = redis_info::used_memory(connection)? - before;
-    Ok((model.len(), more / MANY as f64))
+    copy(&model, 0..SESSIONS, connection)?;
+    let added = redis_info::used_memory(connection)? - before;
+    Ok((model.len(), added / SESSIONS as f64))
 }

@@ -1,21 +1,24 @@
-//! How many instructions a request takes in user space, counted by callgrind, which gives the same number however busy the machine is.
+//! Counts the instructions of a request in user space with callgrind. The counts do not depend on how busy the machine is.
 //!
 //! ```sh
 //! cargo build --release --manifest-path benches/peers/Cargo.toml --target-dir target/peers
 //! target/peers/release/instructions         # needs redis-server and valgrind on the PATH
 //! ```
 //!
-//! `CONNECTIONS` (64), `REQUESTS` (40, each connection's), `APPS`, `ONLY` (how the names of the rows begin) and `REDIS_SERVER` may be
-//! set, and `WHERE=1` to print where the instructions are, by the crate whose source they stand in.
+//! Environment variables and their defaults: `CONNECTIONS` (1), `REQUESTS` (410, of each connection), `APPS`, `ONLY` (a prefix of the rows'
+//! names) and `REDIS_SERVER`. `WHERE=1` also prints the instructions by the crate whose source code they come from.
 //!
-//! An app is run twice, with few and with many requests, and what one more request takes is the difference; so neither beginning nor
-//! connecting counts.
+//! Each app runs twice, with few and with many requests. The result is the difference divided by the additional requests, so startup
+//! and connecting are excluded. With one connection, repeated runs differ by less than 0.2 %. With several, requests share wake-ups: the counts are
+//! lower, and depend on timing by about 2 %. Apps run on one thread here.
 
 use std::{collections::BTreeMap, env};
 
 use peers::{
     Failure, callgrind,
     process::{Process, start_redis},
+    report::tables::label,
+    scenario::{SCENARIOS, Scenario},
     setting,
 };
 
@@ -23,32 +26,36 @@ const FEW: u64 = 10;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Failure> {
-    let (connections, requests) = (setting("CONNECTIONS", 64), setting("REQUESTS", 40));
-    let apps = env::var("APPS").unwrap_or_else(|_| "by_hand this_crate".into());
+    let (connections, requests) = (setting("CONNECTIONS", 1), setting("REQUESTS", 410));
+    let apps = env::var("APPS").unwrap_or_else(|_| "baseline_typed baseline this_crate".into());
     let apps: Vec<&str> = apps.split(' ').collect();
     let only = env::var("ONLY").unwrap_or_default();
     let (_redis, url): (Process, String) = start_redis()?;
-    println!("| request | {} | ratio |", apps.join(" | "));
-    println!("|---|{}--:|", "--:|".repeat(apps.len()));
+    let labels: Vec<&str> = apps.iter().map(|app| label(app)).collect();
+    let (last, bases) = labels.split_last().ok_or("APPS names no app")?;
+    let ratios = bases.iter().map(|base| format!("{last} ÷ {base}"));
+    let columns: Vec<String> = labels
+        .iter()
+        .copied()
+        .map(String::from)
+        .chain(ratios)
+        .collect();
+    println!("| request | {} |", columns.join(" | "));
+    println!("|---|{}", "--:|".repeat(columns.len()));
     let mut places = Vec::new();
-    for (name, path, size) in [
-        ("bare", "/bare", 300),
-        ("untouched", "/untouched", 300),
-        ("anonymous read", "/read", 0),
-        ("read 300 B", "/read", 300),
-        ("read 2 kB", "/read", 2_000),
-        ("read 20 kB", "/read", 20_000),
-        ("write 300 B", "/write", 300),
-        ("write 2 kB", "/write", 2_000),
-        ("write 20 kB", "/write", 20_000),
-        ("login", "/login", 300),
-    ] {
+    for scenario in SCENARIOS {
+        let Scenario {
+            name,
+            path,
+            session,
+            ..
+        } = scenario;
         if !name.starts_with(&only) {
             continue;
         }
         let mut counts = Vec::new();
         for app in &apps {
-            let run = |requests| callgrind::run(app, &url, path, size, connections, requests);
+            let run = |requests| callgrind::run(app, &url, path, session, connections, requests);
             let (few, many) = (run(FEW).await?, run(requests).await?);
             let more = (connections * (requests - FEW)) as f64;
             let mut each = BTreeMap::new();
@@ -59,13 +66,15 @@ async fn main() -> Result<(), Failure> {
             counts.push(each.values().sum::<f64>());
             places.push((name, *app, each));
         }
-        let numbers: Vec<String> = counts.iter().map(|count| format!("{count:.0}")).collect();
-        let ratio = counts[counts.len() - 1] / counts[0];
-        println!("| {name} | {} | {ratio:.2} |", numbers.join(" | "));
+        let (last, bases) = counts.split_last().ok_or("APPS names no app")?;
+        let ratios = bases.iter().map(|base| format!("{:.2}", last / base));
+        let numbers = counts.iter().map(|count| format!("{count:.0}"));
+        let columns: Vec<String> = numbers.chain(ratios).collect();
+        println!("| {name} | {} |", columns.join(" | "));
     }
     if setting("WHERE", 0) == 1 {
         for (name, app, each) in places {
-            println!("\n{name}, {app}:");
+            println!("\n{name}, {}:", label(app));
             let mut each: Vec<_> = each.into_iter().collect();
             each.sort_by(|(_, a), (_, b)| b.total_cmp(a));
             for (place, count) in each.iter().filter(|(_, count)| *count >= 20.0) {

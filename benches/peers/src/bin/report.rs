@@ -1,5 +1,5 @@
-//! Makes the charts, README's block and the tables of `src/docs/performance.md` of what `compare`, `growth`, `instructions` and
-//! `allocations` left in `benches/peers/results`.
+//! Renders the charts and the tables of `src/docs/performance.md`, and the `measured` block of README if there is one, from the results
+//! of `compare`, `growth`, `instructions` and `allocations` in `benches/peers/results`.
 //!
 //! ```sh
 //! target/peers/release/report
@@ -8,10 +8,10 @@
 use std::{fs, path::Path};
 
 use peers::{
-    Failure,
+    CURRENT_THREAD, Failure,
     report::{
         chart::{Chart, Series},
-        data_uri, put, root,
+        data_uri, put, put_if_marked, root,
         tables::{self, label, plural, thousands},
     },
     results::{self, Compare, Growth, Sample, median},
@@ -26,9 +26,9 @@ fn main() -> Result<(), Failure> {
     if let Some(compare) = results::load::<Compare>("compare.json")? {
         draw(&charts, "cpu", &cpu_chart(&compare))?;
         draw(&charts, "rate", &rate_chart(&compare))?;
-        put(&readme, "measured", &readme_block(&compare))?;
+        put_if_marked(&readme, "measured", &readme_block(&compare))?;
         let earlier = results::load_earlier()?;
-        put(&page, "wanted", &tables::wanted(&compare, &earlier))?;
+        put(&page, "goals", &tables::goals(&compare, &earlier))?;
         put(&page, "ratios", &tables::ratios(&compare))?;
         put(&page, "kept", &tables::kept_and_memory(&compare))?;
         put(&page, "everything", &tables::everything(&compare))?;
@@ -37,11 +37,11 @@ fn main() -> Result<(), Failure> {
     if let Some(growth) = results::load::<Growth>("growth.json")? {
         draw(&charts, "growth", &growth_chart(&growth))?;
         let text = format!(
-            "{}\nOn {}; the median of {} rounds of {} seconds.",
+            "{}\nMedian of {} rounds of {} seconds, on {}.",
             tables::growth(&growth),
-            growth.machine,
             growth.rounds,
-            growth.seconds
+            growth.seconds,
+            growth.machine
         );
         put(&page, "growth", &text)?;
         put(&page, "sizing", &tables::sizing(&growth))?;
@@ -57,8 +57,16 @@ fn main() -> Result<(), Failure> {
 
 fn run(compare: &Compare) -> String {
     format!(
-        "Made on {}: {} rounds of {} seconds in turns, {} connections over {} sessions. Every app has one thread.",
-        compare.machine, compare.rounds, compare.seconds, compare.connections, compare.sessions
+        "Measured on {}: {} rounds of {} s per app, in turns; {} connections, {} sessions; {}.",
+        compare.machine,
+        compare.rounds,
+        compare.seconds,
+        compare.connections,
+        compare.sessions,
+        match compare.runtime.as_str() {
+            CURRENT_THREAD => "every app on one thread",
+            _ => "every app on Tokio's multi-threaded runtime",
+        }
     )
 }
 
@@ -79,8 +87,9 @@ fn readme_block(compare: &Compare) -> String {
 
 fn color(app: &str) -> RGBColor {
     match app {
-        "by_hand" => RGBColor(120, 124, 132),
-        "by_hand_checked" => RGBColor(176, 180, 188),
+        "baseline_typed" => RGBColor(80, 84, 92),
+        "baseline" => RGBColor(120, 124, 132),
+        "baseline_cas" => RGBColor(176, 180, 188),
         "this_crate" => RGBColor(20, 90, 200),
         "tower_sessions" => RGBColor(225, 135, 40),
         "actix_session" => RGBColor(70, 160, 90),
@@ -113,10 +122,13 @@ fn groups(compare: &Compare, of: fn(&Sample) -> f64) -> Vec<(String, Vec<Option<
 
 fn cpu_chart(compare: &Compare) -> Chart {
     Chart {
-        title: "The app's own CPU for each request, by hand = 1 (less is better)".into(),
+        title: format!(
+            "CPU time of the app per request, relative to the {} (lower is better)",
+            label(compare.reference())
+        ),
         series: series(compare),
         groups: groups(compare, |sample| sample.app_cpu),
-        most: 3.0,
+        max: 3.0,
         line: Some(1.0),
         decimals: 2,
     }
@@ -124,10 +136,13 @@ fn cpu_chart(compare: &Compare) -> Chart {
 
 fn rate_chart(compare: &Compare) -> Chart {
     Chart {
-        title: "Requests per second, by hand = 1 (more is better)".into(),
+        title: format!(
+            "Requests per second, relative to the {} (higher is better)",
+            label(compare.reference())
+        ),
         series: series(compare),
         groups: groups(compare, |sample| sample.per_second),
-        most: 2.0,
+        max: 2.0,
         line: Some(1.0),
         decimals: 2,
     }
@@ -154,9 +169,9 @@ fn growth_chart(growth: &Growth) -> Chart {
         }
     }
     let numbers = groups.iter().flat_map(|(_, numbers)| numbers).flatten();
-    let most = numbers.copied().fold(1.0, f64::max);
+    let max = numbers.copied().fold(1.0, f64::max);
     Chart {
-        title: "This crate's app: microseconds of CPU for each request (300 B)".into(),
+        title: "CPU time of this crate's app per request, in microseconds (300 B)".into(),
         series: vec![
             Series {
                 name: "read".into(),
@@ -168,7 +183,7 @@ fn growth_chart(growth: &Growth) -> Chart {
             },
         ],
         groups,
-        most,
+        max,
         line: None,
         decimals: 1,
     }
@@ -179,8 +194,8 @@ fn draw(directory: &Path, name: &str, chart: &Chart) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Where the charts are on a page that rustdoc makes. Of several definitions of one name Markdown takes the first, so these, put
-/// before a text, win over the files' names at its end, which are for those who read it beside the files.
+/// Writes link definitions with the charts as data URIs, for pages in rustdoc. Of several definitions of a name Markdown uses the first, so
+/// these, included before the text, take precedence over the file names at its end.
 fn write_links(charts: &Path) -> Result<(), Failure> {
     let mut links = String::new();
     for name in ["cpu", "rate", "growth"] {

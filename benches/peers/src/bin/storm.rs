@@ -1,11 +1,11 @@
-//! 64 writers on one session for five seconds, over two instances of the app that share one Redis: what became of each write.
+//! Contention test: 64 writers increment one session for five seconds, over two instances of the app that share one Redis.
 //!
 //! ```sh
 //! cargo build --release --manifest-path benches/peers/Cargo.toml --target-dir target/peers
 //! target/peers/release/storm              # needs redis-server on the PATH
 //! ```
 //!
-//! `WRITERS` (64), `SECONDS_EACH` (5) and `REDIS_SERVER` (`redis-server`) may be set.
+//! Environment variables and their defaults: `WRITERS` (64), `SECONDS_EACH` (5), `RUNTIME` and `REDIS_SERVER` as for `compare`.
 
 use std::{
     collections::BTreeMap,
@@ -28,41 +28,44 @@ async fn main() -> Result<(), Failure> {
         start_app("this_crate", &url)?,
     ];
 
-    let began = Client::connect(&nodes[0].1)
+    let first = Client::connect(&nodes[0].1)
         .await?
         .get("/write", "")
         .await?;
-    let cookie = began.cookie().ok_or("no cookie")?.to_owned();
+    let cookie = first
+        .cookie()
+        .ok_or("the response sets no session cookie")?
+        .to_owned();
     let end = Instant::now() + Duration::from_secs(seconds);
     let writers: Vec<_> = (0..writers)
         .map(|writer| {
             let (address, cookie) = (nodes[(writer % 2) as usize].1.clone(), cookie.clone());
             tokio::spawn(async move {
                 let mut client = Client::connect(&address).await?;
-                let mut answers: Vec<(u16, Duration)> = Vec::new();
+                let mut responses: Vec<(u16, Duration)> = Vec::new();
                 while Instant::now() < end {
-                    let asked = Instant::now();
-                    let answer = client.get("/write", &cookie).await?;
-                    answers.push((answer.status, asked.elapsed()));
+                    let sent = Instant::now();
+                    let response = client.get("/write", &cookie).await?;
+                    responses.push((response.status, sent.elapsed()));
                 }
-                Ok::<_, Failure>(answers)
+                Ok::<_, Failure>(responses)
             })
         })
         .collect();
-    let mut took = Vec::new();
+    let mut latencies = Vec::new();
     let mut by_status: BTreeMap<u16, u64> = BTreeMap::new();
     for writer in writers {
         for (status, time) in writer.await?? {
             *by_status.entry(status).or_default() += 1;
-            took.push(time);
+            latencies.push(time);
         }
     }
-    took.sort();
+    latencies.sort();
     let counted = Client::connect(&nodes[0].1)
         .await?
         .get("/read", &cookie)
         .await?;
-    println!("answers by status:      {by_status:?}");
+    println!("responses by status:    {by_status:?}");
     println!(
         "acknowledged / counted: {} / {}",
         by_status.get(&200).copied().unwrap_or(0) + 1,
@@ -70,8 +73,8 @@ async fn main() -> Result<(), Failure> {
     );
     println!(
         "median / longest:       {:?} / {:?}",
-        took[took.len() / 2],
-        took[took.len() - 1]
+        latencies[latencies.len() / 2],
+        latencies[latencies.len() - 1]
     );
     let mut totals = [0_u64; 4];
     for (_, address) in &nodes {
@@ -80,11 +83,13 @@ async fn main() -> Result<(), Failure> {
             *total += number.parse::<u64>()?;
         }
     }
-    let [commits, replays, conflicts, dropped] = totals;
-    println!("commits:                {commits}, {conflicts} gave up, {dropped} dropped");
+    let [commits, retries, retries_exhausted, discarded] = totals;
     println!(
-        "replays per commit:     {:.2}",
-        replays as f64 / commits as f64
+        "commits:                {commits}, {retries_exhausted} out of retries, {discarded} discarded"
+    );
+    println!(
+        "retries per commit:     {:.2}",
+        retries as f64 / commits as f64
     );
     Ok(())
 }

@@ -1,6 +1,5 @@
 use peers::{Failure, apps};
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Failure> {
-    apps::serve(apps::tower_sessions::app(&apps::redis_url()?).await?).await
+fn main() -> Result<(), Failure> {
+    apps::run(async { apps::serve(apps::tower_sessions::app(&apps::redis_url()?).await?).await })
 }

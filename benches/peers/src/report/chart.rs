@@ -1,4 +1,4 @@
-//! Bars, as SVG. Drawn in pixels, so that no font need be measured.
+//! Bar charts as SVG, laid out in pixels, so no font metrics are needed.
 
 use plotters::{
     prelude::*,
@@ -15,11 +15,11 @@ pub struct Series {
 pub struct Chart {
     pub title: String,
     pub series: Vec<Series>,
-    /// A label, and a number for each of the series; none where it was not measured.
+    /// A label, and a value for each series; `None` if it was not measured.
     pub groups: Vec<(String, Vec<Option<f64>>)>,
-    /// Longer bars are cut off here, and say how long they are.
-    pub most: f64,
-    /// Where a line stands to compare with.
+    /// Longer bars are cut off here and marked with an arrow.
+    pub max: f64,
+    /// The position of a reference line.
     pub line: Option<f64>,
     pub decimals: usize,
 }
@@ -41,7 +41,7 @@ impl Chart {
             let size = (u32::try_from(WIDTH)?, u32::try_from(height)?);
             let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
             let failed = |error: DrawingAreaErrorKind<_>| -> Failure { error.to_string().into() };
-            // Readable on a dark page too.
+            // An explicit background keeps the text readable on dark pages.
             area.fill(&WHITE).map_err(failed)?;
             let text = |size: i32, side| {
                 TextStyle::from(("sans-serif", size))
@@ -70,7 +70,7 @@ impl Chart {
                 x += 44 + 7 * i32::try_from(series.name.len())?;
             }
             let scale = |number: f64| {
-                LEFT + (number.min(self.most) / self.most * f64::from(WIDTH - LEFT - RIGHT)) as i32
+                LEFT + (number.min(self.max) / self.max * f64::from(WIDTH - LEFT - RIGHT)) as i32
             };
             let mut y = TOP;
             for (label, numbers) in &self.groups {
@@ -89,7 +89,7 @@ impl Chart {
                             series.color.filled(),
                         ))
                         .map_err(failed)?;
-                        let arrow = if *number > self.most { " →" } else { "" };
+                        let arrow = if *number > self.max { " →" } else { "" };
                         let value = format!("{number:.0$}{arrow}", self.decimals);
                         area.draw(&Text::new(
                             value,
@@ -112,7 +112,7 @@ impl Chart {
             }
             area.present().map_err(failed)?;
         }
-        // Inside Markdown an empty line would end it.
+        // In Markdown an empty line would end the HTML block.
         Ok(svg
             .lines()
             .filter(|line| !line.is_empty())

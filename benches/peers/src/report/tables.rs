@@ -1,4 +1,4 @@
-//! What was measured, as Markdown.
+//! Markdown tables of the measurements.
 
 use std::{collections::BTreeMap, fmt::Write};
 
@@ -7,11 +7,11 @@ use crate::{
     scenario::SIZES,
 };
 
-/// The name of an app, as a reader knows it.
+/// The name of an app in charts and tables.
 pub fn label(app: &str) -> &str {
     match app {
-        "by_hand" => "by hand",
-        "by_hand_checked" => "by hand, checked",
+        "baseline_typed" => "baseline, typed",
+        "baseline_cas" => "baseline, CAS",
         "this_crate" => "this crate",
         "tower_sessions" => "tower-sessions",
         "actix_session" => "actix-session",
@@ -19,8 +19,8 @@ pub fn label(app: &str) -> &str {
     }
 }
 
-/// The most that a scenario may cost this crate, as a ratio to which other row, of which app.
-const WANTED: [(&str, &str, &str, f64); 10] = [
+/// This crate's goals for CPU time: scenario, the scenario and the app that it is compared with, and the largest ratio.
+const GOALS: [(&str, &str, &str, f64); 17] = [
     ("untouched", "no layer", "this_crate", 1.03),
     (
         "untouched, with a cookie",
@@ -28,15 +28,29 @@ const WANTED: [(&str, &str, &str, f64); 10] = [
         "this_crate",
         1.03,
     ),
-    ("anonymous read", "anonymous read", "by_hand", 1.05),
-    ("read 300 B", "read 300 B", "by_hand", 1.05),
-    ("read 2 kB", "read 2 kB", "by_hand", 1.05),
-    ("read 20 kB", "read 20 kB", "by_hand", 0.92),
-    ("write 300 B", "write 300 B", "by_hand", 1.10),
-    ("write 2 kB", "write 2 kB", "by_hand", 1.10),
-    ("write 20 kB", "write 20 kB", "by_hand", 0.80),
-    ("login 300 B", "login 300 B", "by_hand", 1.10),
+    ("anonymous read", "anonymous read", "baseline", 1.05),
+    ("read 300 B", "read 300 B", "baseline", 1.05),
+    ("read 2 kB", "read 2 kB", "baseline", 1.05),
+    ("read 20 kB", "read 20 kB", "baseline", 0.92),
+    ("write 300 B", "write 300 B", "baseline", 1.10),
+    ("write 2 kB", "write 2 kB", "baseline", 1.10),
+    ("write 20 kB", "write 20 kB", "baseline", 0.80),
+    ("login 300 B", "login 300 B", "baseline", 1.10),
+    typed("read 300 B, one string", 1.05),
+    typed("read 2 kB, one string", 1.05),
+    typed("read 20 kB, one string", 1.00),
+    typed("write 300 B, one string", 1.20),
+    typed("write 2 kB, one string", 1.10),
+    typed("write 20 kB, one string", 0.85),
+    typed("login 300 B, one string", 1.20),
 ];
+
+const fn typed(
+    scenario: &'static str,
+    max: f64,
+) -> (&'static str, &'static str, &'static str, f64) {
+    (scenario, scenario, "baseline_typed", max)
+}
 
 type Of = fn(&Sample) -> f64;
 
@@ -65,22 +79,22 @@ fn row(table: &mut String, first: &str, columns: impl IntoIterator<Item = String
     let _ = writeln!(table, "| {first} | {} |", columns.join(" | "));
 }
 
-/// The app's own CPU: microseconds by hand, and everyone's ratio to it.
+/// CPU time of the app: microseconds of the reference app, and the ratio of each other app to it.
 pub fn ratios(compare: &Compare) -> String {
+    let reference = compare.reference();
     let others: Vec<&String> = compare
         .apps
         .iter()
-        .filter(|app| *app != "by_hand")
+        .filter(|app| *app != reference)
         .collect();
     let mut table = head(
         "request",
-        ["by hand, µs".to_owned()]
+        [format!("{}, µs", label(reference))]
             .into_iter()
             .chain(others.iter().map(|app| label(app).to_owned())),
     );
     for scenario in scenarios(compare) {
-        let by_hand = compare.row(scenario, "by_hand");
-        let micros = by_hand.map_or_else(
+        let micros = compare.row(scenario, reference).map_or_else(
             || "–".to_owned(),
             |row| format!("{:.1}", of_row(row, |sample| sample.app_cpu)),
         );
@@ -101,23 +115,23 @@ pub fn ratios(compare: &Compare) -> String {
     table
 }
 
-/// This crate against what is asked of it, and in the runs before.
-pub fn wanted(compare: &Compare, earlier: &[Compare]) -> String {
+/// This crate against its goals, in this run and in earlier ones.
+pub fn goals(compare: &Compare, earlier: &[Compare]) -> String {
     let mut table = head(
         "request",
         [
             "compared with",
-            "at most",
+            "goal: at most",
             "median",
-            "range of the rounds",
-            "in the runs before",
+            "range over the rounds",
+            "earlier runs",
             "requests/s, ratio",
-            "to the best peer's",
+            "requests/s, ratio to the fastest peer",
             "commands",
         ]
         .map(str::to_owned),
     );
-    for (scenario, base, base_app, most) in WANTED {
+    for (scenario, base, base_app, max) in GOALS {
         let (Some(this), Some(that)) = (
             compare.row(scenario, "this_crate"),
             compare.row(base, base_app),
@@ -132,32 +146,32 @@ pub fn wanted(compare: &Compare, earlier: &[Compare]) -> String {
             .collect();
         ratios.sort_by(f64::total_cmp);
         let ratio = median(ratios.iter().copied());
-        let mark = if ratio <= most { "" } else { " (more)" };
+        let mark = if ratio <= max { "" } else { " (missed)" };
         let rate = compare
             .ratio_to(scenario, "this_crate", base, base_app, |sample| {
                 sample.per_second
             })
             .unwrap_or(f64::NAN);
-        let before = earlier.iter().map(|run| {
+        let earlier = earlier.iter().map(|run| {
             run.ratio_to(scenario, "this_crate", base, base_app, |sample| {
                 sample.app_cpu
             })
             .map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}"))
         });
-        let before: Vec<String> = before.collect();
-        let best_peer = compare
+        let earlier: Vec<String> = earlier.collect();
+        let fastest_peer = compare
             .apps
             .iter()
-            .filter(|app| !app.starts_with("by_hand") && *app != "this_crate")
+            .filter(|app| !app.starts_with("baseline") && *app != "this_crate")
             .filter_map(|app| {
                 Some(of_row(compare.row(scenario, app)?, |sample| {
                     sample.per_second
                 }))
             })
             .fold(f64::NAN, f64::max);
-        let to_best_peer = of_row(this, |sample| sample.per_second) / best_peer;
+        let to_fastest_peer = of_row(this, |sample| sample.per_second) / fastest_peer;
         let against = match base_app {
-            "this_crate" => "the same route without the layer",
+            "this_crate" => "the same route without a layer",
             other => label(other),
         };
         row(
@@ -165,12 +179,12 @@ pub fn wanted(compare: &Compare, earlier: &[Compare]) -> String {
             scenario,
             [
                 against.to_owned(),
-                format!("{most:.2}"),
+                format!("{max:.2}"),
                 format!("{ratio:.2}{mark}"),
                 format!("{:.2}–{:.2}", ratios[0], ratios[ratios.len() - 1]),
-                before.join(", "),
+                earlier.join(", "),
                 format!("{rate:.2}"),
-                format!("{to_best_peer:.2}"),
+                format!("{to_fastest_peer:.2}"),
                 format!("{:.0}", this.commands),
             ],
         );
@@ -178,7 +192,7 @@ pub fn wanted(compare: &Compare, earlier: &[Compare]) -> String {
     table
 }
 
-/// Everything that was measured of each app, a table for each scenario.
+/// All measurements, one table per scenario.
 pub fn everything(compare: &Compare) -> String {
     let mut text = String::new();
     for scenario in scenarios(compare) {
@@ -191,9 +205,9 @@ pub fn everything(compare: &Compare) -> String {
                 "requests/s",
                 "p50 µs",
                 "p99 µs",
-                "sent",
-                "by scripts",
-                "which",
+                "commands sent",
+                "called by scripts",
+                "commands",
             ]
             .map(str::to_owned),
         );
@@ -201,7 +215,7 @@ pub fn everything(compare: &Compare) -> String {
             let Some(measured) = compare.row(scenario, app) else {
                 continue;
             };
-            let which = match measured.commands_text.as_str() {
+            let commands = match measured.commands_text.as_str() {
                 "" => "–".to_owned(),
                 text => format!("`{text}`"),
             };
@@ -216,7 +230,7 @@ pub fn everything(compare: &Compare) -> String {
                     format!("{:.0}", of_row(measured, |sample| sample.p99)),
                     format!("{:.1}", measured.commands),
                     format!("{:.1}", measured.inner_commands),
-                    which,
+                    commands,
                 ],
             );
         }
@@ -225,18 +239,18 @@ pub fn everything(compare: &Compare) -> String {
     text
 }
 
-/// What is not a matter of time: increments kept, and memory.
+/// Lost updates and memory.
 pub fn kept_and_memory(compare: &Compare) -> String {
-    let most = compare.increments;
+    let increments = compare.increments;
     let mut table = head(
         "",
         [
-            format!("kept of {most} increments at once, one process"),
+            format!("increments kept of {increments} in parallel, one process"),
             "two processes".to_owned(),
-            "resident after the load".to_owned(),
+            "resident memory after the load".to_owned(),
         ]
         .into_iter()
-        .chain(SIZES.map(|size| format!("Redis, a session of {}", bytes(size as f64)))),
+        .chain(SIZES.map(|size| format!("Redis memory per session of {}", bytes(size as f64)))),
     );
     for app in &compare.apps {
         let [one, two] = compare.kept.get(app).copied().unwrap_or_default();
@@ -262,7 +276,7 @@ pub fn kept_and_memory(compare: &Compare) -> String {
     table
 }
 
-/// Cost as numbers grow.
+/// Cost per request as sessions, connections and shards grow.
 pub fn growth(growth: &Growth) -> String {
     let mut table = head(
         "",
@@ -298,7 +312,7 @@ pub fn growth(growth: &Growth) -> String {
     table
 }
 
-/// `1 shards` is not English.
+/// The singular for 1.
 pub fn plural(what: &str, number: u64) -> &str {
     match number {
         1 => what.trim_end_matches('s'),
@@ -306,16 +320,16 @@ pub fn plural(what: &str, number: u64) -> &str {
     }
 }
 
-/// What so many sessions need, by size: the first columns measured, the others computed from them.
+/// Memory for many sessions, by size: measured per session, computed for 10⁸.
 pub fn sizing(growth: &Growth) -> String {
     const SESSIONS: f64 = 1e8;
-    // Half of a machine of 64 GB, so that a fork for a snapshot or a replica finds memory for what is written meanwhile.
-    const SHARD: f64 = 32e9;
+    // Half of a 64 GB machine: during a snapshot or a full resynchronization, Redis needs memory for the pages written meanwhile.
+    const MASTER: f64 = 32e9;
     let mut table = head(
         "stored text (measured)",
         [
-            "Redis memory each (measured)",
-            "beyond the text (measured)",
+            "Redis memory per session (measured)",
+            "overhead (measured)",
             "10⁸ sessions (computed)",
             "masters of 32 GB (computed)",
         ]
@@ -330,21 +344,21 @@ pub fn sizing(growth: &Growth) -> String {
                 format!("{each:.0} B"),
                 format!("{:.0} B", each - *length as f64),
                 format!("{:.0} GB", all / 1e9),
-                format!("{:.0}", (all / SHARD).ceil()),
+                format!("{:.0}", (all / MASTER).ceil()),
             ],
         );
     }
     table
 }
 
-/// How many requests a core of Redis serves, from what each costs it.
+/// Requests per second that one core of Redis serves, computed from the CPU time per request.
 pub fn rates(growth: &Growth) -> String {
     let mut table = head(
         "request",
         [
-            "Redis µs each at 10⁶ sessions (measured)",
-            "a second on one core of Redis (computed)",
-            "cores for 10⁵ a second, each half idle (computed)",
+            "Redis µs per request at 10⁶ sessions (measured)",
+            "requests/s on one core of Redis (computed)",
+            "cores for 10⁵ requests/s at 50 % load (computed)",
         ]
         .map(str::to_owned),
     );
@@ -383,7 +397,7 @@ pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place) % 3 == 0 {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
