@@ -26,6 +26,7 @@ mod layer_order;
 mod lifetimes;
 mod model;
 mod outage;
+mod presented_cookies;
 mod proxies;
 mod races;
 mod replicas;
