@@ -224,6 +224,17 @@ impl LazySession {
     }
 }
 
+/// A panic fails the request, as that of a [`Session`].
+impl Drop for LazySession {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(session) = self.loaded()
+        {
+            session.cell().mark_panicked();
+        }
+    }
+}
+
 /// Shows no cookie.
 impl fmt::Debug for LazySession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

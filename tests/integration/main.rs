@@ -29,8 +29,11 @@ mod outage;
 mod presented_cookies;
 mod proxies;
 mod races;
+mod renewal;
+mod replaced_responses;
 mod replicas;
 mod responses;
+mod save_rule;
 #[cfg(feature = "sentinel")]
 mod sentinel;
 #[cfg(feature = "sentinel")]
