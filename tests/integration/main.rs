@@ -42,4 +42,5 @@ mod session;
 mod signing;
 mod silence;
 mod streaming;
+mod unreadable;
 mod users;
