@@ -80,7 +80,12 @@ where
             };
         }
         let cookies = CookieHeaders::from_headers(request.headers());
-        let lazy = LazySession::new(self.context.clone(), cookies, outer.cloned());
+        let outer = outer.cloned();
+        if outer.is_some() {
+            // That of an outer layer with eager load.
+            request.extensions_mut().remove::<Session>();
+        }
+        let lazy = LazySession::new(self.context.clone(), cookies, outer);
         request.extensions_mut().insert(lazy.clone());
         let stage = if self.context.config.eager {
             let load = lazy.clone();

@@ -39,6 +39,7 @@ mod sentinel;
 #[cfg(feature = "sentinel")]
 mod sentinel_faults;
 mod session;
+mod several_layers;
 mod signing;
 mod silence;
 mod streaming;
