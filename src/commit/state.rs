@@ -193,6 +193,10 @@ impl State {
         {
             // A login whose response was lost is repeated with the old cookie. What that may still read goes into a session of its own.
             self.status = Status::New { presented };
+            // Unless it is a user's, which the former id may read but not carry on.
+            if self.base.user.is_some() {
+                self.base = Record::default();
+            }
         }
         match &self.status {
             Status::New { .. } => self.plan_create(context),

@@ -33,6 +33,7 @@ mod renewal;
 mod replaced_responses;
 mod replicas;
 mod responses;
+mod rotation_grace;
 mod save_rule;
 #[cfg(feature = "sentinel")]
 mod sentinel;
