@@ -24,6 +24,7 @@ mod foreign_data;
 mod http;
 mod layer_order;
 mod lifetimes;
+mod login;
 mod model;
 mod outage;
 mod presented_cookies;
