@@ -107,6 +107,8 @@ pub(crate) struct Config {
     pub(crate) replica_acks_for_every_write: bool,
     pub(crate) sessions_per_user: Option<(usize, SessionLimit)>,
     pub(crate) eager: bool,
+    /// A stored value that is not a session counts as missing.
+    pub(crate) discard_unreadable: bool,
     pub(crate) cookie: CookieConfig,
     pub(crate) id_generator: Option<IdGenerator>,
     pub(crate) error_response: Option<ErrorResponse>,
@@ -143,6 +145,7 @@ impl Default for Config {
             replica_acks_for_every_write: false,
             sessions_per_user: None,
             eager: false,
+            discard_unreadable: false,
             cookie: CookieConfig {
                 name: None,
                 domain: None,
@@ -355,6 +358,7 @@ impl fmt::Debug for Config {
             .field("replica_acks", &self.replica_acks())
             .field("sessions_per_user", &self.sessions_per_user)
             .field("eager", &self.eager)
+            .field("discard_unreadable", &self.discard_unreadable)
             .field("cookie", &self.cookie)
             .finish_non_exhaustive()
     }

@@ -14,6 +14,7 @@ use crate::{
     id::SessionId,
     stats::Counters,
     store::{Store, UserIndexKey},
+    unreadable::UnreadableKeys,
 };
 
 /// Lock stripes, at 40 bytes each. Two sessions that share one queue behind each other, so there are many.
@@ -29,6 +30,7 @@ pub(crate) struct Context {
 /// What a layer shares with its clones, whatever options they set.
 pub(crate) struct Shared {
     pub(crate) counters: Counters,
+    pub(crate) unreadable_keys: UnreadableKeys,
     /// Commits that continue after their client has disconnected.
     pub(crate) detached_commits: TaskTracker,
     commit_locks: [Mutex<()>; COMMIT_LOCKS],
@@ -41,6 +43,7 @@ impl Context {
             store,
             shared: Arc::new(Shared {
                 counters: Counters::default(),
+                unreadable_keys: UnreadableKeys::default(),
                 detached_commits: TaskTracker::new(),
                 commit_locks: std::array::from_fn(|_| Mutex::default()),
             }),

@@ -26,6 +26,7 @@ mod store;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod testing;
+mod unreadable;
 mod users;
 
 /// The client, so that an app need not match its version.

@@ -18,8 +18,15 @@ use crate::{
 
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
-/// RFC 9213, and its predecessor: they override Cache-Control in a CDN.
-const CDN_CACHE_CONTROL: [&str; 2] = ["cdn-cache-control", "surrogate-control"];
+/// RFC 9213, its predecessor, and the forms for one CDN: they override Cache-Control.
+static CDN_CACHE_CONTROL: [HeaderName; 6] = [
+    HeaderName::from_static("cdn-cache-control"),
+    HeaderName::from_static("surrogate-control"),
+    HeaderName::from_static("cloudflare-cdn-cache-control"),
+    HeaderName::from_static("netlify-cdn-cache-control"),
+    HeaderName::from_static("vercel-cdn-cache-control"),
+    HeaderName::from_static("edge-control"),
+];
 
 /// Headers that describe a body or an outcome, beside `Content-*`.
 const DESCRIBES_BODY: [HeaderName; 11] = [
@@ -54,22 +61,24 @@ pub(crate) fn set_cookie(session: &SessionCell, headers: &mut HeaderMap) {
     };
     headers.append(header::SET_COOKIE, cookie);
     // RFC 9111, section 7.3: a cache may store a response with Set-Cookie unless told otherwise.
-    if !has_directive(headers, &["no-store"]) {
+    if !has_directive(headers, &header::CACHE_CONTROL, &["no-store"]) {
         headers.insert(header::CACHE_CONTROL, NO_STORE);
     }
-    for name in CDN_CACHE_CONTROL {
+    for name in &CDN_CACHE_CONTROL {
         headers.remove(name);
     }
 }
 
-/// Whether a shared cache may store the response, as the handler marked it. A renewed cookie waits for another response, since a
-/// cache would hand it to other visitors.
-pub(crate) fn allows_shared_cache(headers: &HeaderMap) -> bool {
-    CDN_CACHE_CONTROL
-        .iter()
-        .any(|name| headers.contains_key(*name))
-        || (headers.contains_key(header::CACHE_CONTROL)
-            && !has_directive(headers, &["no-store", "private"]))
+/// Whether the handler marked the response for shared caches. A renewed cookie waits for another response, since a cookie makes its
+/// response `no-store`.
+///
+/// `no-cache` is no such mark: each use asks this server anyway, and an app that sends it with all responses would never renew a cookie.
+pub(crate) fn is_for_shared_caches(headers: &HeaderMap) -> bool {
+    let marks = |name: &HeaderName| {
+        headers.contains_key(name)
+            && !has_directive(headers, name, &["no-store", "private", "no-cache"])
+    };
+    marks(&header::CACHE_CONTROL) || CDN_CACHE_CONTROL.iter().any(marks)
 }
 
 /// Replaces a response whose changes could not be saved, or that reports an error in the default form. The headers of inner layers
@@ -91,20 +100,14 @@ pub(crate) fn replace_with_error<B: ErrorBody>(
         }
     }
     *response = error_response(config, error);
-    for (name, value) in mem::take(response.headers_mut()).drain() {
-        match name {
-            Some(header::VARY)
-                if headers
-                    .get_all(header::VARY)
-                    .iter()
-                    .any(|other| other == value) => {}
-            Some(header::VARY) => {
-                headers.append(header::VARY, value);
-            }
-            Some(name) => {
-                headers.insert(name, value);
-            }
-            None => {}
+    let own = mem::take(response.headers_mut());
+    for name in own.keys().filter(|name| *name != header::VARY) {
+        headers.remove(name);
+    }
+    for (name, value) in &own {
+        let is_known = || headers.get_all(name).iter().any(|other| other == value);
+        if name != header::VARY || !is_known() {
+            headers.append(name, value.clone());
         }
     }
     vary_by_cookie(&mut headers);
@@ -151,16 +154,19 @@ pub(crate) fn error_response<B: ErrorBody>(config: &Config, error: &SessionError
     response.map(B::from_error_text)
 }
 
-/// Whether Cache-Control has one of these directives without a field name (`private="set-cookie"` concerns one header only).
-fn has_directive(headers: &HeaderMap, names: &[&str]) -> bool {
-    headers
-        .get_all(header::CACHE_CONTROL)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .any(|directive| {
-            let directive = directive.trim_ascii();
-            names
-                .iter()
-                .any(|name| directive.eq_ignore_ascii_case(name.as_bytes()))
+/// Whether the header has one of these directives without a field name (`private="set-cookie"` concerns one header only).
+fn has_directive(headers: &HeaderMap, name: &HeaderName, directives: &[&str]) -> bool {
+    let mut values = headers.get_all(name).iter();
+    values.any(|value| {
+        let mut is_quoted = false;
+        let mut parts = value.as_bytes().split(|byte| {
+            is_quoted ^= *byte == b'"';
+            *byte == b',' && !is_quoted
+        });
+        parts.any(|part| {
+            let part = part.trim_ascii();
+            let mut directives = directives.iter();
+            directives.any(|directive| part.eq_ignore_ascii_case(directive.as_bytes()))
         })
+    })
 }

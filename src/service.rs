@@ -21,7 +21,7 @@ use crate::{
     cookie::CookieHeaders,
     error::SessionError,
     response::{
-        allows_shared_cache, error_response, replace_with_error, set_cookie, vary_by_cookie,
+        error_response, is_for_shared_caches, replace_with_error, set_cookie, vary_by_cookie,
     },
     session::{Session, lazy::LazySession},
 };
@@ -80,7 +80,12 @@ where
             };
         }
         let cookies = CookieHeaders::from_headers(request.headers());
-        let lazy = LazySession::new(self.context.clone(), cookies, outer.cloned());
+        let outer = outer.cloned();
+        if outer.is_some() {
+            // That of an outer layer with eager load.
+            request.extensions_mut().remove::<Session>();
+        }
+        let lazy = LazySession::new(self.context.clone(), cookies, outer);
         request.extensions_mut().insert(lazy.clone());
         let stage = if self.context.config.eager {
             let load = lazy.clone();
@@ -198,6 +203,8 @@ fn begin_commit<B: ErrorBody>(
     if !lazy.was_accessed() {
         return None;
     }
+    // Before the app's form of an error, which may have any status.
+    let has_failed = !lazy.config().saves_after(response.status());
     if let Some(error) = response.extensions().get::<SessionError>()
         && lazy.config().error_response.is_some()
     {
@@ -207,9 +214,9 @@ fn begin_commit<B: ErrorBody>(
     let session = lazy.loaded()?;
     let cell = session.cell();
     if cell.state().cookie_needs_renewal(&cell.context) {
-        cell.state().defers_renewal = allows_shared_cache(response.headers());
+        cell.state().defers_renewal = is_for_shared_caches(response.headers());
     }
-    if cell.has_panicked() || !lazy.config().saves_after(response.status()) {
+    if has_failed || cell.has_panicked() {
         cell.state().discard_unsaved();
     }
     if !cell.state().is_dirty(&cell.context) {

@@ -6,6 +6,7 @@ pub(crate) struct Counters {
     pub(crate) retries: AtomicU64,
     pub(crate) retries_exhausted: AtomicU64,
     pub(crate) discarded: AtomicU64,
+    pub(crate) unreadable: AtomicU64,
 }
 
 /// Counters of the saves of a layer and its clones in this process, from [`commit_stats`](crate::RedisSessionLayer::commit_stats).
@@ -20,6 +21,9 @@ pub struct CommitStats {
     pub retries_exhausted: u64,
     /// Requests whose changes were discarded because their session was destroyed, rotated or expired.
     pub discarded: u64,
+    /// Loads of a stored value that is not a session of this crate. With
+    /// [`with_discard_unreadable`](crate::RedisSessionLayer::with_discard_unreadable), the visitor had an empty session instead.
+    pub unreadable: u64,
 }
 
 impl Counters {
@@ -29,6 +33,7 @@ impl Counters {
             retries: self.retries.load(Relaxed),
             retries_exhausted: self.retries_exhausted.load(Relaxed),
             discarded: self.discarded.load(Relaxed),
+            unreadable: self.unreadable.load(Relaxed),
         }
     }
 }

@@ -46,7 +46,7 @@ pub(crate) enum Status {
     /// Not in the store.
     New {
         /// The id that the browser presented, where a logout of it must be confirmed by replicas: an earlier logout or rotation may
-        /// have reached the master alone.
+        /// have reached the master alone. Also where its value cannot be read, so that a logout deletes it.
         presented: Option<SessionId>,
     },
     Persisted(Persisted),
@@ -193,6 +193,10 @@ impl State {
         {
             // A login whose response was lost is repeated with the old cookie. What that may still read goes into a session of its own.
             self.status = Status::New { presented };
+            // Unless it is a user's, which the former id may read but not carry on.
+            if self.base.user.is_some() {
+                self.base = Record::default();
+            }
         }
         match &self.status {
             Status::New { .. } => self.plan_create(context),
@@ -320,7 +324,10 @@ impl State {
     fn encode(&self, context: &Context) -> Result<Encoded, SessionError> {
         let encoded = self.changes.encode(&self.base)?;
         let (size, limit) = (encoded.record.bytes().len(), context.config.max_size);
-        if size > limit {
+        // A session that is over the limit already, since the limit was lowered, can be shrunk in steps, renewed and given a new id.
+        let was_larger =
+            || self.base.bytes().len() > limit && encoded.record.data_len() <= self.base.data_len();
+        if size > limit && !was_larger() {
             return Err(SessionError::too_large(size, limit));
         }
         Ok(encoded)

@@ -59,6 +59,7 @@ use crate::{
 /// | [`with_hashed_keys`](Self::with_hashed_keys) | off | SHA-256 of the id in the Redis key |
 /// | [`with_sessions_per_user`](Self::with_sessions_per_user) | no limit | maximum of concurrent sessions per user |
 /// | [`with_max_size`](Self::with_max_size) | 64 KiB | maximum size of a session |
+/// | [`with_discard_unreadable`](Self::with_discard_unreadable) | off | a stored value that is not a session counts as missing |
 /// | [`with_eager_load`](Self::with_eager_load) | off | load before the inner service is called |
 /// | [`with_id_generator`](Self::with_id_generator) | operating system | source of session ids |
 /// | [`with_save_rule`](Self::with_save_rule) | all but 5xx and 408 | which requests save their changes, by status |

@@ -37,6 +37,18 @@ impl RedisSessionLayer {
         self.configured(|context| context.config.max_size = bytes)
     }
 
+    /// Treats a stored value that is not a session of this crate as missing: its visitor has an empty session. Default: off, so that each
+    /// request that loads it fails with [`ErrorKind::InvalidData`](crate::ErrorKind::InvalidData).
+    ///
+    /// For the move from another session library under the same prefix and cookie name, whose users then log in again. The value is left to
+    /// its TTL. The first one is logged as a warning, and all are counted in [`CommitStats`](crate::CommitStats). A mistake in the
+    /// prefix then looks as if all visitors were logged out.
+    ///
+    /// A process prolongs such a value once, by the load that finds it; later loads leave its TTL alone. For up to 1,024 keys.
+    pub fn with_discard_unreadable(self) -> Self {
+        self.configured(|context| context.config.discard_unreadable = true)
+    }
+
     /// Loads the session before the inner service is called, and adds it to the request's extensions. Default: loaded by the extractor.
     ///
     /// This is for `Extension<Session>`, and for services that cannot wait. Each request with a session cookie then costs a Redis command, and is

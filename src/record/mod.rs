@@ -153,6 +153,14 @@ impl Record {
         Some(self.bytes.slice(field.value.range()))
     }
 
+    /// The bytes that the app's keys and values take.
+    pub(crate) fn data_len(&self) -> usize {
+        let fields = self.fields.iter();
+        fields
+            .map(|field| self.part(field.key).len() + self.part(field.value).len())
+            .sum()
+    }
+
     pub(crate) fn contains(&self, key: &str) -> bool {
         self.field(key).is_some()
     }

@@ -224,6 +224,17 @@ impl LazySession {
     }
 }
 
+/// A panic fails the request, as that of a [`Session`].
+impl Drop for LazySession {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(session) = self.loaded()
+        {
+            session.cell().mark_panicked();
+        }
+    }
+}
+
 /// Shows no cookie.
 impl fmt::Debug for LazySession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -284,22 +295,47 @@ async fn load(
     let store = &context.store;
     let (deadline, idle) = (context.config.deadline, context.config.idle_timeout);
     let key = context.key(id);
-    let loaded = retry_once(|| store.load(&key, idle)).await;
+    // What cannot be used is not prolonged, once that is known.
+    let was_unreadable = context.shared.unreadable_keys.contains(&key);
+    let loaded = if was_unreadable {
+        retry_once(|| store.value(&key)).await
+    } else {
+        retry_once(|| store.load(&key, idle)).await
+    };
     let presented = context.config.replica_acks.map(|_| id);
     let empty = |status| Session::new(context.clone(), status, Record::default());
     let tasks = &context.shared.detached_commits;
     let unknown = || empty(Status::New { presented });
-    let Some(bytes) = loaded.map_err(Fault::into_error)? else {
-        return Ok(unknown());
+    let decoded = match loaded.map_err(Fault::into_error) {
+        Ok(None) => return Ok(unknown()),
+        Ok(Some(bytes)) => Record::decode(&bytes),
+        Err(error) => Err(error),
     };
-    match Record::decode(&bytes)? {
+    let decoded = match decoded {
+        Err(error) if error.kind() == ErrorKind::InvalidData => {
+            note_unreadable(context, &key, &error);
+            let is_discarded = context.config.discard_unreadable;
+            // A logout deletes the value.
+            let presented = Some(id);
+            return if is_discarded {
+                Ok(empty(Status::New { presented }))
+            } else {
+                Err(error)
+            };
+        }
+        decoded => decoded?,
+    };
+    if was_unreadable {
+        context.shared.unreadable_keys.remove(&key);
+    }
+    match decoded {
         Decoded::Session(record) => {
             // Not deleted: if this node's clock is wrong, the session is alive for the others.
             let Some(ttl) = expiry::ttl(&context.config, record.metadata) else {
                 return Ok(unknown());
             };
             // The read could not know that this session has a timeout of its own.
-            if ttl != idle {
+            if ttl != idle || was_unreadable {
                 store.touch_later(key.clone(), ttl, deadline, tasks);
             }
             let persisted = Persisted {
@@ -331,5 +367,16 @@ async fn load(
             Ok(Session::new(context.clone(), status, base))
         }
         Decoded::Empty => Ok(unknown()),
+    }
+}
+
+fn note_unreadable(context: &Context, key: &str, error: &SessionError) {
+    context.shared.unreadable_keys.add(key);
+    let earlier = context.shared.counters.unreadable.fetch_add(1, Relaxed);
+    if context.config.discard_unreadable && earlier == 0 {
+        tracing::warn!(
+            %error,
+            "a visitor has an empty session, since the stored one cannot be read; further ones are only counted, in CommitStats"
+        );
     }
 }

@@ -11,7 +11,9 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
+    clock::unix_millis,
     error::{ErrorKind, SessionError},
+    record::{Decoded, Record, tombstone},
     store::{Created, Destroyed, Fault, MemoryStore, Outcome, Rotation, rotate_in_two_steps},
 };
 
@@ -26,6 +28,10 @@ pub(crate) enum Protocol {
     RetireBeforeCreate,
     /// A mutant: a logout deletes a tombstone too, as DEL does.
     DestroyDeletesTombstones,
+    /// A mutant: the former id still leads to the session as it was, and a save through it is stored.
+    GraceLetsWritesThrough,
+    /// A mutant: a tombstone shows what the session held although it has a user.
+    GraceShowsUsers,
 }
 
 /// What happens to a step.
@@ -42,6 +48,8 @@ pub(crate) enum Grant {
 pub(crate) struct SteppedStore {
     memory: MemoryStore,
     gate: Arc<Mutex<Gate>>,
+    /// What rotated keys held, for a mutant.
+    rotated: Arc<Mutex<BTreeMap<String, Bytes>>>,
     protocol: Protocol,
 }
 
@@ -63,6 +71,7 @@ impl SteppedStore {
         Self {
             memory: MemoryStore::default(),
             gate,
+            rotated: Arc::default(),
             protocol,
         }
     }
@@ -93,7 +102,14 @@ impl SteppedStore {
     }
 
     pub(crate) async fn load(&self, key: &str, lifetime: Duration) -> Result<Option<Bytes>, Fault> {
-        self.scheduled(self.memory.load(key, lifetime)).await
+        let load = async {
+            let former = self.rotated.lock().expect("no panic").get(key).cloned();
+            match former.filter(|_| self.protocol == Protocol::GraceLetsWritesThrough) {
+                Some(former) => Ok(Some(former)),
+                None => self.memory.load(key, lifetime).await,
+            }
+        };
+        self.scheduled(load).await
     }
 
     pub(crate) async fn create(
@@ -114,7 +130,10 @@ impl SteppedStore {
         lifetime: Duration,
     ) -> Result<Outcome, Fault> {
         let save = async {
-            if self.protocol == Protocol::PlainSetex {
+            let is_rotated = || self.rotated.lock().expect("no panic").contains_key(key);
+            if self.protocol == Protocol::PlainSetex
+                || self.protocol == Protocol::GraceLetsWritesThrough && is_rotated()
+            {
                 self.memory.overwrite(key, value, lifetime);
                 return Ok(Outcome::Saved);
             }
@@ -171,7 +190,27 @@ impl SteppedStore {
             }
             return Ok(retired);
         }
-        self.scheduled(self.memory.rotate(rotation)).await
+        let rotate = async {
+            let former = self.memory.value(rotation.from).await?;
+            let shown = former.as_ref().map(shown_to_former_id);
+            let tombstone = match &shown {
+                Some(shown) if self.protocol == Protocol::GraceShowsUsers => shown,
+                _ => rotation.tombstone,
+            };
+            let outcome = self
+                .memory
+                .rotate(&Rotation {
+                    tombstone,
+                    ..*rotation
+                })
+                .await?;
+            if let (Outcome::Saved, Some(former)) = (&outcome, former) {
+                let mut rotated = self.rotated.lock().expect("no panic");
+                rotated.insert(rotation.from.to_owned(), former);
+            }
+            Ok(outcome)
+        };
+        self.scheduled(rotate).await
     }
 
     /// Carries `work` out once the scheduler says so, and as it says.
@@ -214,5 +253,16 @@ impl SteppedStore {
 
     fn gate(&self) -> MutexGuard<'_, Gate> {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A tombstone that shows all of the session.
+fn shown_to_former_id(session: &Bytes) -> Bytes {
+    let in_a_minute = unix_millis() + 60_000;
+    match Record::decode(session) {
+        Ok(Decoded::Session(record)) => {
+            tombstone(in_a_minute, Some((in_a_minute, &record))).expect("random numbers")
+        }
+        _ => tombstone(in_a_minute, None).expect("random numbers"),
     }
 }

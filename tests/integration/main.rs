@@ -24,18 +24,26 @@ mod foreign_data;
 mod http;
 mod layer_order;
 mod lifetimes;
+mod login;
 mod model;
 mod outage;
+mod presented_cookies;
 mod proxies;
 mod races;
+mod renewal;
+mod replaced_responses;
 mod replicas;
 mod responses;
+mod rotation_grace;
+mod save_rule;
 #[cfg(feature = "sentinel")]
 mod sentinel;
 #[cfg(feature = "sentinel")]
 mod sentinel_faults;
 mod session;
+mod several_layers;
 mod signing;
 mod silence;
 mod streaming;
+mod unreadable;
 mod users;

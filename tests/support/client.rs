@@ -1,4 +1,4 @@
-//! Requests to an app without a socket, on each store.
+//! Requests without a browser: to an app without a socket, on each store; and over a socket, with any Cookie headers.
 
 // Each test binary uses a part of it. It is not in `support`, which the crate's own tests include.
 #![allow(dead_code, unreachable_pub)]
@@ -8,12 +8,12 @@ use std::{future::poll_fn, pin::pin, task::Poll};
 use axum::{
     Router,
     body::{Body, to_bytes},
-    http::{Request, Response, StatusCode, header},
+    http::{HeaderMap, Request, Response, StatusCode, header},
 };
 use axum_redis_sessions::RedisSessionLayer;
 use tower::ServiceExt;
 
-use crate::support::server::Server;
+use crate::support::{app::Address, server::Server};
 
 /// Runs `test` with a layer on each store.
 pub async fn on_each_store<F: Future<Output = ()>>(test: impl Fn(RedisSessionLayer) -> F) {
@@ -94,4 +94,54 @@ pub async fn polled<F: Future>(future: F, times: u32) -> Option<F::Output> {
         }
     })
     .await
+}
+
+/// A response over a socket.
+pub struct Reply {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: String,
+}
+
+impl Reply {
+    pub fn values(&self, name: &str) -> Vec<&str> {
+        let values = self.headers.get_all(name).iter();
+        values.map(|value| value.to_str().expect("text")).collect()
+    }
+
+    /// `name=value` of the one cookie that is set.
+    pub fn cookie(&self) -> Option<String> {
+        let lines = self.values("set-cookie");
+        assert!(lines.len() <= 1, "{lines:?}");
+        let pair = pair(lines.first()?);
+        (!pair.ends_with('=')).then(|| pair.to_owned())
+    }
+
+    /// Whether it removes the cookie, and does nothing else.
+    pub fn removes_cookie(&self) -> bool {
+        let lines = self.values("set-cookie");
+        matches!(lines[..], [line] if line.contains("Max-Age=0"))
+    }
+}
+
+/// Sends a request with these Cookie headers.
+pub async fn ask(app: &Address, path: &str, cookies: &[&str]) -> Reply {
+    let client = reqwest::Client::builder().no_proxy();
+    let mut request = client.build().expect("a client").get(app.url(path));
+    for cookie in cookies {
+        request = request.header(header::COOKIE, *cookie);
+    }
+    let response = request.send().await.expect("a response");
+    Reply {
+        status: response.status().as_u16(),
+        headers: response.headers().clone(),
+        body: response.text().await.expect("a body"),
+    }
+}
+
+/// The cookie of the session that a request to `path` begins.
+pub async fn begin_at(app: &Address, path: &str) -> String {
+    let reply = ask(app, path, &[]).await;
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    reply.cookie().expect("a new session")
 }

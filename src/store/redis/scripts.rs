@@ -45,12 +45,15 @@ end
 if head == '' then return 0 end
 return redis.call('GET', KEYS[1])";
 
-/// Only in a tombstone does `,\"_rotated\":` follow the revision.
+/// Only in a tombstone does `,\"_rotated\":` follow the revision. A key of another type, such as a list, is deleted as well: an app that ends
+/// a session which cannot be loaded must get rid of it, whatever it is.
 ///
 /// With an argument, the reply is followed by WAIT, which only covers writes of its own connection. If there is nothing to delete, a first
 /// try over a broken connection may have deleted it, so a temporary value is written. For the same reason the TTL of a tombstone is set again.
 const DESTROY: &str = "\
-if redis.call('GETRANGE', KEYS[1], '26', '37') == ',\"_rotated\":' then
+local mark = redis.pcall('GETRANGE', KEYS[1], '26', '37')
+if mark.err and not string.find(mark.err, 'WRONGTYPE', 1, true) then return mark end
+if mark == ',\"_rotated\":' then
   local left = redis.call('PTTL', KEYS[1])
   if not ARGV[1] or left < 1 then return 0 end
   redis.call('PEXPIRE', KEYS[1], left)

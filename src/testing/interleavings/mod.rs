@@ -30,6 +30,29 @@ pub(super) enum Op {
     LogIn(u64),
     /// `cycle_id` alone.
     Cycle,
+    /// As `Insert`, and then the response is 500.
+    FailedInsert(&'static str, u64),
+    /// As `LogIn`, and then the response is 500.
+    FailedLogIn(u64),
+    /// As `Destroy`, and then the response is 500.
+    FailedDestroy,
+}
+
+impl Op {
+    fn fails(self) -> bool {
+        matches!(
+            self,
+            Self::FailedInsert(..) | Self::FailedLogIn(_) | Self::FailedDestroy
+        )
+    }
+}
+
+/// What the browser presents in front of the session's cookie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shadow {
+    Unknown,
+    /// Another session.
+    Live,
 }
 
 pub(super) type Map = BTreeMap<String, u64>;
@@ -61,6 +84,11 @@ pub(super) struct Mix {
     pub(super) crash: bool,
     /// One connection may break.
     pub(super) fault: bool,
+    /// The session has a user from the start.
+    pub(super) with_user: bool,
+    pub(super) shadow: Option<Shadow>,
+    /// A mutant: a request that fails saves its changes.
+    pub(super) saves_failures: bool,
 }
 
 impl Mix {
@@ -72,6 +100,9 @@ impl Mix {
             expiry: false,
             crash: false,
             fault: false,
+            with_user: false,
+            shadow: None,
+            saves_failures: false,
         }
     }
 }

@@ -24,6 +24,8 @@ pub(super) struct Model {
     tombstones: BTreeMap<String, Map>,
     /// By request, once it loaded.
     found: BTreeMap<usize, (String, Found)>,
+    /// By request, what a read finds.
+    readable: BTreeMap<usize, Map>,
     sent_with: BTreeMap<usize, Option<String>>,
     expired: bool,
     crashed: bool,
@@ -33,6 +35,9 @@ pub(super) struct Model {
     begun: usize,
     updates: u64,
     unsure_updates: u64,
+    /// With several presented ids: a logout, and the login's id.
+    logged_out: bool,
+    logged_in: Option<String>,
 }
 
 impl Model {
@@ -44,6 +49,7 @@ impl Model {
             live: BTreeMap::from([(first.to_owned(), base)]),
             tombstones: BTreeMap::new(),
             found: BTreeMap::new(),
+            readable: BTreeMap::new(),
             sent_with: (0..3)
                 .map(|request| (request, Some(first.to_owned())))
                 .collect(),
@@ -54,6 +60,8 @@ impl Model {
             begun: 0,
             updates: 0,
             unsure_updates: 0,
+            logged_out: false,
+            logged_in: None,
         }
     }
 
@@ -64,6 +72,9 @@ impl Model {
         seen: &Seen,
         world: &World,
     ) -> Result<(), String> {
+        if self.mix.shadow.is_some() {
+            return self.follow_shadowed(seen);
+        }
         match event {
             Event::Step(request, grant) => {
                 self.faulted |= grant != Grant::Pass;
@@ -71,6 +82,9 @@ impl Model {
                 let loads = grant != Grant::DropBefore && !self.found.contains_key(&request);
                 if let Some(id) = self.sent_with[&request].clone().filter(|_| loads) {
                     let found = self.find(&id);
+                    let readable = self.live.get(&id).or(self.tombstones.get(&id));
+                    self.readable
+                        .insert(request, readable.cloned().unwrap_or_default());
                     self.found.insert(request, (id, found));
                 }
             }
@@ -99,6 +113,9 @@ impl Model {
 
     pub(super) fn check_end(&self, world: &World) -> Result<(), String> {
         let (live, tombstones) = world.stored();
+        if self.mix.shadow.is_some() {
+            return self.check_end_shadowed(world, &live);
+        }
         if self.crashed {
             // Under the old id or the new one, never neither.
             let kept = live.values().any(|map| map.contains_key("base"));
@@ -146,10 +163,23 @@ impl Model {
             cookie,
             stored,
             dropped,
+            read,
         } = finished;
-        let op = self.mix.ops[*request];
+        let op = match self.mix.ops[*request] {
+            // A logout is done whatever the status.
+            Op::FailedDestroy => Op::Destroy,
+            op => op,
+        };
         let fail = |what: &str| Err(format!("request {request} ({op:?}): {what}"));
-        if *status != 200 {
+        if op.fails() {
+            return if cookie.is_some() || *stored || *dropped {
+                fail("a failed request had an effect")
+            } else {
+                Ok(())
+            };
+        }
+        let logged_out = self.mix.ops[*request] == Op::FailedDestroy;
+        if *status != 200 && !logged_out {
             self.unsure_updates += u64::from(op == Op::Update);
             return if cookie.is_none() {
                 Ok(())
@@ -178,6 +208,12 @@ impl Model {
         if self.faulted || self.crashed {
             return Ok(());
         }
+        if op == Op::Read && self.mix.protocol != Protocol::RetireBeforeCreate {
+            let expected = self.readable.get(request).cloned().unwrap_or_default();
+            if read.as_ref() != Some(&expected) {
+                return fail(&format!("read {read:?}, where {expected:?} should be"));
+            }
+        }
         let now = self.find(&id);
         match (found, op) {
             (_, Op::Read) => {}
@@ -205,7 +241,12 @@ impl Model {
                 let map = match now {
                     Found::Session => {
                         let map = self.live.remove(&id).expect("found");
-                        self.tombstones.insert(id.clone(), map.clone());
+                        // What a user's session held is not readable by its former id.
+                        let readable = match self.mix.with_user {
+                            true => Map::new(),
+                            false => map.clone(),
+                        };
+                        self.tombstones.insert(id.clone(), readable);
                         map
                     }
                     // Another login was first: this one goes on from what it had seen.
@@ -312,6 +353,54 @@ impl Model {
         }
     }
 
+    /// Notes what became of a request that presented several ids.
+    fn follow_shadowed(&mut self, seen: &Seen) -> Result<(), String> {
+        for finished in &seen.finished {
+            let op = self.mix.ops[finished.request];
+            let issued = match &finished.cookie {
+                Some(SetCookie::Issue(id)) => Some(id.clone()),
+                Some(SetCookie::Remove) | None => None,
+            };
+            match op {
+                Op::Destroy | Op::FailedDestroy => self.logged_out = true,
+                Op::LogIn(_) if !finished.dropped => {
+                    self.logged_in = Some(issued.ok_or("a login without a cookie")?);
+                }
+                Op::Insert(..) if issued.is_some() && self.mix.ops.contains(&Op::LogIn(42)) => {
+                    return Err("a straggler began a session beside a login".into());
+                }
+                _ if op.fails() && (finished.stored || finished.cookie.is_some()) => {
+                    return Err("a failed request had an effect".into());
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A logout ends each presented session, and a login leaves a cookie that wins.
+    fn check_end_shadowed(
+        &self,
+        world: &World,
+        live: &BTreeMap<String, Map>,
+    ) -> Result<(), String> {
+        let presented: Vec<&String> = world.shadow.iter().chain(Some(&self.first)).collect();
+        if self.logged_out || self.logged_in.is_some() {
+            let left = presented.iter().filter(|id| live.contains_key(**id));
+            let left = left.count();
+            if left > 0 {
+                return Err(format!("{left} presented sessions are left"));
+            }
+        }
+        if let (Some(id), false) = (&self.logged_in, self.logged_out) {
+            let user = live.get(id).and_then(|map| map.get("user"));
+            if user.is_none() || world.jar.as_ref() != Some(id) {
+                return Err("the login does not stick".into());
+            }
+        }
+        Ok(())
+    }
+
     fn find(&self, id: &str) -> Found {
         if self.live.contains_key(id) {
             Found::Session
@@ -330,6 +419,7 @@ fn is_cycle(op: Op) -> bool {
 fn applied(mut map: Map, op: Op) -> Map {
     match op {
         Op::Read | Op::Destroy | Op::Cycle => {}
+        Op::FailedInsert(..) | Op::FailedLogIn(_) | Op::FailedDestroy => {}
         Op::Insert(key, value) => drop(map.insert(key.to_owned(), value)),
         Op::Update => *map.entry("n".to_owned()).or_default() += 1,
         Op::Remove(key) => drop(map.remove(key)),

@@ -1,4 +1,4 @@
-use super::{Mix, Op, explore};
+use super::{Mix, Op, Shadow, explore};
 use crate::testing::stepped::Protocol;
 
 const INSERT_A: Op = Op::Insert("a", 1);
@@ -167,6 +167,78 @@ fn a_connection_that_breaks_at_any_step_loses_nothing_and_counts_nothing_twice()
         .map(|mix| Mix { fault: true, ..mix })
         .collect();
     assert!(hold("faults", &mixes) > 20_000);
+}
+
+#[test]
+fn a_request_that_fails_saves_nothing_but_a_logout() {
+    let mixes = at_once(&[
+        [Op::FailedInsert("a", 1), INSERT_B, Op::Read],
+        [Op::FailedInsert("a", 1), LOG_IN, Op::Update],
+        [Op::FailedLogIn(42), INSERT_A, Op::Read],
+        [Op::FailedLogIn(42), LOG_IN, INSERT_A],
+        [Op::FailedDestroy, INSERT_A, Op::Read],
+        [Op::FailedDestroy, LOG_IN, Op::FailedInsert("a", 1)],
+    ]);
+    assert!(hold("failed requests", &mixes) > 2_000);
+    let mutant = Mix {
+        saves_failures: true,
+        ..mixes[0]
+    };
+    let violation = explore(mutant).expect_err("a mutant that lives");
+    assert!(
+        violation.contains("a failed request had an effect"),
+        "{violation}"
+    );
+}
+
+#[test]
+fn a_rotated_id_reads_what_an_anonymous_session_held_and_nothing_of_a_users() {
+    let mixes = at_once(&[
+        [LOG_IN, Op::Read, Op::Read],
+        [LOG_IN, Op::Read, INSERT_A],
+        [LOG_IN, LOG_IN, Op::Read],
+        [Op::Cycle, Op::Read, Op::Update],
+    ]);
+    let with_user = mixes.iter().map(|mix| Mix {
+        with_user: true,
+        ..*mix
+    });
+    let mixes: Vec<_> = with_user.chain(mixes.clone()).collect();
+    assert!(hold("grace", &mixes) > 4_000);
+    for (protocol, expected) in [
+        (
+            Protocol::GraceLetsWritesThrough,
+            "a straggler on a tombstone had an effect",
+        ),
+        (Protocol::GraceShowsUsers, "read Some"),
+    ] {
+        let violation = explore(Mix {
+            protocol,
+            with_user: true,
+            ..Mix::new([LOG_IN, INSERT_A, Op::Read])
+        });
+        let violation = violation.expect_err("a mutant that lives");
+        println!("{protocol:?}: {violation}\n");
+        assert!(violation.contains(expected), "{violation}");
+    }
+}
+
+#[test]
+fn of_several_presented_ids_a_logout_ends_all_and_a_login_sticks() {
+    let mut mixes = Vec::new();
+    for shadow in [Shadow::Unknown, Shadow::Live] {
+        for ops in [
+            [Op::Destroy, INSERT_A, Op::Read],
+            [Op::FailedDestroy, INSERT_A, Op::FailedInsert("b", 2)],
+            [LOG_IN, INSERT_A, Op::Read],
+        ] {
+            mixes.push(Mix {
+                shadow: Some(shadow),
+                ..Mix::new(ops)
+            });
+        }
+    }
+    assert!(hold("several ids", &mixes) > 1_000);
 }
 
 #[test]

@@ -9,10 +9,10 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
-use http::{Request, Response, header};
+use http::{Request, Response, StatusCode, header};
 use tower::{Layer, ServiceExt, service_fn};
 
-use super::{Event, Map, Mix, Op};
+use super::{Event, Map, Mix, Op, Shadow};
 use crate::{
     CommitStats, LazySession, RedisSessionLayer, SessionError,
     record::{Decoded, Record},
@@ -47,6 +47,8 @@ pub(super) struct Finished {
     /// Whether it counted itself as saved, or as dropped.
     pub(super) stored: bool,
     pub(super) dropped: bool,
+    /// What a read found.
+    pub(super) read: Option<Map>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +66,8 @@ pub(super) struct World {
     /// The id that the browser holds.
     pub(super) jar: Option<String>,
     first: String,
+    /// The id that the browser presents in front of that.
+    pub(super) shadow: Option<String>,
     expired: bool,
     crashed: bool,
     faulted: bool,
@@ -73,7 +77,10 @@ impl World {
     /// One stored session, whose cookie the browser has.
     pub(super) fn new(mix: Mix) -> Self {
         let store = SteppedStore::new(mix.protocol);
-        let layer = RedisSessionLayer::with_store(Store::Stepped(store.clone()));
+        let mut layer = RedisSessionLayer::with_store(Store::Stepped(store.clone()));
+        if mix.saves_failures {
+            layer = layer.with_save_rule(|_| true);
+        }
         let mut world = Self {
             mix,
             store,
@@ -82,21 +89,34 @@ impl World {
             responses: BTreeMap::new(),
             jar: None,
             first: String::new(),
+            shadow: None,
             expired: false,
             crashed: false,
             faulted: false,
         };
-        let Poll::Ready(Ok(response)) = poll(&mut world.request(Op::Insert("base", 1))) else {
-            panic!("the first request is not stopped by anything");
-        };
-        let Some(SetCookie::Issue(id)) = set_cookie(&response) else {
-            panic!("the first request begins a session");
+        let id = world.begin("base", mix.with_user);
+        world.shadow = match mix.shadow {
+            None => None,
+            Some(Shadow::Unknown) => Some("5e0c1f0a-93a4-4f8e-a7d8-0c2f6f1b9a3e".to_owned()),
+            Some(Shadow::Live) => Some(world.begin("shadow", false)),
         };
         world.first.clone_from(&id);
         world.jar = Some(id);
         world.store.close_gate();
         world.stages = mix.ops.iter().map(|_| Stage::NotSent).collect();
         world
+    }
+
+    /// A session with one key.
+    fn begin(&self, key: &'static str, with_user: bool) -> String {
+        let mut request = self.request_with(Op::Insert(key, 1), with_user);
+        let Poll::Ready(Ok(response)) = poll(&mut request) else {
+            panic!("the first requests are not stopped by anything");
+        };
+        match set_cookie(&response) {
+            Some(SetCookie::Issue(id)) => id,
+            _ => panic!("the first requests begin a session"),
+        }
     }
 
     pub(super) fn session(&self) -> &str {
@@ -132,6 +152,11 @@ impl World {
                 Stage::Responded => options.push(Event::Deliver(request)),
                 Stage::Running(_) | Stage::Delivered | Stage::Crashed => {}
             }
+        }
+        // All requests were sent before, so only the order of the responses matters, and not when they arrive.
+        let has_steps = options.iter().any(|event| matches!(event, Event::Step(..)));
+        if self.mix.shadow.is_some() && has_steps {
+            options.retain(|event| matches!(event, Event::Step(..)));
         }
         if self.mix.expiry && !self.expired && !options.is_empty() {
             options.push(Event::Expire);
@@ -215,7 +240,12 @@ impl World {
                 still = 0;
                 self.stages[request] = Stage::Responded;
                 let finished = finished(request, &response, before, self.layer.commit_stats());
-                if finished.status != 200 && !(self.mix.fault && finished.status == 503) {
+                let is_expected = match finished.status {
+                    200 => true,
+                    500 => self.mix.ops[request].fails(),
+                    status => status == 503 && self.mix.fault,
+                };
+                if !is_expected {
                     return Err(format!("request {request} failed: {}", response.body()));
                 }
                 self.responses.insert(request, finished.clone());
@@ -226,45 +256,69 @@ impl World {
     }
 
     fn request(&self, op: Op) -> Pending {
+        self.request_with(op, false)
+    }
+
+    fn request_with(&self, op: Op, with_user: bool) -> Pending {
         let mut request = Request::new(());
-        if let Some(id) = &self.jar {
+        for id in self.shadow.iter().chain(&self.jar) {
             let cookie = format!("__Host-session={id}")
                 .parse()
                 .expect("a header value");
-            request.headers_mut().insert(header::COOKIE, cookie);
+            request.headers_mut().append(header::COOKIE, cookie);
         }
         let service = self
             .layer
-            .layer(service_fn(move |request| handle(op, request)));
+            .layer(service_fn(move |request| handle(op, with_user, request)));
         Box::pin(service.oneshot(request))
     }
 }
 
-async fn handle(op: Op, request: Request<()>) -> Result<Response<String>, Infallible> {
+async fn handle(
+    op: Op,
+    with_user: bool,
+    request: Request<()>,
+) -> Result<Response<String>, Infallible> {
     let handled = async {
+        let mut body = String::new();
         let session = LazySession::from_extensions(request.extensions())?
             .load()
             .await?;
+        if with_user {
+            session.set_user("zoe")?;
+        }
         match op {
-            Op::Read => drop(session.keys()),
-            Op::Insert(key, value) => session.insert(key, value)?,
+            Op::Read => {
+                let mut map = Map::new();
+                for key in session.keys() {
+                    map.extend(session.get(&key)?.map(|value: u64| (key, value)));
+                }
+                body = serde_json::to_string(&map).expect("numbers");
+            }
+            Op::Insert(key, value) | Op::FailedInsert(key, value) => session.insert(key, value)?,
             Op::Update => drop(session.update("n", |n: Option<u64>| n.unwrap_or(0) + 1)?),
             Op::Remove(key) => drop(session.remove(key)),
             Op::Replace(key, value) => {
                 session.clear();
                 session.insert(key, value)?;
             }
-            Op::Destroy => session.destroy(),
-            Op::LogIn(user) => {
+            Op::Destroy | Op::FailedDestroy => session.destroy(),
+            Op::LogIn(user) | Op::FailedLogIn(user) => {
                 session.cycle_id();
                 session.insert("user", user)?;
             }
             Op::Cycle => session.cycle_id(),
         }
-        Ok::<_, SessionError>(())
+        Ok::<_, SessionError>(body)
     };
     Ok(match handled.await {
-        Ok(()) => Response::default(),
+        Ok(body) => {
+            let mut response = Response::new(body);
+            if op.fails() {
+                *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            }
+            response
+        }
         Err(error) => error.to_response(),
     })
 }
@@ -281,6 +335,7 @@ fn finished(
         cookie: set_cookie(response),
         stored: after.commits > before.commits,
         dropped: after.discarded > before.discarded,
+        read: serde_json::from_str(response.body()).ok(),
     }
 }
 
