@@ -12,6 +12,7 @@ pub(crate) mod changes;
 pub(crate) mod metadata_changes;
 mod queue;
 pub(crate) mod state;
+mod status;
 mod user_index;
 pub(crate) mod write;
 

@@ -2,6 +2,7 @@
 
 use std::{mem, sync::Arc, time::SystemTime};
 
+pub(crate) use super::status::{Persisted, Status};
 use super::{
     changes::Changes,
     metadata_changes::MetadataChange,
@@ -40,32 +41,6 @@ pub(crate) struct State {
     pub(crate) headers_sent: bool,
     /// A shared cache may store the response, so a renewed cookie waits for another one.
     pub(crate) defers_renewal: bool,
-}
-
-pub(crate) enum Status {
-    /// Not in the store.
-    New {
-        /// The id that the browser presented, where a logout of it must be confirmed by replicas: an earlier logout or rotation may
-        /// have reached the master alone. Also where its value cannot be read, so that a logout deletes it.
-        presented: Option<SessionId>,
-    },
-    Persisted(Persisted),
-    /// Behind a tombstone. The browser has a newer cookie or is about to get it, so none may be sent.
-    Rotated {
-        /// As in `New`.
-        presented: Option<SessionId>,
-    },
-    /// Deleted or expired while this request ran.
-    Gone,
-}
-
-pub(crate) struct Persisted {
-    pub(crate) id: SessionId,
-    /// The key of `id`, so that a save need not format it again.
-    pub(crate) key: Option<String>,
-    /// The cookie is signed by a former key. It is sent again only after a save has shown that the session still has this id; after a
-    /// rotation the browser may have a newer cookie.
-    pub(crate) re_sign_cookie: bool,
 }
 
 /// What the response tells the browser.

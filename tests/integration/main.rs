@@ -43,7 +43,8 @@ mod sentinel_faults;
 mod session;
 mod several_layers;
 mod signing;
-mod silence;
+
 mod streaming;
 mod unreadable;
+mod unresponsive;
 mod users;

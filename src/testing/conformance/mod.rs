@@ -71,14 +71,14 @@ async fn what_replicas_do_not_confirm_is_an_error_that_says_so_though_it_is_done
 
     create().await;
     replica.stop();
-    let (expected, value, grave) = (version(1), version(2), tombstone(1, None).expect("random"));
+    let (expected, value, stone) = (version(1), version(2), tombstone(1, None).expect("random"));
     let rotation = Rotation {
         from: "k",
         expected: &expected,
         to: "l",
         value: &value,
         lifetime: LONG,
-        tombstone: &grave,
+        tombstone: &stone,
         tombstone_lifetime: LONG,
     };
     assert!(unconfirmed(store.rotate(&rotation).await.map(drop)));

@@ -164,3 +164,22 @@ fn run(mix: Mix, mut choose: impl FnMut(&[Event]) -> Event) -> Result<(), String
     }
     model.check_end(&world)
 }
+
+/// Whether it asks for a new id.
+pub(super) fn is_cycle(op: Op) -> bool {
+    matches!(op, Op::LogIn(_) | Op::Cycle)
+}
+
+/// The map after the operation.
+pub(super) fn applied(mut map: Map, op: Op) -> Map {
+    match op {
+        Op::Read | Op::Destroy | Op::Cycle => {}
+        Op::FailedInsert(..) | Op::FailedLogIn(_) | Op::FailedDestroy => {}
+        Op::Insert(key, value) => drop(map.insert(key.to_owned(), value)),
+        Op::Update => *map.entry("n".to_owned()).or_default() += 1,
+        Op::Remove(key) => drop(map.remove(key)),
+        Op::Replace(key, value) => map = Map::from([(key.to_owned(), value)]),
+        Op::LogIn(user) => drop(map.insert("user".to_owned(), user)),
+    }
+    map
+}

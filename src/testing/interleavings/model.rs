@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Event, Map, Mix, Op,
+    Event, Map, Mix, Op, applied, is_cycle,
     world::{Finished, Seen, SetCookie, World},
 };
 use crate::testing::stepped::{Grant, Protocol};
@@ -203,7 +203,7 @@ impl Model {
             .unwrap_or((String::new(), Found::Nothing));
         if found == Found::Tombstone && !matches!(op, Op::LogIn(_)) && (cookie.is_some() || *stored)
         {
-            return fail("a straggler on a tombstone had an effect");
+            return fail("a late request on a tombstone had an effect");
         }
         if self.faulted || self.crashed {
             return Ok(());
@@ -367,7 +367,7 @@ impl Model {
                     self.logged_in = Some(issued.ok_or("a login without a cookie")?);
                 }
                 Op::Insert(..) if issued.is_some() && self.mix.ops.contains(&Op::LogIn(42)) => {
-                    return Err("a straggler began a session beside a login".into());
+                    return Err("a late request began a session beside a login".into());
                 }
                 _ if op.fails() && (finished.stored || finished.cookie.is_some()) => {
                     return Err("a failed request had an effect".into());
@@ -410,21 +410,4 @@ impl Model {
             Found::Nothing
         }
     }
-}
-
-fn is_cycle(op: Op) -> bool {
-    matches!(op, Op::LogIn(_) | Op::Cycle)
-}
-
-fn applied(mut map: Map, op: Op) -> Map {
-    match op {
-        Op::Read | Op::Destroy | Op::Cycle => {}
-        Op::FailedInsert(..) | Op::FailedLogIn(_) | Op::FailedDestroy => {}
-        Op::Insert(key, value) => drop(map.insert(key.to_owned(), value)),
-        Op::Update => *map.entry("n".to_owned()).or_default() += 1,
-        Op::Remove(key) => drop(map.remove(key)),
-        Op::Replace(key, value) => map = Map::from([(key.to_owned(), value)]),
-        Op::LogIn(user) => drop(map.insert("user".to_owned(), user)),
-    }
-    map
 }

@@ -208,7 +208,7 @@ fn a_rotated_id_reads_what_an_anonymous_session_held_and_nothing_of_a_users() {
     for (protocol, expected) in [
         (
             Protocol::GraceLetsWritesThrough,
-            "a straggler on a tombstone had an effect",
+            "a late request on a tombstone had an effect",
         ),
         (Protocol::GraceShowsUsers, "read Some"),
     ] {

@@ -4,7 +4,7 @@
 //! 2. **An attempt that hangs** does not block the next one: short attempts are made beside it, one after the other, and the first
 //!    attempt that opens a connection wins.
 //! 3. **While the server is known to be down**, requests fail at once.
-//! 4. **Silence.** If a request gives up on a command, a task goes on waiting for the reply. If that does not come within [`SILENCE`] of the
+//! 4. **Missing replies.** If a request gives up on a command, a task goes on waiting for the reply. If that does not come within [`REPLY_TIMEOUT`] of the
 //!    command, a second connection is opened and replaces the first as soon as it is open. What counts is the oldest unanswered command,
 //!    not how long its request was willing to wait.
 //! 5. **Replacement.** A connection is also replaced when it breaks, and when the server says that it must not be used (a replica, a
@@ -37,10 +37,10 @@ use super::{
 use crate::{error::SessionError, random::random_unit};
 
 /// A command that is not answered for this long makes the connection suspect. Redis answers within a millisecond.
-const SILENCE: Duration = Duration::from_millis(150);
+const REPLY_TIMEOUT: Duration = Duration::from_millis(150);
 
-/// How often a silent connection is looked at again.
-const SILENCE_TICK: Duration = Duration::from_millis(50);
+/// How often a connection that does not answer is looked at again.
+const WATCH_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How long a short attempt may take.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(125);
@@ -238,9 +238,9 @@ impl Abandoned for Connection {
         let Ok(runtime) = Handle::try_current() else {
             return;
         };
-        let oldest = self.state().watch_silence(generation, command);
+        let oldest = self.state().watch_reply(generation, command);
         if let Some(oldest) = oldest {
-            let watch = SilenceWatch {
+            let watch = UnansweredWatch {
                 connection: self.clone(),
                 generation,
                 has_ended: false,
@@ -326,13 +326,13 @@ impl Drop for Attempt {
 }
 
 /// Waits for the reply to the oldest unanswered command. However it ends, the next one can begin.
-struct SilenceWatch {
+struct UnansweredWatch {
     connection: Arc<Connection>,
     generation: u64,
     has_ended: bool,
 }
 
-impl SilenceWatch {
+impl UnansweredWatch {
     async fn run(mut self, mut oldest: Unanswered) {
         while self.is_answered(&mut oldest).await {
             let next = self.connection.state().next_unanswered(self.generation);
@@ -347,8 +347,8 @@ impl SilenceWatch {
     /// Whether the reply came before the connection was replaced.
     async fn is_answered(&self, oldest: &mut Unanswered) -> bool {
         let connection = &self.connection;
-        let silent_at = (oldest.sent + SILENCE).into();
-        if tokio::time::timeout_at(silent_at, &mut oldest.reply)
+        let late_at = (oldest.sent + REPLY_TIMEOUT).into();
+        if tokio::time::timeout_at(late_at, &mut oldest.reply)
             .await
             .is_ok()
         {
@@ -360,7 +360,7 @@ impl SilenceWatch {
                 connection.close(self.generation);
                 return false;
             }
-            let tick = pin!(tokio::time::sleep(SILENCE_TICK));
+            let tick = pin!(tokio::time::sleep(WATCH_INTERVAL));
             if let Either::Left(_) = select(&mut oldest.reply, tick).await {
                 connection.state().keep(self.generation);
                 return true;
@@ -370,10 +370,10 @@ impl SilenceWatch {
     }
 }
 
-impl Drop for SilenceWatch {
+impl Drop for UnansweredWatch {
     fn drop(&mut self) {
         if !self.has_ended {
-            self.connection.state().end_silence_watch(self.generation);
+            self.connection.state().end_watch(self.generation);
         }
     }
 }

@@ -38,10 +38,10 @@ pub(super) struct Open {
     /// The number of the attempt that opened it. An error of an old connection must not close the new one.
     generation: u64,
     since: Instant,
-    silence: Silence,
+    watch: ReplyWatch,
 }
 
-enum Silence {
+enum ReplyWatch {
     None,
     /// A task waits for the reply to an abandoned command.
     Watched {
@@ -102,7 +102,7 @@ impl ConnectionState {
 
     #[cfg(feature = "cluster")]
     pub(super) fn is_responsive(&self) -> bool {
-        matches!(self, Self::Connected { open, .. } if matches!(open.silence, Silence::None))
+        matches!(self, Self::Connected { open, .. } if matches!(open.watch, ReplyWatch::None))
     }
 
     pub(super) fn failure(&self) -> Option<&LastFailure> {
@@ -163,7 +163,7 @@ impl ConnectionState {
                 connection,
                 generation: number,
                 since: Instant::now(),
-                silence: Silence::None,
+                watch: ReplyWatch::None,
             },
             replacement: Attempts::default(),
         };
@@ -232,7 +232,7 @@ impl ConnectionState {
     }
 
     /// Returns the command if a task should wait for its reply.
-    pub(super) fn watch_silence(
+    pub(super) fn watch_reply(
         &mut self,
         generation: u64,
         command: Unanswered,
@@ -243,11 +243,11 @@ impl ConnectionState {
         if open.generation != generation {
             return None;
         }
-        if let Silence::Watched { newest } = &mut open.silence {
+        if let ReplyWatch::Watched { newest } = &mut open.watch {
             *newest = Some(command);
             return None;
         }
-        open.silence = Silence::Watched { newest: None };
+        open.watch = ReplyWatch::Watched { newest: None };
         Some(command)
     }
 
@@ -255,22 +255,22 @@ impl ConnectionState {
     pub(super) fn next_unanswered(&mut self, generation: u64) -> Option<Unanswered> {
         if let Self::Connected { open, .. } = self
             && open.generation == generation
-            && let Silence::Watched { newest } = &mut open.silence
+            && let ReplyWatch::Watched { newest } = &mut open.watch
         {
             let next = newest.take();
             if next.is_none() {
-                open.silence = Silence::None;
+                open.watch = ReplyWatch::None;
             }
             return next;
         }
         None
     }
 
-    pub(super) fn end_silence_watch(&mut self, generation: u64) {
+    pub(super) fn end_watch(&mut self, generation: u64) {
         if let Self::Connected { open, .. } = self
             && open.generation == generation
         {
-            open.silence = Silence::None;
+            open.watch = ReplyWatch::None;
         }
     }
 
