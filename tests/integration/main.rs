@@ -47,3 +47,4 @@ mod silence;
 mod streaming;
 mod unreadable;
 mod users;
+mod values;
