@@ -61,7 +61,7 @@ pub enum ErrorKind {
     InvalidData,
     /// The value under this key is not of the requested type. Status 500.
     Decode,
-    /// The value cannot be serialized to JSON. Status 500.
+    /// The value cannot be stored as JSON, or could not be read back from it unchanged. Status 500.
     Encode,
     /// Keys that begin with `_` are reserved for this crate. Status 500.
     ReservedKey,
@@ -103,15 +103,16 @@ impl SessionError {
         .with_source(JsonError::from(error))
     }
 
-    pub(crate) fn encode(key: &str, error: &serde_json::Error) -> Self {
+    pub(crate) fn encode(key: &str, why: &str) -> Self {
         Self::new(
             ErrorKind::Encode,
-            format!(
-                "the value for the session key {key:?} cannot be serialized to JSON: use only strings or numbers as keys of \
-                 maps, and a Serialize that does not fail"
-            ),
+            format!("the value for the session key {key:?} cannot be stored as JSON: {why}"),
         )
-        .with_source(JsonError::from(error))
+    }
+
+    pub(crate) fn encode_json(key: &str, error: &serde_json::Error) -> Self {
+        let why = "use only strings or numbers as keys of maps, and a Serialize that does not fail";
+        Self::encode(key, why).with_source(JsonError::from(error))
     }
 
     pub(crate) fn invalid_data(why: &'static str) -> Self {

@@ -5,19 +5,21 @@
 //! └── the revision ──────┘
 //! ```
 
+mod null_check;
 mod scan;
 mod user_id;
+mod value;
 mod write;
 
 use std::{borrow::Cow, collections::HashSet, fmt, mem};
 
 use bytes::Bytes;
-use serde::de::DeserializeOwned;
 
 use self::scan::{Malformed, Span, scan};
 pub(crate) use self::{
     user_id::UserId,
-    write::{Encoded, Encoder, KeyEdit, encode, is_reserved, revision, same_revision, tombstone},
+    value::{decode, encode},
+    write::{Encoded, Encoder, KeyEdit, is_reserved, revision, same_revision, tombstone},
 };
 use crate::error::SessionError;
 
@@ -198,11 +200,6 @@ impl fmt::Debug for Record {
             .field("bytes", &self.bytes.len())
             .finish_non_exhaustive()
     }
-}
-
-/// A value of the session, from its JSON text.
-pub(crate) fn decode<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, SessionError> {
-    serde_json::from_slice(value).map_err(|error| SessionError::decode::<T>(key, &error))
 }
 
 /// Collects the fields of a stored object.

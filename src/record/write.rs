@@ -3,7 +3,6 @@
 use std::cell::{Cell, RefCell};
 
 use bytes::Bytes;
-use serde::Serialize;
 
 use super::{
     ABSOLUTE_TIMEOUT, CREATED, Field, GRACE, IDLE_TIMEOUT, INDEXED_AT, Metadata, PERMANENT,
@@ -182,21 +181,14 @@ thread_local! {
 /// A larger buffer is freed instead of kept for the thread's next session.
 const MAX_SCRATCH: usize = 64 * 1024;
 
-/// A value's JSON in one allocation of its exact size. `serde_json::to_vec` and `Bytes` take two, and 128 bytes for a number.
-pub(crate) fn encode<T: Serialize>(key: &str, value: &T) -> Result<Bytes, SessionError> {
-    let mut buffer = take_scratch();
-    serde_json::to_writer(&mut buffer, value).map_err(|error| SessionError::encode(key, &error))?;
-    Ok(return_scratch(buffer))
-}
-
 /// Taken out of the thread-local rather than borrowed, since the app's `Serialize` may itself encode a value.
-fn take_scratch() -> Vec<u8> {
+pub(super) fn take_scratch() -> Vec<u8> {
     let mut buffer = SCRATCH.take();
     buffer.clear();
     buffer
 }
 
-fn return_scratch(scratch: Vec<u8>) -> Bytes {
+pub(super) fn return_scratch(scratch: Vec<u8>) -> Bytes {
     let bytes = Bytes::copy_from_slice(&scratch);
     if scratch.capacity() <= MAX_SCRATCH {
         SCRATCH.set(scratch);

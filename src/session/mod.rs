@@ -57,7 +57,9 @@ use crate::{
 pub struct Session(Arc<SessionCell>);
 
 impl Session {
-    /// Returns the value under `key`; `None` if there is none.
+    /// Returns the value under `key`; `None` if there is none. A stored `null` that is not a `T` counts as none.
+    ///
+    /// It is the value that [`insert`](Self::insert) was called with, floats bit for bit.
     ///
     /// # Errors
     ///
@@ -70,14 +72,18 @@ impl Session {
             let state = self.0.state();
             state.changes.value(&state.base, key)
         };
-        value.map(|value| decode(key, &value)).transpose()
+        value.map_or(Ok(None), |value| decode(key, &value))
     }
 
     /// Stores `value` under `key`, replacing the former value.
     ///
+    /// A value that [`get`](Self::get) could not return unchanged is refused: JSON has no infinite floats and no NaN, cannot tell
+    /// `Some(None)` or `Some(())` from `None`, and is read up to 127 levels deep.
+    ///
     /// # Errors
     ///
-    /// [`ErrorKind::Encode`] if the value cannot be serialized to JSON, [`ErrorKind::ReservedKey`] for a key that begins with `_`.
+    /// [`ErrorKind::Encode`] if the value cannot be stored as JSON; the text says why. [`ErrorKind::ReservedKey`] for a key that begins
+    /// with `_`.
     pub fn insert(&self, key: &str, value: impl Serialize) -> Result<(), SessionError> {
         check_key(key)?;
         let value = encode(key, &value)?;
@@ -113,7 +119,7 @@ impl Session {
     {
         check_key(key)?;
         let update = move |key: &str, value: Option<&[u8]>| {
-            let next = f(value.map(|value| decode(key, value)).transpose()?);
+            let next = f(value.map_or(Ok(None), |value| decode(key, value))?);
             let value = encode(key, &next)?;
             Ok::<_, SessionError>((next, value))
         };

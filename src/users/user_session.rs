@@ -66,7 +66,7 @@ impl UserSession {
     /// [`ErrorKind::Decode`](crate::ErrorKind::Decode) if the value is not a `T`.
     pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, SessionError> {
         let value = self.record.value(key);
-        value.map(|value| record::decode(key, &value)).transpose()
+        value.map_or(Ok(None), |value| record::decode(key, &value))
     }
 
     /// Unix seconds; then Unix microseconds of its entry, which order the sessions of one second.

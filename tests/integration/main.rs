@@ -48,3 +48,4 @@ mod streaming;
 mod unreadable;
 mod unresponsive;
 mod users;
+mod values;
