@@ -1,6 +1,6 @@
 //! A request with a rotated id: what it may read for a while, and that it has no effect.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::{Router, extract::Path, routing::get};
 use axum_redis_sessions::{RedisSessionLayer, Session, SessionError};
@@ -262,8 +262,10 @@ async fn after_the_grace_the_former_id_reads_nothing_and_a_new_session_can_begin
             ask(&app, "/only-if", &[&old]).await.body == "false"
         })
         .await;
-        // Where there was nothing to read, the former id blocks a new session until the grace is over all the same.
+        // Where there was nothing to read, the former id blocks a new session until the grace is over, too.
+        let end = Instant::now() + Duration::from_secs(20);
         while begun.is_none() {
+            assert!(Instant::now() < end, "{begin}: no session could begin");
             begun = ask(&app, "/change/insert", &[&old]).await.cookie();
         }
         let begun = begun.expect("a session");
