@@ -122,7 +122,7 @@ impl Store {
         dispatch!(self, store => store.delete(key, expected).await)
     }
 
-    /// Deletes any version, but not a tombstone.
+    /// Deletes any version and a key of any other type, but not a tombstone.
     pub(crate) async fn destroy(&self, key: &str) -> Result<Destroyed, Fault> {
         dispatch!(self, store => store.destroy(key).await)
     }

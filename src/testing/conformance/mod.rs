@@ -341,7 +341,7 @@ async fn any_bytes_go_in_and_come_out() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_no_string_is_an_error_and_left_alone() {
+async fn a_key_that_is_no_string_is_an_error_until_it_is_destroyed() {
     let server = Server::start().await;
     let store = Store::Redis(store_at(&server));
     server.command::<i64>(&["RPUSH", "k", "a"]).await;
@@ -349,13 +349,15 @@ async fn a_key_that_is_no_string_is_an_error_and_left_alone() {
         store.load("k", LONG).await.map(drop),
         store.save("k", b"{", &version(1), LONG).await.map(drop),
         store.delete("k", b"{").await.map(drop),
-        store.destroy("k").await.map(drop),
     ];
     for answer in answers {
         let error = answer.map_err(Fault::into_error).expect_err("a list");
         assert_eq!(error.kind(), crate::ErrorKind::InvalidData, "{error}");
     }
     assert_eq!(server.command::<i64>(&["LLEN", "k"]).await, 1);
+    let destroyed = store.destroy("k").await.expect("destroyed");
+    assert_eq!(destroyed, Destroyed::Deleted);
+    assert_eq!(server.command::<i64>(&["EXISTS", "k"]).await, 0);
 }
 
 #[tokio::test]
