@@ -44,6 +44,13 @@ async fn stores() -> (Vec<(&'static str, Store)>, Server) {
 async fn replicated() -> (ReplicaAcks, Server, Server) {
     let master = Server::start().await;
     let replica = Server::replica_of(&master).await;
+    // A master sends writes to a new replica only after its first acknowledgement, which comes once a second.
+    let _: String = master.command(&["SET", "synced", "1"]).await;
+    let end = Instant::now() + Duration::from_secs(20);
+    while replica.command::<i64>(&["EXISTS", "synced"]).await == 0 {
+        assert!(Instant::now() < end, "the replica does not follow");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     let acks = ReplicaAcks {
         replicas: 1,
         timeout: Duration::from_millis(100),
