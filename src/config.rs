@@ -353,6 +353,7 @@ impl fmt::Debug for Config {
             .field("idle_timeout", &self.idle_timeout)
             .field("absolute_timeout", &self.absolute_timeout)
             .field("permanent_lifetime", &self.permanent_lifetime)
+            .field("rotation_grace", &self.rotation_grace)
             .field("deadline", &self.deadline)
             .field("max_size", &self.max_size)
             .field("replica_acks", &self.replica_acks())

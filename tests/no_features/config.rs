@@ -243,7 +243,7 @@ fn the_defaults_are_secure_and_as_documented() {
     assert_eq!(
         format!("{layer:?}"),
         "RedisSessionLayer { config: Config { prefix: \"session:\", hashed_keys: false, idle_timeout: 86400s, absolute_timeout: None, \
-         permanent_lifetime: 2678400s, deadline: 500ms, max_size: 65536, replica_acks: None, sessions_per_user: None, eager: false, cookie: CookieConfig { \
+         permanent_lifetime: 2678400s, rotation_grace: 10s, deadline: 500ms, max_size: 65536, replica_acks: None, sessions_per_user: None, eager: false, discard_unreadable: false, cookie: CookieConfig { \
          name: None, domain: None, path: \"/\", http_only: true, secure: true, same_site: Lax, partitioned: false, signer: None }, .. }, \
          .. }"
     );
