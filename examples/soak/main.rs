@@ -64,6 +64,8 @@ async fn soak(duration: Duration) -> ExitCode {
     let layer = RedisSessionLayer::sentinel(NAME, sentinels.addresses(), "redis://master/")
         .expect("valid addresses")
         .with_deadline(DEADLINE)
+        // So that a rotated id opens nothing from the first moment, which the soak checks.
+        .with_rotation_grace(Duration::ZERO)
         .with_replica_acks(1, DEADLINE / 5)
         .with_replica_acks_for_every_write();
     let app = app(layer);
