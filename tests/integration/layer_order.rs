@@ -252,10 +252,9 @@ fn compile(source: &str) -> String {
     let artifacts = String::from_utf8(artifacts.stdout).expect("JSON");
 
     let mut rustc = Command::new("rustc");
-    rustc.args(
-        "- --edition=2024 --crate-type=lib --crate-name=app --emit=metadata -o /dev/null"
-            .split(' '),
-    );
+    rustc.args("- --edition=2024 --crate-type=lib --crate-name=app --emit=metadata".split(' '));
+    // Not to /dev/null: rustc replaces its output file, and root would lose the device.
+    rustc.args(["-o", concat!(env!("CARGO_TARGET_TMPDIR"), "/app.rmeta")]);
     for artifact in artifacts.lines() {
         let artifact: Value = serde_json::from_str(artifact).expect("JSON");
         let name = artifact["target"]["name"].as_str().unwrap_or_default();
