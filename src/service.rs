@@ -213,13 +213,17 @@ fn begin_commit<B: ErrorBody>(
     vary_by_cookie(response.headers_mut());
     let session = lazy.loaded()?;
     let cell = session.cell();
-    if cell.state().cookie_needs_renewal(&cell.context) {
-        cell.state().defers_renewal = is_for_shared_caches(response.headers());
-    }
-    if has_failed || cell.has_panicked() {
-        cell.state().discard_unsaved();
-    }
-    if !cell.state().is_dirty(&cell.context) {
+    let is_dirty = {
+        let mut state = cell.state();
+        if state.cookie_needs_renewal(&cell.context) {
+            state.defers_renewal = is_for_shared_caches(response.headers());
+        }
+        if has_failed || cell.has_panicked() {
+            state.discard_unsaved();
+        }
+        state.is_dirty(&cell.context)
+    };
+    if !is_dirty {
         set_cookie(cell, response.headers_mut());
         return None;
     }

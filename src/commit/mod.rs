@@ -33,6 +33,7 @@ use crate::{
     context::Context,
     error::{ErrorKind, SessionError},
     expiry,
+    id::SessionId,
     record::{Decoded, Record},
     store::{Created, Destroyed, Fault, Outcome, Rotation, retry_once},
 };
@@ -155,12 +156,9 @@ async fn delete_destroyed(
     session: &SessionCell,
     pending: PendingDelete,
 ) -> Result<(), SessionError> {
-    let key = session.context.key(pending.id);
-    let store = &session.context.store;
-    let destroyed = retry_once(|| store.destroy(&key)).await;
-    let destroyed = match destroyed {
+    let destroyed = match destroy_key(session, pending.id).await {
         Err(_) if pending.reason == DeleteReason::Superseded => Destroyed::Deleted,
-        destroyed => destroyed.map_err(Fault::into_error)?,
+        destroyed => destroyed?,
     };
     {
         let mut state = session.state();
@@ -190,14 +188,18 @@ async fn delete_after_destroy(
     let (WriteKind::Create { id } | WriteKind::Rotate { to: id, .. }) = &write.kind else {
         return Ok(CommitOutcome::Unchanged);
     };
-    let key = session.context.key(*id);
-    let store = &session.context.store;
-    let destroyed = retry_once(|| store.destroy(&key)).await;
-    destroyed.map_err(Fault::into_error)?;
+    destroy_key(session, *id).await?;
     if let Some(user) = &write.record.user {
         user_index::remove(&session.context, user, *id).await;
     }
     Ok(CommitOutcome::Saved)
+}
+
+async fn destroy_key(session: &SessionCell, id: SessionId) -> Result<Destroyed, SessionError> {
+    let key = session.context.key(id);
+    let store = &session.context.store;
+    let destroyed = retry_once(|| store.destroy(&key)).await;
+    destroyed.map_err(Fault::into_error)
 }
 
 /// Sends a write until its result is known.

@@ -96,11 +96,7 @@ impl LazySession {
             .get_or_init(|| async {
                 let mut presented = cookies.ids(&context.config.cookie);
                 let session = match presented.next() {
-                    None => Session::new(
-                        context.clone(),
-                        Status::New { presented: None },
-                        Record::default(),
-                    ),
+                    None => return Ok(self.empty()),
                     Some(first) => {
                         let others: Vec<_> = presented.take(MAX_PRESENTED - 1).collect();
                         // Boxed, so that the handler's future, which axum boxes, stays small.
