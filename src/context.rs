@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     config::Config,
     error::SessionError,
+    failure_log::FailureLog,
     id::SessionId,
     stats::Counters,
     store::{Store, UserIndexKey},
@@ -31,6 +32,7 @@ pub(crate) struct Context {
 pub(crate) struct Shared {
     pub(crate) counters: Counters,
     pub(crate) unreadable_keys: UnreadableKeys,
+    pub(crate) failures: Arc<FailureLog>,
     /// Commits that continue after their client has disconnected.
     pub(crate) detached_commits: TaskTracker,
     commit_locks: [Mutex<()>; COMMIT_LOCKS],
@@ -44,6 +46,7 @@ impl Context {
             shared: Arc::new(Shared {
                 counters: Counters::default(),
                 unreadable_keys: UnreadableKeys::default(),
+                failures: Arc::default(),
                 detached_commits: TaskTracker::new(),
                 commit_locks: std::array::from_fn(|_| Mutex::default()),
             }),

@@ -1,4 +1,12 @@
-use std::{borrow::Cow, error::Error, fmt, sync::Arc};
+use std::{
+    borrow::Cow,
+    error::Error,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
 
 use http::{HeaderValue, header};
 
@@ -30,6 +38,8 @@ struct Inner {
     kind: ErrorKind,
     message: Cow<'static, str>,
     source: Option<Box<dyn Error + Send + Sync>>,
+    /// To a failure log.
+    was_reported: AtomicBool,
 }
 
 /// The kind of a [`SessionError`], with the [`status`](SessionError::status) of its response.
@@ -80,6 +90,7 @@ impl SessionError {
             kind,
             message: message.into(),
             source: None,
+            was_reported: AtomicBool::new(false),
         }))
     }
 
@@ -89,6 +100,7 @@ impl SessionError {
             kind: self.0.kind,
             message: self.0.message.clone(),
             source: Some(Box::new(source)),
+            was_reported: AtomicBool::new(false),
         }))
     }
 
@@ -188,8 +200,9 @@ impl SessionError {
 
     /// Returns the default response to this error, for services other than axum's.
     ///
-    /// It has the error's [`status`](Self::status) and its text as `text/plain`, `Cache-Control: no-store`, and `Retry-After: 1` for status 503. The
-    /// error is in its extensions.
+    /// It has the error's [`status`](Self::status), `Cache-Control: no-store`, and `Retry-After: 1` for status 503. The error is in its
+    /// extensions. The body is a sentence for visitors, which depends on the status alone. With debug assertions, as in a build
+    /// without `--release`, the error's text follows.
     ///
     /// # Examples
     ///
@@ -212,7 +225,7 @@ impl SessionError {
     /// ```
     #[must_use]
     pub fn to_response(&self) -> http::Response<String> {
-        let mut response = http::Response::new(format!("{self}\n"));
+        let mut response = http::Response::new(self.body(cfg!(debug_assertions)));
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
         headers.insert(
@@ -225,6 +238,30 @@ impl SessionError {
         }
         response.extensions_mut().insert(self.clone());
         response
+    }
+
+    /// Whether this is the first call, of this error and its clones.
+    pub(crate) fn begin_report(&self) -> bool {
+        !self.0.was_reported.swap(true, Relaxed)
+    }
+
+    /// What visitors may read. The error's own text may name the server's address, the prefix of the keys and the app's types.
+    fn body(&self, with_details: bool) -> String {
+        let sentence = match self.status() {
+            http::StatusCode::SERVICE_UNAVAILABLE => {
+                "The service is temporarily unavailable, please try again."
+            }
+            http::StatusCode::FORBIDDEN => {
+                "You are logged in on too many devices, please log out on one of them first."
+            }
+            http::StatusCode::CONFLICT => "Your session has ended, please load the page again.",
+            _ => "An internal error prevented the server from handling this request.",
+        };
+        if with_details {
+            format!("{sentence}\n\nIn debug builds only: {self}\n")
+        } else {
+            format!("{sentence}\n")
+        }
     }
 }
 
@@ -297,3 +334,38 @@ impl fmt::Display for JsonError {
 }
 
 impl Error for JsonError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn visitors_read_no_details_outside_of_debug_builds() {
+        let text = "127.0.0.1:6379 refused session:* with_max_size alloc::string::String \"cart\"";
+        for (kind, expected) in [
+            (ErrorKind::Unavailable, "temporarily unavailable"),
+            (ErrorKind::Rejected, "temporarily unavailable"),
+            (ErrorKind::NotReplicated, "temporarily unavailable"),
+            (ErrorKind::Conflict, "temporarily unavailable"),
+            (ErrorKind::TooManySessions, "too many devices"),
+            (ErrorKind::Ended, "session has ended"),
+            (ErrorKind::MissingLayer, "internal error"),
+            (ErrorKind::Decode, "internal error"),
+        ] {
+            let error = SessionError::new(kind, text);
+            let body = error.body(false);
+            assert!(body.contains(expected), "{kind:?}: {body}");
+            let mut words = text.split_whitespace();
+            assert!(
+                !words.any(|word| word != "with" && body.contains(word)),
+                "{kind:?}: {body}"
+            );
+            assert_eq!(body.lines().count(), 1, "{kind:?}: {body}");
+            let details = error.body(true);
+            assert!(
+                details.starts_with(body.trim_end()) && details.contains(text),
+                "{details}"
+            );
+        }
+    }
+}

@@ -29,10 +29,17 @@ pub(crate) fn ttl(config: &Config, metadata: Metadata) -> Option<Duration> {
     let age = Duration::from_secs(match now.checked_sub(created) {
         Some(age) => age,
         None if created - now <= MAX_CLOCK_SKEW => 0,
+        // See `created_in_future`.
         None => return None,
     });
     let left = absolute.checked_sub(age).filter(|left| !left.is_zero())?;
     Some(idle.min(left))
+}
+
+/// How far in the future the session was created, if that is more than clocks usually differ.
+pub(crate) fn created_in_future(metadata: Metadata) -> Option<Duration> {
+    let ahead = metadata.created?.checked_sub(unix_secs())?;
+    (ahead > MAX_CLOCK_SKEW).then(|| Duration::from_secs(ahead))
 }
 
 /// The cookie's Max-Age; `None` for a cookie that ends with the browser.

@@ -1,5 +1,7 @@
 //! The axum extractors and the rejection's response.
 
+use std::sync::LazyLock;
+
 use axum_core::{
     body::Body,
     extract::{FromRequestParts, OptionalFromRequestParts},
@@ -9,6 +11,7 @@ use http::request::Parts;
 
 use crate::{
     error::SessionError,
+    failure_log::FailureLog,
     session::{Session, lazy::LazySession},
 };
 
@@ -50,9 +53,12 @@ impl<S: Send + Sync> FromRequestParts<S> for LazySession {
     }
 }
 
-/// The same as [`SessionError::to_response`].
+/// The same as [`SessionError::to_response`]. What an operator must mend is also logged, at most once in 10 seconds for each kind.
 impl IntoResponse for SessionError {
     fn into_response(self) -> Response {
+        // Of all layers, since the error of a missing layer has none.
+        static FAILURES: LazyLock<FailureLog> = LazyLock::new(FailureLog::default);
+        FAILURES.report("a request failed", &self);
         self.to_response().map(Body::from)
     }
 }

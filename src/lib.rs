@@ -13,6 +13,7 @@ mod error;
 mod expiry;
 #[cfg(feature = "axum")]
 mod extract;
+mod failure_log;
 mod id;
 mod layer;
 mod random;

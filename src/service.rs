@@ -205,10 +205,11 @@ fn begin_commit<B: ErrorBody>(
     }
     // Before the app's form of an error, which may have any status.
     let has_failed = !lazy.config().saves_after(response.status());
-    if let Some(error) = response.extensions().get::<SessionError>()
-        && lazy.config().error_response.is_some()
-    {
-        replace_with_error(response, lazy.config(), &error.clone());
+    if let Some(error) = response.extensions().get::<SessionError>() {
+        lazy.failures().report("a request failed", error);
+        if lazy.config().error_response.is_some() {
+            replace_with_error(response, lazy.config(), &error.clone());
+        }
     }
     vary_by_cookie(response.headers_mut());
     let session = lazy.loaded()?;
@@ -279,11 +280,7 @@ impl Drop for DetachOnDrop {
         let (Some(commit), Ok(runtime)) = (self.commit.take(), runtime) else {
             return;
         };
-        let commit = async move {
-            if let Err(error) = commit.await {
-                tracing::debug!(%error, "a session could not be saved after its client had disconnected");
-            }
-        };
+        // `commit` logs its errors.
         self.detached_commits.spawn_on(commit, &runtime);
     }
 }

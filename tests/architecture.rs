@@ -57,6 +57,7 @@ const ORDER: &[&[&str]] = &[
     &["clock.rs"],
     &["stats.rs"],
     &["body.rs"],
+    &["failure_log.rs"],
     &["error.rs"],
 ];
 

@@ -86,10 +86,14 @@ pub(crate) async fn commit(session: &SessionCell) -> Result<CommitOutcome, Sessi
                 "a session's changes were discarded: the session was destroyed, rotated or had expired"
             );
         }
-        Err(error) if error.kind() == ErrorKind::Conflict => {
-            context.count(|counters| &counters.retries_exhausted);
+        Ok(CommitOutcome::Unchanged) => {}
+        Err(error) => {
+            if error.kind() == ErrorKind::Conflict {
+                context.count(|counters| &counters.retries_exhausted);
+            }
+            let event = "a session could not be saved";
+            context.shared.failures.report(event, error);
         }
-        Ok(CommitOutcome::Unchanged) | Err(_) => {}
     }
     result
 }

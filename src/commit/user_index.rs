@@ -74,7 +74,8 @@ pub(crate) async fn remove(context: &Context, user: &UserId, id: SessionId) {
         .await
     {
         let error = fault.into_error();
-        tracing::debug!(%error, "the entry of an ended session stays in its user's index until the user's sessions are listed");
+        let event = "the entry of an ended session stays in its user's index until the user's sessions are listed";
+        context.shared.failures.report(event, &error);
     }
 }
 
@@ -109,7 +110,9 @@ pub(crate) async fn finish(context: &Arc<Context>, write: &Write) {
     ) {
         let sessions = UserSessions::new(context.clone(), user.clone(), None);
         if let Err(error) = sessions.revoke_oldest(max).await {
-            tracing::debug!(%error, "a user has more sessions than the limit, until the next login");
+            let event =
+                "a user has more sessions than with_sessions_per_user allows, until the next login";
+            context.shared.failures.report(event, &error);
         }
     }
 }

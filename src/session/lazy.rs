@@ -23,6 +23,7 @@ use crate::{
     cookie::CookieHeaders,
     error::{ErrorKind, SessionError},
     expiry,
+    failure_log::FailureLog,
     id::SessionId,
     record::{Decoded, Record},
     signing::Signature,
@@ -102,7 +103,11 @@ impl LazySession {
                         // Boxed, so that the handler's future, which axum boxes, stays small.
                         let load = Box::pin(load_first_live(context, first, others));
                         let deadline = context.config.deadline;
-                        context.store.with_deadline(deadline, load).await?
+                        let loaded = context.store.with_deadline(deadline, load).await;
+                        loaded.inspect_err(|error| {
+                            let event = "a session could not be loaded";
+                            context.shared.failures.report(event, error);
+                        })?
                     }
                 };
                 session.0.state().headers_sent = headers_sent.load(Relaxed);
@@ -207,6 +212,10 @@ impl LazySession {
         &self.0.context.config
     }
 
+    pub(crate) fn failures(&self) -> &FailureLog {
+        &self.0.context.shared.failures
+    }
+
     /// Whether the session was loaded, successfully or not.
     pub(crate) fn was_accessed(&self) -> bool {
         self.0.session.initialized() || self.0.replacement.get().is_some()
@@ -300,7 +309,8 @@ async fn load(
     };
     let presented = context.config.replica_acks.map(|_| id);
     let empty = |status| Session::new(context.clone(), status, Record::default());
-    let tasks = &context.shared.detached_commits;
+    let shared = &context.shared;
+    let (tasks, failures) = (&shared.detached_commits, &shared.failures);
     let unknown = || empty(Status::New { presented });
     let decoded = match loaded.map_err(Fault::into_error) {
         Ok(None) => return Ok(unknown()),
@@ -328,11 +338,14 @@ async fn load(
         Decoded::Session(record) => {
             // Not deleted: if this node's clock is wrong, the session is alive for the others.
             let Some(ttl) = expiry::ttl(&context.config, record.metadata) else {
+                if let Some(ahead) = expiry::created_in_future(record.metadata) {
+                    failures.report_clock(ahead);
+                }
                 return Ok(unknown());
             };
             // The read could not know that this session has a timeout of its own.
             if ttl != idle || was_unreadable {
-                store.touch_later(key.clone(), ttl, deadline, tasks);
+                store.touch_later(key.clone(), ttl, deadline, tasks, failures);
             }
             let persisted = Persisted {
                 id,
@@ -351,7 +364,7 @@ async fn load(
             if left.is_zero() {
                 return Ok(unknown());
             }
-            store.touch_later(key, left, deadline, tasks);
+            store.touch_later(key, left, deadline, tasks, failures);
             let grace = context.config.rotation_grace;
             // By now the browser has the cookie of the new id, or its response was lost: a new session may begin.
             if !grace.is_zero() && TOMBSTONE_TTL.saturating_sub(left) >= grace {
@@ -367,12 +380,11 @@ async fn load(
 }
 
 fn note_unreadable(context: &Context, key: &str, error: &SessionError) {
-    context.shared.unreadable_keys.add(key);
-    let earlier = context.shared.counters.unreadable.fetch_add(1, Relaxed);
-    if context.config.discard_unreadable && earlier == 0 {
-        tracing::warn!(
-            %error,
-            "a visitor has an empty session, since the stored one cannot be read; further ones are only counted, in CommitStats"
-        );
+    let shared = &context.shared;
+    shared.unreadable_keys.add(key);
+    shared.counters.unreadable.fetch_add(1, Relaxed);
+    if context.config.discard_unreadable {
+        let event = "a visitor has an empty session, since the stored one cannot be read";
+        shared.failures.report(event, error);
     }
 }

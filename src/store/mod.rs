@@ -8,7 +8,7 @@ pub(crate) mod outcome;
 mod redis;
 mod user_index;
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, TryFutureExt};
@@ -24,9 +24,9 @@ pub(crate) use self::{
     redis::{Endpoint, RedisStore, Transport},
     user_index::{AddOptions, Cursor, IndexEntry, UserIndexKey},
 };
-use crate::error::SessionError;
 #[cfg(test)]
 use crate::testing::stepped::SteppedStore;
+use crate::{error::SessionError, failure_log::FailureLog};
 
 #[derive(Clone)]
 pub(crate) enum Store {
@@ -79,14 +79,19 @@ impl Store {
         lifetime: Duration,
         deadline: Duration,
         tasks: &TaskTracker,
+        failures: &Arc<FailureLog>,
     ) {
         match self {
             Self::Redis(store) => {
                 let store = store.clone();
+                let failures = failures.clone();
                 tasks.spawn(async move {
                     let touch = store.touch(&key, lifetime).map_err(Fault::into_error);
                     if let Err(error) = redis_deadline(&store, deadline, touch).await {
-                        tracing::debug!(%error, "the TTL of a session was not set");
+                        failures.report(
+                            "a session may end too early, since its TTL could not be set",
+                            &error,
+                        );
                     }
                 });
             }

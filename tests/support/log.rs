@@ -82,7 +82,7 @@ impl Subscriber for Log {
     fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
 
     fn event(&self, event: &Event<'_>) {
-        let mut line = String::new();
+        let mut line = event.metadata().level().to_string();
         event.record(&mut Line(&mut line));
         self.add(&line);
     }
