@@ -46,7 +46,8 @@ struct Inner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The route has no `RedisSessionLayer`: add `.layer(…)` to the router, after the routes. Status 500.
+    /// The session was used outside of a `RedisSessionLayer`: the router has none, or a middleware, route or fallback was added after it.
+    /// `.layer(…)` wraps only what was added before. Status 500.
     MissingLayer,
     /// Redis could not be reached or did not answer within the [deadline](crate::RedisSessionLayer::with_deadline). The cookie is kept and
     /// the next request tries again. Status 503.
@@ -140,7 +141,9 @@ impl SessionError {
     pub(crate) fn missing_layer() -> Self {
         Self::new(
             ErrorKind::MissingLayer,
-            "this route has no session layer: add `.layer(RedisSessionLayer::new(client))` to the router, after its routes",
+            "this code runs outside of the session layer: add `.layer(RedisSessionLayer::new(client))` to the router. If it is there, \
+             this is a middleware that was added after it, or a route or fallback that was added after it: `.layer` wraps only what was \
+             added before",
         )
     }
 

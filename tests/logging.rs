@@ -133,7 +133,7 @@ async fn each_kind_of_failure_is_logged_once_with_its_reason() {
         "a missing layer",
         Router::new().route("/", read()),
         "ERROR",
-        &["a request failed", "no session layer"],
+        &["a request failed", "outside of the session layer"],
     )
     .await;
     check(

@@ -2,7 +2,9 @@
 
 use axum::{
     Router,
-    http::{Response, StatusCode, header},
+    body::Body,
+    http::{Request, Response, StatusCode, header},
+    middleware::{self, Next},
     response::IntoResponse,
     routing::get,
 };
@@ -83,6 +85,64 @@ async fn a_missing_layer_is_an_error_that_says_so() {
             text(response)
                 .await
                 .contains("add `.layer(RedisSessionLayer::new(client))` to the router")
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_was_added_after_the_layer_is_named_by_the_error() {
+    async fn visit(session: Session) -> Result<(), SessionError> {
+        session.insert("visits", 1)
+    }
+    async fn count(_: Session, request: Request<Body>, next: Next) -> Response<Body> {
+        next.run(request).await
+    }
+    let layered = || {
+        Router::new()
+            .route("/", get(visit))
+            .layer(RedisSessionLayer::in_memory())
+    };
+    let late = || Router::new().route("/late", get(visit));
+    for (name, app, path) in [
+        (
+            "a middleware",
+            layered().layer(middleware::from_fn(count)),
+            "/",
+        ),
+        ("a fallback", layered().fallback(visit), "/unknown"),
+        ("a route", layered().merge(late()), "/late"),
+        (
+            "a nested router",
+            layered().nest("/nested", late()),
+            "/nested/late",
+        ),
+    ] {
+        let response = send(&app, path, None).await;
+        assert_eq!(
+            response.status(),
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "{name}"
+        );
+        let text = text(response).await;
+        for case in [
+            "a middleware that was added after it",
+            "a route or fallback that was added after it",
+        ] {
+            assert!(text.contains(case), "{name}: {text}");
+        }
+    }
+    // The same, added before.
+    let app = Router::new()
+        .route("/", get(visit))
+        .merge(late())
+        .fallback(visit)
+        .layer(middleware::from_fn(count))
+        .layer(RedisSessionLayer::in_memory());
+    for path in ["/", "/late", "/unknown"] {
+        assert_eq!(
+            send(&app, path, None).await.status(),
+            StatusCode::OK,
+            "{path}"
         );
     }
 }
