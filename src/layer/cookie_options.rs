@@ -7,6 +7,10 @@ impl RedisSessionLayer {
     ///
     /// Browsers accept a `__Host-` cookie only with Secure, with Path `/` and without Domain, so another host cannot set it (RFC 6265bis,
     /// section 4.1.3; ASVS 5.0, 3.3.1).
+    ///
+    /// Cookies do not depend on the port. Two apps on one host, such as `localhost:3000` and `localhost:4000`, replace each other's cookie,
+    /// so a login at one is a logout at the other: give each a name of its own, such as `__Host-shop`. An id of the other app costs one
+    /// read and changes nothing.
     pub fn with_cookie_name(self, name: impl Into<String>) -> Self {
         self.configured(|context| context.config.cookie.name = Some(name.into()))
     }

@@ -113,6 +113,74 @@ async fn an_invalid_cookie_costs_no_command() {
     assert_eq!(count(&monitor.drain().await), []);
 }
 
+/// Two apps on one host, which share the cookie since it does not depend on the port.
+#[tokio::test]
+async fn an_id_of_another_app_costs_one_read_and_nothing_else() {
+    let server = Server::start().await;
+    let serve = async |prefix: &str, name: Option<&str>, key: Option<&str>| {
+        let mut layer = RedisSessionLayer::new(server.client()).with_prefix(prefix);
+        if let Some(name) = name {
+            layer = layer.with_cookie_name(name);
+        }
+        if let Some(key) = key {
+            layer = layer.with_signing_keys([key]);
+        }
+        let app = app::serve(visits::app(layer)).await;
+        // Connects.
+        Browser::new().get(app.url("/")).await;
+        app
+    };
+    let shop = serve("shop:", None, None).await;
+    let admin = serve("admin:", None, None).await;
+    let signed = serve("signed:", None, Some("a key of at least 32 random bytes")).await;
+    let named = serve("named:", Some("__Host-named"), None).await;
+
+    let browser = Browser::new();
+    browser.get(shop.url("/")).await;
+    let dump = async || {
+        let keys: Vec<String> = server.command(&["KEYS", "shop:*"]).await;
+        let mut values = Vec::new();
+        for key in keys {
+            values.push(server.command::<String>(&["GET", &key]).await);
+        }
+        values.sort();
+        values
+    };
+    let before = dump().await;
+    let monitor = server.monitor().await;
+    for (app, reads) in [(&admin, 1), (&signed, 0), (&named, 0)] {
+        for path in [
+            "/untouched",
+            "/look",
+            "/visits",
+            "/only-if",
+            "/clear",
+            "/cycle",
+            "/destroy",
+        ] {
+            monitor.drain().await;
+            let page = browser.get(app.url(path)).await;
+            assert_eq!((page.status, page.set_cookies.len()), (200, 0), "{path}");
+            let commands = monitor.drain().await;
+            let reads = if path == "/untouched" { 0 } else { reads };
+            let expected = [("GETEX", reads)];
+            assert_eq!(
+                count(&commands),
+                expected[usize::from(reads == 0)..],
+                "{path}"
+            );
+        }
+    }
+    assert_eq!(dump().await, before);
+    assert_eq!(browser.get(shop.url("/")).await.body, "2");
+    // With names of their own, both keep their sessions. Otherwise the later login wins.
+    assert_eq!(browser.get(named.url("/")).await.body, "1");
+    assert_eq!(browser.get(shop.url("/")).await.body, "3");
+    assert_eq!(browser.get(named.url("/")).await.body, "2");
+    assert_eq!(browser.get(admin.url("/")).await.body, "1");
+    assert_eq!(browser.get(shop.url("/")).await.body, "1");
+}
+
 /// The number of commands by name.
 fn count(commands: &[Vec<String>]) -> Vec<(&str, usize)> {
     let mut counted: Vec<(&str, usize)> = Vec::new();
