@@ -2,6 +2,8 @@ use std::{borrow::Cow, fmt, str::FromStr, sync::Arc, time::Duration};
 
 use http::{Response, StatusCode};
 
+#[cfg(feature = "encryption")]
+use crate::encryption::Encryption;
 use crate::{
     error::{ConfigError, SessionError},
     id::SessionId,
@@ -110,6 +112,11 @@ pub(crate) struct Config {
     /// A stored value that is not a session counts as missing.
     pub(crate) discard_unreadable: bool,
     pub(crate) cookie: CookieConfig,
+    #[cfg(feature = "encryption")]
+    pub(crate) encryption: Option<Encryption>,
+    /// A session in the clear is not accepted.
+    #[cfg(feature = "encryption")]
+    pub(crate) encryption_required: bool,
     pub(crate) id_generator: Option<IdGenerator>,
     pub(crate) error_response: Option<ErrorResponse>,
     pub(crate) save_rule: Option<SaveRule>,
@@ -156,6 +163,10 @@ impl Default for Config {
                 partitioned: false,
                 signer: None,
             },
+            #[cfg(feature = "encryption")]
+            encryption: None,
+            #[cfg(feature = "encryption")]
+            encryption_required: false,
             id_generator: None,
             error_response: None,
             save_rule: None,
@@ -216,13 +227,7 @@ impl CookieConfig {
             return error("browsers reject Partitioned without Secure: remove with_secure(false)");
         }
         if let Some(signer) = &self.signer {
-            let shortest = signer.shortest_key();
-            if shortest < MIN_KEY {
-                return error(format!(
-                    "with_signing_keys has a key of {shortest} bytes, or no key: use at least {MIN_KEY} random bytes per key, such \
-                     as the output of `openssl rand -base64 32`"
-                ));
-            }
+            check_keys("with_signing_keys", signer.shortest_key())?;
         }
         if !self.path.starts_with('/') || !self.path.bytes().all(is_attribute) {
             return error(format!(
@@ -260,6 +265,12 @@ impl Config {
     /// Checks each option, and their combination.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         self.cookie.check()?;
+        #[cfg(feature = "encryption")]
+        if let Some(encryption) = &self.encryption {
+            check_keys("with_encryption_keys", encryption.shortest_key())?;
+        } else if self.encryption_required {
+            return error("with_encryption_required needs keys: add with_encryption_keys");
+        }
         for (name, duration) in [
             ("with_idle_timeout", Some(self.idle_timeout)),
             ("with_permanent_lifetime", Some(self.permanent_lifetime)),
@@ -319,6 +330,16 @@ impl Config {
         }
         Ok(())
     }
+}
+
+fn check_keys(option: &str, shortest: usize) -> Result<(), ConfigError> {
+    if shortest >= MIN_KEY {
+        return Ok(());
+    }
+    error(format!(
+        "{option} has a key of {shortest} bytes, or no key: use at least {MIN_KEY} random bytes per key, such as the output of \
+         `openssl rand -base64 32`"
+    ))
 }
 
 fn error(text: impl Into<Cow<'static, str>>) -> Result<(), ConfigError> {

@@ -5,14 +5,18 @@ use std::sync::{
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
+use bytes::Bytes;
 use tokio::sync::Mutex;
 use tokio_util::task::TaskTracker;
 
+#[cfg(feature = "encryption")]
+use crate::encryption::not_encrypted;
 use crate::{
     config::Config,
     error::SessionError,
     failure_log::FailureLog,
     id::SessionId,
+    record::{Decoded, Record},
     stats::Counters,
     store::{Store, UserIndexKey},
     unreadable::UnreadableKeys,
@@ -60,6 +64,38 @@ impl Context {
         } else {
             id.key(&self.config.prefix)
         }
+    }
+
+    /// What the store is to hold under a session's key instead of this JSON; `None`: the JSON itself.
+    pub(crate) fn seal(&self, id: SessionId, json: &Bytes) -> Result<Option<Bytes>, SessionError> {
+        #[cfg(feature = "encryption")]
+        if let Some(encryption) = &self.config.encryption {
+            return encryption.seal(&self.key(id), json).map(Some);
+        }
+        let _ = (id, json);
+        Ok(None)
+    }
+
+    /// The meaning of what the store holds under a session's key.
+    pub(crate) fn decode(&self, key: &str, stored: &Bytes) -> Result<Decoded, SessionError> {
+        #[cfg(feature = "encryption")]
+        if let Some(encryption) = &self.config.encryption {
+            let opened = encryption.open(key, stored)?;
+            if opened.is_none() && self.config.encryption_required {
+                return Err(not_encrypted());
+            }
+            let json = opened.as_ref().map_or(stored, |opened| &opened.json);
+            let mut decoded = Record::decode(json)?;
+            if let Decoded::Session(record) = &mut decoded {
+                record.needs_sealing = !opened.as_ref().is_some_and(|opened| opened.by_first_key);
+                if opened.is_some() {
+                    record.set_sealed(stored.clone());
+                }
+            }
+            return Ok(decoded);
+        }
+        let _ = key;
+        Record::decode(stored)
     }
 
     /// The part of a session's key after the prefix.

@@ -9,6 +9,8 @@ mod commit;
 mod config;
 mod context;
 mod cookie;
+#[cfg(feature = "encryption")]
+mod encryption;
 mod error;
 mod expiry;
 #[cfg(feature = "axum")]

@@ -50,7 +50,7 @@ const ORDER: &[&[&str]] = &[
     ],
     &["expiry.rs"],
     &["config.rs"],
-    &["signing.rs"],
+    &["signing.rs", "encryption.rs"],
     &["id.rs"],
     &["record"],
     &["random.rs"],

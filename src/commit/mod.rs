@@ -246,7 +246,7 @@ async fn send_with_retry(
 async fn execute(session: &SessionCell, write: &Write) -> Result<Outcome, Fault> {
     let Context { config, store, .. } = &*session.context;
     let key = |id| session.context.key(id);
-    let value = write.record.bytes();
+    let value = write.record.stored();
     let ttl = expiry::ttl(config, write.record.metadata).unwrap_or_default();
     match &write.kind {
         WriteKind::Create { id } => match store.create(&key(*id), value, ttl).await? {
@@ -298,7 +298,8 @@ async fn resolve_rejection(
     if let Some(earlier) = state.in_doubt.as_ref().filter(|write| write.wrote(&stored)) {
         return Ok(Stored::Write(earlier.clone()));
     }
-    match Record::decode(&stored)? {
+    let key = write.kind.id().map(|id| session.context.key(id));
+    match session.context.decode(&key.unwrap_or_default(), &stored)? {
         Decoded::Session(_) if in_doubt && state.changes.has_non_idempotent() => {
             Err(SessionError::new(
                 ErrorKind::Conflict,

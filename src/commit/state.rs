@@ -92,6 +92,7 @@ impl State {
             Status::New { .. } => false,
             Status::Persisted(_) => {
                 self.rotate
+                    || self.base.needs_sealing
                     || self.cookie_needs_renewal(context)
                     || self.index_entry_needs_refresh(context)
             }
@@ -196,7 +197,7 @@ impl State {
         }
         self.ensure_headers_not_sent("a new session")?;
         let id = context.generate_id()?;
-        Ok(self.write(WriteKind::Create { id }, encoded, adds_to_index))
+        self.write(context, WriteKind::Create { id }, encoded, adds_to_index)
     }
 
     fn plan_save(&mut self, context: &Context, id: SessionId) -> Result<Plan, SessionError> {
@@ -207,11 +208,12 @@ impl State {
         }
         let adds_to_index = self.stamp_index_entry(context);
         let re_sign = self.cookie_needs_re_signing();
-        if self.changes.is_empty() && !self.rotate && !re_sign {
+        let is_due = re_sign || self.base.needs_sealing;
+        if self.changes.is_empty() && !self.rotate && !is_due {
             return Ok(Plan::Noop);
         }
         let encoded = self.encode(context)?;
-        let expected = self.base.bytes().clone();
+        let expected = self.base.stored().clone();
         let kind = if encoded.is_empty {
             WriteKind::Delete { id, expected }
         } else if self.rotate {
@@ -221,14 +223,14 @@ impl State {
                 !grace.is_zero() && (self.base.user.is_none() || self.grace_with_user);
             let readable = is_readable.then_some((grace, &self.base));
             WriteKind::rotate(id, expected, context.generate_id()?, readable)?
-        } else if encoded.changed || re_sign {
+        } else if encoded.changed || is_due {
             let key = self.take_key().unwrap_or_else(|| context.key(id));
             WriteKind::Save { id, key, expected }
         } else {
             self.changes.reset();
             return Ok(Plan::Noop);
         };
-        Ok(self.write(kind, encoded, adds_to_index))
+        self.write(context, kind, encoded, adds_to_index)
     }
 
     /// The store holds what `write` wrote.
@@ -308,8 +310,14 @@ impl State {
         Ok(encoded)
     }
 
-    fn write(&self, kind: WriteKind, encoded: Encoded, adds_to_index: bool) -> Plan {
-        Plan::Write(Arc::new(Write {
+    fn write(
+        &self,
+        context: &Context,
+        kind: WriteKind,
+        encoded: Encoded,
+        adds_to_index: bool,
+    ) -> Result<Plan, SessionError> {
+        let mut write = Write {
             kind,
             record: encoded.record,
             seq: self.changes.seq(),
@@ -317,7 +325,9 @@ impl State {
             adds_to_index,
             is_login: self.changes.is_login(),
             previous_user: self.base.user.clone(),
-        }))
+        };
+        write.seal(context)?;
+        Ok(Plan::Write(Arc::new(write)))
     }
 
     /// Notes in the session when it is added to its user's index, if the next write is to add it.

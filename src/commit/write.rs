@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     clock::unix_millis,
+    context::Context,
     error::SessionError,
     id::SessionId,
     record::{Record, UserId, same_revision, tombstone},
@@ -109,9 +110,26 @@ impl WriteKind {
 }
 
 impl Write {
+    /// Encrypts what the store is to hold, if the layer does.
+    pub(super) fn seal(&mut self, context: &Context) -> Result<(), SessionError> {
+        if let Some(id) = self.kind.next_id()
+            && let Some(sealed) = context.seal(id, self.record.bytes())?
+        {
+            self.record.set_sealed(sealed);
+        }
+        if let WriteKind::Rotate {
+            from, tombstone, ..
+        } = &mut self.kind
+            && let Some(sealed) = context.seal(*from, tombstone)?
+        {
+            *tombstone = sealed;
+        }
+        Ok(())
+    }
+
     /// Whether `stored` is what this write left behind.
     pub(super) fn wrote(&self, stored: &Bytes) -> bool {
-        same_revision(stored, self.record.bytes())
+        same_revision(stored, self.record.stored())
             || matches!(&self.kind, WriteKind::Rotate { tombstone, .. } if tombstone == stored)
     }
 }

@@ -3,6 +3,8 @@ use std::sync::Arc;
 use http::{Response, StatusCode};
 
 use super::RedisSessionLayer;
+#[cfg(feature = "encryption")]
+use crate::encryption::Encryption;
 use crate::{config::SessionLimit, error::SessionError, id::SessionId};
 
 /// # Session options
@@ -20,6 +22,51 @@ impl RedisSessionLayer {
     /// Changing this option on a running system ends all sessions, because keys of the other form are not looked up.
     pub fn with_hashed_keys(self) -> Self {
         self.configured(|context| context.config.hashed_keys = true)
+    }
+
+    /// Encrypts sessions in Redis by XChaCha20-Poly1305, so that read access to Redis, a dump or a backup does not show their data. Default: off
+    /// (ASVS 5.0, 14.1.2, asks an app to decide).
+    ///
+    /// The first key encrypts; all of them decrypt. Each key is at least 32 random bytes, the same on all nodes of the app. Redis sees the
+    /// revision of a session and its size. The Redis key is authenticated with the value, so a value that was copied to another session's
+    /// key is refused with [`ErrorKind::InvalidData`](crate::ErrorKind::InvalidData), and so is a changed one. An older value of the same session is not
+    /// recognised as such.
+    ///
+    /// To change keys without logging anyone out, add the new key in front of the old one. A session that was encrypted by the old key, or
+    /// stored before this option was set, is encrypted by the new key when it is next loaded. Remove the old key after the longest timeout
+    /// has passed. During a rolling deployment, add the new key behind the old one on all nodes first, since each node has to read what the others
+    /// write.
+    ///
+    /// Session ids stay readable in the Redis keys: add [`with_hashed_keys`](Self::with_hashed_keys). The index of a user's sessions has the
+    /// user's name in its key.
+    ///
+    /// # Examples
+    ///
+    /// Keys from an environment variable, separated by commas, each made with `openssl rand -base64 32`:
+    ///
+    /// ```no_run
+    /// use axum_redis_sessions::RedisSessionLayer;
+    ///
+    /// # fn main() -> Result<(), std::env::VarError> {
+    /// let layer = RedisSessionLayer::default()
+    ///     .with_encryption_keys(std::env::var("SESSION_ENCRYPTION_KEYS")?.split(','));
+    /// # Ok(()) }
+    /// ```
+    #[cfg(feature = "encryption")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "encryption")))]
+    pub fn with_encryption_keys(self, keys: impl IntoIterator<Item = impl Into<Vec<u8>>>) -> Self {
+        let keys = Encryption::new(keys);
+        self.configured(|context| context.config.encryption = Some(keys))
+    }
+
+    /// Refuses sessions that are not encrypted. Default: they are loaded, and encrypted.
+    ///
+    /// Without it, a program that can write to Redis can store a session in the clear, under the id that it wants. Set it once all sessions
+    /// from before [`with_encryption_keys`](Self::with_encryption_keys) have ended or been loaded.
+    #[cfg(feature = "encryption")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "encryption")))]
+    pub fn with_encryption_required(self) -> Self {
+        self.configured(|context| context.config.encryption_required = true)
     }
 
     /// Limits the number of concurrent sessions per user. Default: no limit (ASVS 5.0, 7.1.2, asks an app to decide).

@@ -16,10 +16,14 @@ use std::{borrow::Cow, collections::HashSet, fmt, mem};
 use bytes::Bytes;
 
 use self::scan::{Malformed, Span, scan};
+#[cfg(feature = "encryption")]
+pub(crate) use self::write::clear_len;
 pub(crate) use self::{
     user_id::UserId,
     value::{decode, encode},
-    write::{Encoded, Encoder, KeyEdit, is_reserved, revision, same_revision, tombstone},
+    write::{
+        Encoded, Encoder, KeyEdit, is_reserved, is_tombstone, revision, same_revision, tombstone,
+    },
 };
 use crate::error::SessionError;
 
@@ -63,6 +67,10 @@ pub(crate) struct Metadata {
 #[derive(Clone, Default)]
 pub(crate) struct Record {
     bytes: Bytes,
+    /// What the store holds, if not `bytes`.
+    sealed: Option<Bytes>,
+    /// The store is to hold it encrypted by the present key, and does not.
+    pub(crate) needs_sealing: bool,
     /// All keys but the crate's own.
     fields: Vec<Field>,
     /// The unescaped names of the keys that are stored with escapes; usually empty.
@@ -110,6 +118,8 @@ impl Record {
         let (rotated, grace) = (decoder.rotated, decoder.grace);
         let record = Self {
             bytes: bytes.clone(),
+            sealed: None,
+            needs_sealing: false,
             fields: decoder.fields,
             unescaped: decoder.unescaped,
             metadata: decoder.metadata,
@@ -147,6 +157,15 @@ impl Record {
 
     pub(crate) fn bytes(&self) -> &Bytes {
         &self.bytes
+    }
+
+    /// The form of it that the store holds.
+    pub(crate) fn stored(&self) -> &Bytes {
+        self.sealed.as_ref().unwrap_or(&self.bytes)
+    }
+
+    pub(crate) fn set_sealed(&mut self, sealed: Bytes) {
+        self.sealed = Some(sealed);
     }
 
     /// The value's JSON text, sharing the record's buffer.

@@ -10,6 +10,9 @@ use super::{
 };
 use crate::{clock::unix_nanos, error::SessionError, random::random_bytes};
 
+/// As the scripts expect it.
+const TOMBSTONE_MARK: &[u8] = b",\"_rotated\":";
+
 /// Encodes the next version of a session over `base`.
 pub(crate) struct Encoder<'a> {
     base: &'a Record,
@@ -134,6 +137,8 @@ impl<'a> Encoder<'a> {
             changed: self.changed,
             record: Record {
                 bytes: return_scratch(self.buffer),
+                sealed: None,
+                needs_sealing: false,
                 fields: self.fields,
                 unescaped: self.unescaped,
                 metadata: self.metadata,
@@ -235,6 +240,25 @@ pub(crate) fn revision(version: &[u8]) -> &[u8] {
         &version[..REVISION_LEN]
     } else {
         version
+    }
+}
+
+/// Whether a stored value is the tombstone of a rotated session. Only there does this key follow the revision.
+pub(crate) fn is_tombstone(stored: &[u8]) -> bool {
+    revision(stored).len() == REVISION_LEN && stored[REVISION_LEN..].starts_with(TOMBSTONE_MARK)
+}
+
+/// The length of what stays in the clear when a version is encrypted: what scripts and IFEQ compare. 0 for JSON of another writer.
+#[cfg(feature = "encryption")]
+pub(crate) fn clear_len(version: &[u8]) -> usize {
+    if is_tombstone(version) {
+        let rest = &version[REVISION_LEN + TOMBSTONE_MARK.len()..];
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit());
+        return version.len() - rest.len() + digits.count();
+    }
+    match revision(version).len() {
+        REVISION_LEN => REVISION_LEN,
+        _ => 0,
     }
 }
 

@@ -314,7 +314,7 @@ async fn load(
     let unknown = || empty(Status::New { presented });
     let decoded = match loaded.map_err(Fault::into_error) {
         Ok(None) => return Ok(unknown()),
-        Ok(Some(bytes)) => Record::decode(&bytes),
+        Ok(Some(bytes)) => context.decode(&key, &bytes),
         Err(error) => Err(error),
     };
     let decoded = match decoded {

@@ -12,7 +12,7 @@ use super::{
     outcome::{Created, Destroyed, Fault, Outcome, Rotation},
     user_index::{AddOptions, Cursor, IndexEntry, UserIndexKey},
 };
-use crate::record::{Decoded, Record, same_revision};
+use crate::record::{is_tombstone, same_revision};
 
 #[derive(Clone, Default)]
 pub(crate) struct MemoryStore {
@@ -94,10 +94,10 @@ impl MemoryStore {
 
     pub(crate) async fn destroy(&self, key: &str) -> Result<Destroyed, Fault> {
         let mut keys = self.keys();
-        let is_tombstone = keys.live(key).is_some_and(|value| {
-            matches!(Record::decode(&value.bytes), Ok(Decoded::Tombstone { .. }))
-        });
-        if is_tombstone {
+        if keys
+            .live(key)
+            .is_some_and(|value| is_tombstone(&value.bytes))
+        {
             return Ok(Destroyed::Tombstone);
         }
         keys.values.remove(key);

@@ -14,7 +14,7 @@ use crate::{
     clock::unix_micros,
     error::SessionError,
     expiry,
-    record::{Decoded, Record},
+    record::Decoded,
     store::{Cursor, IndexEntry},
 };
 
@@ -68,15 +68,15 @@ impl UserSessions {
                 .with_deadline(async { self.context.store.peek(&key).await })
                 .await?;
             Ok(match found {
-                Some((bytes, ttl)) => self.classify(entry, &bytes, ttl),
+                Some((bytes, ttl)) => self.classify(entry, &key, &bytes, ttl),
                 None => Found::Dead,
             })
         });
         join_all(fetches).await.into_iter().collect()
     }
 
-    fn classify(&self, entry: &IndexEntry, bytes: &Bytes, ttl: Duration) -> Found {
-        let record = match Record::decode(bytes) {
+    fn classify(&self, entry: &IndexEntry, key: &str, bytes: &Bytes, ttl: Duration) -> Found {
+        let record = match self.context.decode(key, bytes) {
             Ok(Decoded::Session(record)) => record,
             Ok(Decoded::Tombstone { .. } | Decoded::Empty) => return Found::Dead,
             Err(_) => return Found::Unreadable,

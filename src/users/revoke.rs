@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 use super::{PAGE_SIZE, UserSessions, list::grace_elapsed};
 use crate::{
     error::SessionError,
-    record::{Decoded, Record},
+    record::Decoded,
     store::{Cursor, Destroyed, IndexEntry, retry_once},
 };
 
@@ -98,7 +98,7 @@ impl UserSessions {
         let value = self
             .with_deadline(async { self.context.store.value(&key).await })
             .await?;
-        match value.as_ref().map(Record::decode) {
+        match value.map(|value| self.context.decode(&key, &value)) {
             Some(Ok(Decoded::Session(record))) if record.user.as_ref() == Some(&self.user) => {}
             Some(Ok(Decoded::Tombstone { .. })) => return Ok(Revoked::Rotated),
             Some(Ok(Decoded::Session(_) | Decoded::Empty) | Err(_)) | None => {

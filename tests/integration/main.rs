@@ -19,6 +19,8 @@ mod cluster;
 mod commands;
 mod connecting;
 mod cookies;
+#[cfg(feature = "encryption")]
+mod encryption;
 mod faults;
 mod foreign_data;
 mod http;
