@@ -57,6 +57,11 @@ use crate::{
 /// | [`with_signing_keys`](Self::with_signing_keys) | unsigned | sign the cookie |
 /// | [`with_prefix`](Self::with_prefix) | `session:` | start of the Redis keys |
 /// | [`with_hashed_keys`](Self::with_hashed_keys) | off | SHA-256 of the id in the Redis key |
+#[cfg_attr(
+    feature = "encryption",
+    doc = "| [`with_encryption_keys`](Self::with_encryption_keys) | off | encrypt sessions in Redis |\n\
+           | [`with_encryption_required`](Self::with_encryption_required) | off | refuse sessions that are not encrypted |"
+)]
 /// | [`with_sessions_per_user`](Self::with_sessions_per_user) | no limit | maximum of concurrent sessions per user |
 /// | [`with_max_size`](Self::with_max_size) | 64 KiB | maximum size of a session |
 /// | [`with_discard_unreadable`](Self::with_discard_unreadable) | off | a stored value that is not a session counts as missing |

@@ -67,8 +67,8 @@ pub(crate) struct Metadata {
 #[derive(Clone, Default)]
 pub(crate) struct Record {
     bytes: Bytes,
-    /// What the store holds, if not `bytes`.
-    sealed: Option<Bytes>,
+    /// What the store holds, if not `bytes`. Boxed, since it is rare and would enlarge every record.
+    sealed: Option<Box<Bytes>>,
     /// The store is to hold it encrypted by the present key, and does not.
     pub(crate) needs_sealing: bool,
     /// All keys but the crate's own.
@@ -161,11 +161,11 @@ impl Record {
 
     /// The form of it that the store holds.
     pub(crate) fn stored(&self) -> &Bytes {
-        self.sealed.as_ref().unwrap_or(&self.bytes)
+        self.sealed.as_deref().unwrap_or(&self.bytes)
     }
 
     pub(crate) fn set_sealed(&mut self, sealed: Bytes) {
-        self.sealed = Some(sealed);
+        self.sealed = Some(Box::new(sealed));
     }
 
     /// The value's JSON text, sharing the record's buffer.
