@@ -1,6 +1,6 @@
 use std::{borrow::Cow, fmt, str::FromStr, sync::Arc, time::Duration};
 
-use http::{Response, StatusCode};
+use http::{HeaderName, Response, StatusCode, header};
 
 #[cfg(feature = "encryption")]
 use crate::encryption::Encryption;
@@ -26,6 +26,24 @@ pub(crate) const MAX_MAX_AGE: Duration = Duration::from_secs(400 * 24 * 60 * 60)
 pub(crate) const MAX_TIMEOUT: Duration = Duration::from_secs(100 * 366 * 86_400);
 /// RFC 6265bis, section 5.6: browsers ignore a cookie whose name and value exceed 4096 octets. The value is a UUID and a signature.
 const MAX_NAME: usize = 4096 - 36 - signing::LENGTH;
+
+/// Headers with a purpose of their own, beside those that a client may not set.
+static NOT_FOR_IDS: [HeaderName; 14] = [
+    header::ACCEPT,
+    header::AUTHORIZATION,
+    header::CONNECTION,
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::COOKIE,
+    header::HOST,
+    header::LOCATION,
+    header::ORIGIN,
+    header::REFERER,
+    header::SET_COOKIE,
+    header::TRANSFER_ENCODING,
+    header::USER_AGENT,
+    header::VARY,
+];
 
 /// The cookie's SameSite attribute: whether requests that come from other sites carry the cookie.
 ///
@@ -112,6 +130,10 @@ pub(crate) struct Config {
     /// A stored value that is not a session counts as missing.
     pub(crate) discard_unreadable: bool,
     pub(crate) cookie: CookieConfig,
+    pub(crate) has_cookie: bool,
+    pub(crate) header: Option<HeaderConfig>,
+    /// A name that is not one of a header.
+    pub(crate) invalid_header: Option<String>,
     #[cfg(feature = "encryption")]
     pub(crate) encryption: Option<Encryption>,
     /// A session in the clear is not accepted.
@@ -135,6 +157,14 @@ pub(crate) struct CookieConfig {
     pub(crate) same_site: SameSite,
     pub(crate) partitioned: bool,
     pub(crate) signer: Option<Signer>,
+}
+
+/// The header that carries an id instead of a cookie.
+#[derive(Clone, Debug)]
+pub(crate) struct HeaderConfig {
+    pub(crate) name: HeaderName,
+    /// `Bearer <id>`.
+    pub(crate) is_bearer: bool,
 }
 
 impl Default for Config {
@@ -163,6 +193,9 @@ impl Default for Config {
                 partitioned: false,
                 signer: None,
             },
+            has_cookie: true,
+            header: None,
+            invalid_header: None,
             #[cfg(feature = "encryption")]
             encryption: None,
             #[cfg(feature = "encryption")]
@@ -245,6 +278,14 @@ impl CookieConfig {
 }
 
 impl Config {
+    /// What tells the layers of an app apart: the name of the cookie; without one, that of the header.
+    pub(crate) fn session_name(&self) -> &str {
+        match &self.header {
+            Some(header) if !self.has_cookie => header.name.as_str(),
+            _ => self.cookie.name(),
+        }
+    }
+
     /// Whether the changes of a request with this response status are saved.
     pub(crate) fn saves_after(&self, status: StatusCode) -> bool {
         match &self.save_rule {
@@ -265,6 +306,25 @@ impl Config {
     /// Checks each option, and their combination.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         self.cookie.check()?;
+        if let Some(name) = &self.invalid_header {
+            return error(format!(
+                "{name:?} is not a valid header name: use letters, digits and - (RFC 9110, section 5.1)"
+            ));
+        }
+        match &self.header {
+            None if !self.has_cookie => {
+                return error(
+                    "without_cookie leaves no way for an id to travel: add with_header_transport or with_bearer_token",
+                );
+            }
+            Some(header) if !header.is_bearer && NOT_FOR_IDS.contains(&header.name) => {
+                return error(format!(
+                    "the header {:?} has another purpose: use a name of its own, such as \"x-session-id\", or with_bearer_token",
+                    header.name
+                ));
+            }
+            _ => {}
+        }
         #[cfg(feature = "encryption")]
         if let Some(encryption) = &self.encryption {
             check_keys("with_encryption_keys", encryption.shortest_key())?;

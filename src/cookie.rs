@@ -1,51 +1,69 @@
-//! The session cookie: parsed from a request, issued and removed by a response.
+//! How an id travels: in the session cookie, or in a header. Parsed from a request, issued and removed by a response.
 
 use std::{fmt::Write, time::Duration};
 
 use cookie::{Cookie, time};
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::{
-    config::{CookieConfig, SameSite},
+    config::{Config, CookieConfig, HeaderConfig, SameSite},
     id::SessionId,
     signing::Signature,
 };
 
-/// A request's Cookie headers, which are parsed when the session is loaded.
+/// A request's headers that may present ids, which are parsed when the session is loaded.
 #[derive(Clone, Default)]
-pub(crate) struct CookieHeaders {
+pub(crate) struct PresentedIds {
     first: Option<HeaderValue>,
-    /// HTTP/2 may split the header (RFC 9113, section 8.2.3).
+    /// HTTP/2 may split the Cookie header (RFC 9113, section 8.2.3).
     more: Vec<HeaderValue>,
+    by_header: bool,
 }
 
-impl CookieHeaders {
-    pub(crate) fn from_headers(headers: &HeaderMap) -> Self {
-        let mut values = headers.get_all(header::COOKIE).iter().cloned();
+impl PresentedIds {
+    /// A request with the header of [`HeaderConfig`], whatever its value, presents no cookie: so neither can be used to learn the other's id.
+    pub(crate) fn from_headers(headers: &HeaderMap, config: &Config) -> Self {
+        if let Some(header) = &config.header
+            && (!config.has_cookie || header.is_in(headers))
+        {
+            return Self::new(headers, &header.name, true);
+        }
+        Self::new(headers, &header::COOKIE, false)
+    }
+
+    fn new(headers: &HeaderMap, name: &HeaderName, by_header: bool) -> Self {
+        let mut values = headers.get_all(name).iter().cloned();
         Self {
             first: values.next(),
             more: values.collect(),
+            by_header,
         }
     }
 
-    /// The well-formed ids under the cookie's name; with signing keys, those with a valid signature.
+    /// Whether the response is to have a header instead of a cookie.
+    pub(crate) fn is_by_header(&self) -> bool {
+        self.by_header
+    }
+
+    /// The well-formed ids in the header, or under the cookie's name; with signing keys, those with a valid signature.
     ///
     /// Deliberately not `cookie::Cookie::split_parse`: it needs UTF-8, and another cookie of this host may contain other bytes.
-    pub(crate) fn ids(
-        &self,
-        config: &CookieConfig,
-    ) -> impl Iterator<Item = (SessionId, Signature)> {
-        let name = config.name();
-        self.first.iter().chain(&self.more).flat_map(move |header| {
-            header
-                .as_bytes()
-                .split(|byte| *byte == b';')
-                .filter_map(move |pair| {
-                    let value = pair
-                        .trim_ascii_start()
-                        .strip_prefix(name.as_bytes())?
-                        .strip_prefix(b"=")?;
-                    let (id, signature) = match &config.signer {
+    pub(crate) fn ids(&self, config: &Config) -> impl Iterator<Item = (SessionId, Signature)> {
+        let cookie = &config.cookie;
+        let header = config.header.as_ref().filter(|_| self.by_header);
+        let name = header.map_or_else(|| cookie.name(), |header| header.name.as_str());
+        self.first.iter().chain(&self.more).flat_map(move |line| {
+            line.as_bytes()
+                .split(move |byte| *byte == b';' && header.is_none())
+                .filter_map(move |part| {
+                    let value = match header {
+                        Some(header) => header.token(part)?,
+                        None => part
+                            .trim_ascii_start()
+                            .strip_prefix(name.as_bytes())?
+                            .strip_prefix(b"=")?,
+                    };
+                    let (id, signature) = match &cookie.signer {
                         Some(signer) => signer.verify(name, value)?,
                         None => (value, Signature::Current),
                     };
@@ -55,27 +73,71 @@ impl CookieHeaders {
     }
 }
 
+impl HeaderConfig {
+    fn is_in(&self, headers: &HeaderMap) -> bool {
+        let mut values = headers.get_all(&self.name).iter();
+        values.any(|value| !self.is_bearer || bearer(value.as_bytes()).is_some())
+    }
+
+    fn token<'a>(&self, value: &'a [u8]) -> Option<&'a [u8]> {
+        if self.is_bearer {
+            bearer(value)
+        } else {
+            Some(value.trim_ascii())
+        }
+    }
+
+    /// The value that tells the client its id; without one, that its session has ended.
+    pub(crate) fn value(&self, cookie: &CookieConfig, id: Option<SessionId>) -> HeaderValue {
+        let Some(id) = id else {
+            return HeaderValue::from_static("");
+        };
+        let token = signed(cookie, self.name.as_str(), id);
+        let text = if self.is_bearer {
+            ["Bearer ", &token].concat()
+        } else {
+            token
+        };
+        sensitive(HeaderValue::try_from(text).expect("an id and its signature are ASCII"))
+    }
+}
+
+/// The token of `Bearer <token>` (RFC 6750, section 2.1), which may be empty. The scheme's name is case-insensitive (RFC 9110, section 11.1).
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    const SCHEME: &[u8] = b"Bearer";
+    let value = value.trim_ascii();
+    let (scheme, token) = value.split_at_checked(SCHEME.len())?;
+    let is_separated = token.first().is_none_or(|byte| *byte == b' ');
+    (scheme.eq_ignore_ascii_case(SCHEME) && is_separated).then(|| token.trim_ascii())
+}
+
+fn signed(config: &CookieConfig, name: &str, id: SessionId) -> String {
+    let id = id.expose_secret();
+    match &config.signer {
+        Some(signer) => signer.sign(name, &id),
+        None => id,
+    }
+}
+
+/// Excludes the value from the `Debug` output of headers and from HPACK's dynamic table.
+fn sensitive(mut value: HeaderValue) -> HeaderValue {
+    value.set_sensitive(true);
+    value
+}
+
 /// The Set-Cookie that stores `id` in the browser, for `max_age` or as a session cookie.
 pub(crate) fn issue(
     config: &CookieConfig,
     id: SessionId,
     max_age: Option<Duration>,
 ) -> HeaderValue {
-    let id = id.expose_secret();
-    let value = match &config.signer {
-        Some(signer) => signer.sign(config.name(), &id),
-        None => id,
-    };
-    let mut cookie = with_attributes(config, value);
+    let mut cookie = with_attributes(config, signed(config, config.name(), id));
     if let Some(max_age) = max_age {
         cookie.set_max_age(time::Duration::seconds(
             max_age.as_secs().try_into().unwrap_or(i64::MAX),
         ));
     }
-    let mut value = header(&cookie);
-    // Excludes the value from the `Debug` output of headers and from HPACK's dynamic table.
-    value.set_sensitive(true);
-    value
+    sensitive(header(&cookie))
 }
 
 /// The Set-Cookie that removes the cookie. Its attributes are those of [`issue`]: a browser removes only a cookie with the same name,
@@ -115,7 +177,6 @@ fn header(cookie: &Cookie<'_>) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
 
     const ID: &str = "5e0c1f0a-93a4-4f8e-a7d8-0c2f6f1b9a3e";
     const OTHER: &str = "6e0c1f0a-93a4-4f8e-a7d8-0c2f6f1b9a3e";
@@ -128,11 +189,9 @@ mod tests {
                 HeaderValue::from_bytes(header).expect("a header value"),
             );
         }
-        let config = CookieConfig {
-            name: Some("session".to_owned()),
-            ..Config::default().cookie
-        };
-        CookieHeaders::from_headers(&map)
+        let mut config = Config::default();
+        config.cookie.name = Some("session".to_owned());
+        PresentedIds::from_headers(&map, &config)
             .ids(&config)
             .next()
             .map(|(id, _)| id.expose_secret())

@@ -43,23 +43,29 @@ const DESCRIBES_BODY: [HeaderName; 11] = [
     header::AGE,
 ];
 
-/// Adds the Set-Cookie header that the session calls for. No cookie can be set afterwards.
-pub(crate) fn set_cookie(session: &SessionCell, headers: &mut HeaderMap) {
+/// Adds the Set-Cookie header that the session calls for, or the header in its place. Neither can be set afterwards.
+pub(crate) fn set_cookie(session: &SessionCell, by_header: bool, headers: &mut HeaderMap) {
     let config = &session.context.config;
+    let header = config.header.as_ref().filter(|_| by_header);
     let cookie = {
         let mut state = session.state();
         state.headers_sent = true;
         let action = mem::replace(&mut state.cookie, CookieAction::Keep);
-        match (action, state.id()) {
-            (CookieAction::Issue, Some(id)) => {
+        match (action, state.id(), header) {
+            (CookieAction::Keep, ..) | (CookieAction::Issue, None, _) => return,
+            (CookieAction::Issue, id, Some(header)) => header.value(&config.cookie, id),
+            (CookieAction::Remove, _, Some(header)) => header.value(&config.cookie, None),
+            (CookieAction::Issue, Some(id), None) => {
                 let max_age = expiry::max_age(config, state.changes.metadata(&state.base));
                 cookie::issue(&config.cookie, id, max_age)
             }
-            (CookieAction::Remove, _) => cookie::remove(&config.cookie),
-            (CookieAction::Issue, None) | (CookieAction::Keep, _) => return,
+            (CookieAction::Remove, _, None) => cookie::remove(&config.cookie),
         }
     };
-    headers.append(header::SET_COOKIE, cookie);
+    match header {
+        Some(header) => drop(headers.insert(header.name.clone(), cookie)),
+        None => drop(headers.append(header::SET_COOKIE, cookie)),
+    }
     // RFC 9111, section 7.3: a cache may store a response with Set-Cookie unless told otherwise.
     if !has_directive(headers, &header::CACHE_CONTROL, &["no-store"]) {
         headers.insert(header::CACHE_CONTROL, NO_STORE);
@@ -110,26 +116,34 @@ pub(crate) fn replace_with_error<B: ErrorBody>(
             headers.append(name, value.clone());
         }
     }
-    vary_by_cookie(&mut headers);
+    vary(&mut headers, config);
     *response.headers_mut() = headers;
 }
 
-/// The response depends on the cookie (Flask, CVE-2026-27205).
-pub(crate) fn vary_by_cookie(headers: &mut HeaderMap) {
-    let has_cookie = |value: &HeaderValue| {
-        value.as_bytes().split(|byte| *byte == b',').any(|name| {
-            let name = name.trim_ascii();
-            name == b"*" || name.eq_ignore_ascii_case(b"cookie")
+/// The response depends on the cookie (Flask, CVE-2026-27205), or the header in its place.
+pub(crate) fn vary(headers: &mut HeaderMap, config: &Config) {
+    if config.has_cookie {
+        vary_by(headers, HeaderValue::from_static("Cookie"));
+    }
+    if let Some(header) = &config.header {
+        vary_by(headers, header.name.clone().into());
+    }
+}
+
+fn vary_by(headers: &mut HeaderMap, name: HeaderValue) {
+    let has_name = |value: &HeaderValue| {
+        value.as_bytes().split(|byte| *byte == b',').any(|other| {
+            let other = other.trim_ascii();
+            other == b"*" || other.eq_ignore_ascii_case(name.as_bytes())
         })
     };
-    let cookie = HeaderValue::from_static("Cookie");
     match headers.entry(header::VARY) {
         Entry::Vacant(entry) => {
-            entry.insert(cookie);
+            entry.insert(name);
         }
         Entry::Occupied(mut entry) => {
-            if !entry.iter().any(has_cookie) {
-                entry.append(cookie);
+            if !entry.iter().any(has_name) {
+                entry.append(name);
             }
         }
     }
@@ -150,7 +164,7 @@ pub(crate) fn error_response<B: ErrorBody>(config: &Config, error: &SessionError
     if status == StatusCode::SERVICE_UNAVAILABLE && !headers.contains_key(header::RETRY_AFTER) {
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
-    vary_by_cookie(headers);
+    vary(headers, config);
     response.map(B::from_error_text)
 }
 

@@ -18,11 +18,9 @@ use crate::{
     body::ErrorBody,
     commit::{CommitOutcome, commit},
     context::Context,
-    cookie::CookieHeaders,
+    cookie::PresentedIds,
     error::SessionError,
-    response::{
-        error_response, is_for_shared_caches, replace_with_error, set_cookie, vary_by_cookie,
-    },
+    response::{error_response, is_for_shared_caches, replace_with_error, set_cookie, vary},
     session::{Session, lazy::LazySession},
 };
 
@@ -70,7 +68,7 @@ where
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         // The same session, by an outer layer. A layer with another cookie is another session.
         let outer = request.extensions().get::<LazySession>();
-        let name = self.context.config.cookie.name();
+        let name = self.context.config.session_name();
         if outer.is_some_and(|outer| outer.by_cookie_name(name).is_some()) {
             return ResponseFuture {
                 stage: Stage::Inner {
@@ -79,13 +77,13 @@ where
                 lazy: None,
             };
         }
-        let cookies = CookieHeaders::from_headers(request.headers());
+        let presented = PresentedIds::from_headers(request.headers(), &self.context.config);
         let outer = outer.cloned();
         if outer.is_some() {
             // That of an outer layer with eager load.
             request.extensions_mut().remove::<Session>();
         }
-        let lazy = LazySession::new(self.context.clone(), cookies, outer);
+        let lazy = LazySession::new(self.context.clone(), presented, outer);
         request.extensions_mut().insert(lazy.clone());
         let stage = if self.context.config.eager {
             let load = lazy.clone();
@@ -211,7 +209,7 @@ fn begin_commit<B: ErrorBody>(
             replace_with_error(response, lazy.config(), &error.clone());
         }
     }
-    vary_by_cookie(response.headers_mut());
+    vary(response.headers_mut(), lazy.config());
     let session = lazy.loaded()?;
     let cell = session.cell();
     let is_dirty = {
@@ -225,7 +223,7 @@ fn begin_commit<B: ErrorBody>(
         state.is_dirty(&cell.context)
     };
     if !is_dirty {
-        set_cookie(cell, response.headers_mut());
+        set_cookie(cell, lazy.is_by_header(), response.headers_mut());
         return None;
     }
     let cell = cell.clone();
@@ -243,7 +241,9 @@ fn finish<B: ErrorBody>(
     mut response: Response<B>,
 ) -> Response<B> {
     match (committed, lazy.loaded()) {
-        (Ok(_), Some(session)) => set_cookie(session.cell(), response.headers_mut()),
+        (Ok(_), Some(session)) => {
+            set_cookie(session.cell(), lazy.is_by_header(), response.headers_mut());
+        }
         (Ok(_), None) => {}
         (Err(error), _) => replace_with_error(&mut response, lazy.config(), &error),
     }

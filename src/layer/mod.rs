@@ -1,6 +1,7 @@
 // rustdoc lists the impl blocks of these modules in this order, and then this file's.
 mod constructors;
 mod cookie_options;
+mod header_options;
 mod redis_options;
 mod session_options;
 mod timeouts;
@@ -55,6 +56,9 @@ use crate::{
 /// | [`with_http_only`](Self::with_http_only) | `true` | the cookie's HttpOnly |
 /// | [`with_partitioned_cookie`](Self::with_partitioned_cookie) | off | the cookie's Partitioned |
 /// | [`with_signing_keys`](Self::with_signing_keys) | unsigned | sign the cookie |
+/// | [`with_header_transport`](Self::with_header_transport) | off | the id in a header instead of a cookie |
+/// | [`with_bearer_token`](Self::with_bearer_token) | off | the id in the Authorization header instead of a cookie |
+/// | [`without_cookie`](Self::without_cookie) | off | no cookie beside the header |
 /// | [`with_prefix`](Self::with_prefix) | `session:` | start of the Redis keys |
 /// | [`with_hashed_keys`](Self::with_hashed_keys) | off | SHA-256 of the id in the Redis key |
 #[cfg_attr(

@@ -20,7 +20,7 @@ use crate::{
     },
     config::Config,
     context::Context,
-    cookie::CookieHeaders,
+    cookie::PresentedIds,
     error::{ErrorKind, SessionError},
     expiry,
     failure_log::FailureLog,
@@ -52,7 +52,7 @@ pub struct LazySession(Arc<Inner>);
 
 struct Inner {
     context: Arc<Context>,
-    cookies: CookieHeaders,
+    presented: PresentedIds,
     session: OnceCell<Result<Session, SessionError>>,
     /// What `destroy` began, in place of a session that was not loaded or could not be.
     replacement: OnceLock<Session>,
@@ -85,7 +85,7 @@ impl LazySession {
     pub async fn load(&self) -> Result<Session, SessionError> {
         let Inner {
             context,
-            cookies,
+            presented,
             session,
             headers_sent,
             ..
@@ -95,7 +95,7 @@ impl LazySession {
         }
         session
             .get_or_init(|| async {
-                let mut presented = cookies.ids(&context.config.cookie);
+                let mut presented = presented.ids(&context.config);
                 let session = match presented.next() {
                     None => return Ok(self.empty()),
                     Some(first) => {
@@ -142,7 +142,7 @@ impl LazySession {
         }
         self.0.replacement.get_or_init(|| {
             let session = self.empty();
-            let presented = self.0.cookies.ids(&self.config().cookie);
+            let presented = self.0.presented.ids(self.config());
             let deletes = presented.take(MAX_PRESENTED).map(|(id, _)| PendingDelete {
                 id,
                 reason: DeleteReason::Destroyed,
@@ -165,7 +165,7 @@ impl LazySession {
     /// The request's session with this cookie name, where several layers with different cookies are around the route.
     ///
     /// [`from_extensions`](Self::from_extensions) and the extractors give the session of the innermost layer; this finds those of
-    /// the outer ones too.
+    /// the outer ones too. For a layer [without a cookie](crate::RedisSessionLayer::without_cookie), it is the header's name.
     ///
     /// ```
     /// use axum_redis_sessions::{LazySession, SessionError};
@@ -181,7 +181,7 @@ impl LazySession {
     pub fn by_cookie_name(&self, name: &str) -> Option<Self> {
         let mut lazy = Some(self);
         while let Some(found) = lazy {
-            if found.config().cookie.name() == name {
+            if found.config().session_name() == name {
                 return Some(found.clone());
             }
             lazy = found.0.outer.as_ref();
@@ -191,12 +191,12 @@ impl LazySession {
 
     pub(crate) fn new(
         context: Arc<Context>,
-        cookies: CookieHeaders,
+        presented: PresentedIds,
         outer: Option<LazySession>,
     ) -> Self {
         Self(Arc::new(Inner {
             context,
-            cookies,
+            presented,
             session: OnceCell::new(),
             outer,
             replacement: OnceLock::new(),
@@ -206,6 +206,10 @@ impl LazySession {
 
     pub(crate) fn mark_headers_sent(&self) {
         self.0.headers_sent.store(true, Relaxed);
+    }
+
+    pub(crate) fn is_by_header(&self) -> bool {
+        self.0.presented.is_by_header()
     }
 
     pub(crate) fn config(&self) -> &Config {

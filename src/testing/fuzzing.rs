@@ -12,7 +12,7 @@ use crate::{
     commit::{changes::Changes, metadata_changes::MetadataChange},
     config::{Config, CookieConfig},
     context::Context,
-    cookie::{self, CookieHeaders},
+    cookie::{self, PresentedIds},
     expiry,
     id::SessionId,
     record::{Decoded, RESERVED, Record, revision, same_revision},
@@ -28,28 +28,29 @@ pub fn cookie_header(input: &[u8]) {
             headers.append(header::COOKIE, value);
         }
     }
-    let unsigned = Config::default().cookie;
-    let signed = CookieConfig {
-        signer: Some(Signer::new([[2; 32], [1; 32]])),
-        ..unsigned.clone()
-    };
+    let unsigned = Config::default();
+    let mut signed = Config::default();
+    signed.cookie.signer = Some(Signer::new([[2; 32], [1; 32]]));
     for config in [unsigned, signed] {
-        let found = CookieHeaders::from_headers(&headers).ids(&config).next();
+        let found = PresentedIds::from_headers(&headers, &config)
+            .ids(&config)
+            .next();
         let found = found.map(|(id, _)| id.expose_secret());
         let expected = headers
             .get_all(header::COOKIE)
             .iter()
             .flat_map(|header| header.as_bytes().split(|byte| *byte == b';'))
-            .find_map(|pair| reference_parse(pair, &config));
+            .find_map(|pair| reference_parse(pair, &config.cookie));
         assert_eq!(found, expected);
 
         // The cookie issued for this id is parsed to the same id.
         let Some(found) = found else { continue };
         let id = SessionId::parse(found.as_bytes()).expect("found");
-        let line = cookie::issue(&config, id, None);
+        let line = cookie::issue(&config.cookie, id, None);
         let pair = line.as_bytes().split(|byte| *byte == b';').next();
         let pair = HeaderValue::from_bytes(pair.expect("a pair")).expect("a header value");
-        let again = CookieHeaders::from_headers(&HeaderMap::from_iter([(header::COOKIE, pair)]));
+        let headers = HeaderMap::from_iter([(header::COOKIE, pair)]);
+        let again = PresentedIds::from_headers(&headers, &config);
         assert_eq!(again.ids(&config).next(), Some((id, Signature::Current)));
     }
 }

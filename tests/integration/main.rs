@@ -23,6 +23,7 @@ mod cookies;
 mod encryption;
 mod faults;
 mod foreign_data;
+mod header_transport;
 mod http;
 mod layer_order;
 mod lifetimes;

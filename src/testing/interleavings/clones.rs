@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     LazySession, Session, context,
-    cookie::CookieHeaders,
+    cookie::PresentedIds,
     record::{Decoded, Record},
     store::Store,
     testing::stepped::{Grant, Protocol, SteppedStore},
@@ -31,7 +31,7 @@ fn stored() -> (SteppedStore, Session) {
     let store = SteppedStore::new(Protocol::OneStepRotation);
     let context = Arc::new(context::Context::new(Store::Stepped(store.clone())));
     let session =
-        run(LazySession::new(context, CookieHeaders::default(), None).load()).expect("loaded");
+        run(LazySession::new(context, PresentedIds::default(), None).load()).expect("loaded");
     session.insert("user", 42).expect("a number");
     run(session.save()).expect("saved");
     store.close_gate();
