@@ -40,6 +40,9 @@ if ! have redis-server; then
   as_root update-rc.d redis-server disable >/dev/null 2>&1 || true
 fi
 
+# Two tests need a network namespace, and do nothing where the system has none.
+if have apt-get && ! { have ip && have unshare; }; then install_packages "ip and unshare" iproute2 util-linux; fi
+
 # Other systems than Debian have another package name, or a snap: there, this says what is needed.
 if ! have "${CHROMEDRIVER:-chromedriver}"; then
   say "Installing Chromium"

@@ -21,6 +21,7 @@ mod connecting;
 mod cookies;
 mod faults;
 mod foreign_data;
+mod host_names;
 mod http;
 mod layer_order;
 mod lifetimes;
