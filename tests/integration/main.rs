@@ -24,6 +24,7 @@ mod encryption;
 mod faults;
 mod foreign_data;
 mod header_transport;
+mod host_names;
 mod http;
 mod layer_order;
 mod lifetimes;

@@ -158,16 +158,18 @@ async fn a_save_to_a_stopped_server_is_applied_at_most_once() {
 
 #[tokio::test]
 async fn a_save_to_a_sleeping_server_is_applied_at_most_once() {
-    let server = Server::start_with(&["--enable-debug-command", "yes"]).await;
+    let server = Server::start().await;
     let mut connection = server.connection().await;
     let sleep = async || {
-        // The reply comes after the sleep, so it is not awaited.
+        // Not DEBUG SLEEP, which needs an option since Redis 7. The reply comes after the sleep, so it is not awaited.
         let port = server.port();
         let mut sleeping = tokio::net::TcpStream::connect(("127.0.0.1", port))
             .await
             .expect("a connection");
-        let command = b"DEBUG SLEEP 1\r\n";
-        tokio::io::AsyncWriteExt::write_all(&mut sleeping, command)
+        let script = "local function now() local t = redis.call('TIME') return t[1] + t[2] / 1e6 end \
+            local start = now() while now() - start < 1 do end";
+        let command = redis::cmd("EVAL").arg(script).arg(0).get_packed_command();
+        tokio::io::AsyncWriteExt::write_all(&mut sleeping, &command)
             .await
             .expect("sent");
         // Wait until it sleeps.
@@ -240,21 +242,19 @@ async fn save_into_a_stall(server: &Server, mut stall: impl AsyncFnMut(), resume
 #[tokio::test]
 async fn a_loading_server_is_unavailable_until_it_has_loaded() {
     let mut server = Server::start_with(&[
-        "--enable-debug-command",
-        "yes",
         // Microseconds a key: loading two thousand takes two seconds.
         "--key-load-delay",
         "1000",
-        "--loading-process-events-interval-bytes",
-        "1024",
+        // Commands are answered after each 2 MB, and these are 40.
+        "--rdbcompression",
+        "no",
     ])
     .await;
     let app = serve(server.client()).await;
     let browser = Browser::new();
     assert_eq!(browser.get(app.url("/")).await.body, "1");
-    server
-        .command::<String>(&["DEBUG", "POPULATE", "2000", "filling", "100"])
-        .await;
+    let fill = "for i = 1, 2000 do redis.call('SET', 'filling:' .. i, string.rep('x', 20000)) end";
+    server.command::<()>(&["EVAL", fill, "0"]).await;
     server.command::<String>(&["SAVE"]).await;
     server.restart().await;
     assert_eq!(server.information("loading").await.as_deref(), Some("1"));

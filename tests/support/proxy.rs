@@ -30,7 +30,7 @@ pub struct Proxy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     Forward,
-    /// Each chunk of a reply is delayed by this much.
+    /// Each chunk of a reply is delayed by this much, and the beginning of each connection: the time of a round trip.
     Delay(Duration),
     /// Each byte of a reply is delayed by this much.
     Trickle(Duration),
@@ -177,6 +177,10 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 async fn relay(client: TcpStream, shared: Arc<Shared>, number: u64) {
+    let mode = shared.state.borrow().mode;
+    if let Mode::Delay(round_trip) = mode {
+        tokio::time::sleep(round_trip).await;
+    }
     let Ok(server) = TcpStream::connect(("127.0.0.1", shared.server)).await else {
         return;
     };

@@ -227,6 +227,22 @@ pub async fn assert_reason(app: &Address, browser: &Browser, words: &[&str]) {
     .await;
 }
 
+/// How many requests fail, one after the other, before one succeeds. The following ones, which read, must succeed as well.
+pub async fn failures_until_connected(app: &Address) -> usize {
+    let browser = Browser::new();
+    let begun = Instant::now();
+    let mut failures = 0;
+    while browser.get(app.url("/")).await.status != 200 {
+        failures += 1;
+        assert!(begun.elapsed() < 2 * DEADLINE + SLACK, "{failures}");
+    }
+    for _ in 0..10 {
+        let page = browser.get(app.url("/visits")).await;
+        assert_eq!(page.body, "1");
+    }
+    failures
+}
+
 /// The session is available again.
 pub async fn assert_available(app: &Address, browser: &Browser) {
     eventually(Duration::from_secs(10), || async {
