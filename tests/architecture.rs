@@ -49,7 +49,7 @@ const ORDER: &[&[&str]] = &[
         "store/deadline.rs",
     ],
     &["expiry.rs"],
-    &["config.rs"],
+    &["config"],
     &["signing.rs", "encryption.rs"],
     &["id.rs"],
     &["record"],

@@ -1,13 +1,19 @@
-use std::{borrow::Cow, fmt, str::FromStr, sync::Arc, time::Duration};
+//! All options of a layer, with their defaults and checks.
 
-use http::{HeaderName, Response, StatusCode, header};
+mod cookie;
 
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
+
+use http::{Response, StatusCode};
+
+pub use self::cookie::SameSite;
+pub(crate) use self::cookie::{CookieConfig, HeaderConfig};
 #[cfg(feature = "encryption")]
 use crate::encryption::Encryption;
 use crate::{
     error::{ConfigError, SessionError},
     id::SessionId,
-    signing::{self, MIN_KEY, Signer},
+    signing::MIN_KEY,
 };
 
 /// 1 day, as in the Flask snippet that this crate follows.
@@ -24,66 +30,6 @@ pub(crate) const MAX_SIZE: usize = 64 * 1024;
 pub(crate) const MAX_MAX_AGE: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 /// 100 years. Redis adds a TTL to the present time, and refuses a sum that overflows.
 pub(crate) const MAX_TIMEOUT: Duration = Duration::from_secs(100 * 366 * 86_400);
-/// RFC 6265bis, section 5.6: browsers ignore a cookie whose name and value exceed 4096 octets. The value is a UUID and a signature.
-const MAX_NAME: usize = 4096 - 36 - signing::LENGTH;
-
-/// Headers with a purpose of their own, beside those that a client may not set.
-static NOT_FOR_IDS: [HeaderName; 14] = [
-    header::ACCEPT,
-    header::AUTHORIZATION,
-    header::CONNECTION,
-    header::CONTENT_LENGTH,
-    header::CONTENT_TYPE,
-    header::COOKIE,
-    header::HOST,
-    header::LOCATION,
-    header::ORIGIN,
-    header::REFERER,
-    header::SET_COOKIE,
-    header::TRANSFER_ENCODING,
-    header::USER_AGENT,
-    header::VARY,
-];
-
-/// The cookie's SameSite attribute: whether requests that come from other sites carry the cookie.
-///
-/// Parsed from `strict`, `lax` or `none`, in any case:
-///
-/// ```
-/// # use axum_redis_sessions::{ConfigError, SameSite};
-/// # fn main() -> Result<(), ConfigError> {
-/// assert_eq!("lax".parse::<SameSite>()?, SameSite::Lax);
-/// # Ok(()) }
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum SameSite {
-    /// Never. A user who follows a link from another site, or returns from an OAuth provider, arrives without a session.
-    Strict,
-    /// Only when the user navigates to this site with a safe method, such as by a link; not with a form that posts. The default.
-    Lax,
-    /// Always, such as in a frame of another site. Requires Secure and a defence against CSRF.
-    None,
-}
-
-impl FromStr for SameSite {
-    type Err = ConfigError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        for (name, value) in [
-            ("strict", Self::Strict),
-            ("lax", Self::Lax),
-            ("none", Self::None),
-        ] {
-            if text.eq_ignore_ascii_case(name) {
-                return Ok(value);
-            }
-        }
-        Err(ConfigError(
-            format!("{text:?} is not a value of SameSite: use strict, lax or none").into(),
-        ))
-    }
-}
 
 /// What happens at a login beyond [`with_sessions_per_user`](crate::RedisSessionLayer::with_sessions_per_user).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -146,27 +92,6 @@ pub(crate) struct Config {
     pub(crate) unsupported_option: Option<&'static str>,
 }
 
-#[derive(Clone, Debug)]
-pub(crate) struct CookieConfig {
-    /// `None`: the strictest prefix that the other attributes allow.
-    pub(crate) name: Option<String>,
-    pub(crate) domain: Option<String>,
-    pub(crate) path: String,
-    pub(crate) http_only: bool,
-    pub(crate) secure: bool,
-    pub(crate) same_site: SameSite,
-    pub(crate) partitioned: bool,
-    pub(crate) signer: Option<Signer>,
-}
-
-/// The header that carries an id instead of a cookie.
-#[derive(Clone, Debug)]
-pub(crate) struct HeaderConfig {
-    pub(crate) name: HeaderName,
-    /// `Bearer <id>`.
-    pub(crate) is_bearer: bool,
-}
-
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -183,16 +108,7 @@ impl Default for Config {
             sessions_per_user: None,
             eager: false,
             discard_unreadable: false,
-            cookie: CookieConfig {
-                name: None,
-                domain: None,
-                path: "/".to_owned(),
-                http_only: true,
-                secure: true,
-                same_site: SameSite::Lax,
-                partitioned: false,
-                signer: None,
-            },
+            cookie: CookieConfig::default(),
             has_cookie: true,
             header: None,
             invalid_header: None,
@@ -204,75 +120,6 @@ impl Default for Config {
             error_response: None,
             save_rule: None,
             unsupported_option: None,
-        }
-    }
-}
-
-impl CookieConfig {
-    /// The cookie's name; by default with the strictest prefix that the other attributes allow (RFC 6265bis, section 4.1.3).
-    pub(crate) fn name(&self) -> &str {
-        match &self.name {
-            Some(name) => name,
-            None if !self.secure => "session",
-            // Another name than that of a cookie outside of the partition, since a request can carry both.
-            None if self.partitioned && self.domain.is_none() && self.path == "/" => {
-                "__Host-session-partitioned"
-            }
-            None if self.partitioned => "__Secure-session-partitioned",
-            None if self.domain.is_some() || self.path != "/" => "__Secure-session",
-            None => "__Host-session",
-        }
-    }
-
-    fn check(&self) -> Result<(), ConfigError> {
-        let name = self.name();
-        if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(is_token) {
-            return error(format!(
-                "{name:?} is not a valid cookie name: use letters, digits, - and _ (RFC 6265, section 4.1.1), at most {MAX_NAME}"
-            ));
-        }
-        // Browsers compare the prefixes case-insensitively.
-        let prefix = |prefix: &str| {
-            name.get(..prefix.len())
-                .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
-        };
-        if prefix("__Host-") && self.domain.is_some() {
-            return error(format!(
-                "browsers reject the cookie {name:?} with a Domain: remove with_cookie_domain, or use the prefix __Secure-"
-            ));
-        }
-        if prefix("__Host-") && self.path != "/" {
-            return error(format!(
-                "browsers reject the cookie {name:?} with a Path other than \"/\": remove with_cookie_path, or use the prefix __Secure-"
-            ));
-        }
-        if (prefix("__Host-") || prefix("__Secure-")) && !self.secure {
-            return error(format!(
-                "browsers reject the cookie {name:?} without Secure: remove with_secure(false), or use a name without the prefix"
-            ));
-        }
-        if self.same_site == SameSite::None && !self.secure {
-            return error(
-                "browsers reject SameSite=None without Secure: remove with_secure(false), or use SameSite::Lax",
-            );
-        }
-        if self.partitioned && !self.secure {
-            return error("browsers reject Partitioned without Secure: remove with_secure(false)");
-        }
-        if let Some(signer) = &self.signer {
-            check_keys("with_signing_keys", signer.shortest_key())?;
-        }
-        if !self.path.starts_with('/') || !self.path.bytes().all(is_attribute) {
-            return error(format!(
-                "{:?} is not a valid cookie Path: begin it with \"/\", without \";\" or control characters",
-                self.path
-            ));
-        }
-        match &self.domain {
-            Some(domain) if !is_domain(domain) => error(format!(
-                "{domain:?} is not a valid cookie Domain: use a host name such as \"example.com\", without scheme, port or path"
-            )),
-            _ => Ok(()),
         }
     }
 }
@@ -303,28 +150,25 @@ impl Config {
         })
     }
 
-    /// Checks each option, and their combination.
-    pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        self.cookie.check()?;
+    fn check_header(&self) -> Result<(), ConfigError> {
         if let Some(name) = &self.invalid_header {
             return error(format!(
                 "{name:?} is not a valid header name: use letters, digits and - (RFC 9110, section 5.1)"
             ));
         }
         match &self.header {
-            None if !self.has_cookie => {
-                return error(
-                    "without_cookie leaves no way for an id to travel: add with_header_transport or with_bearer_token",
-                );
-            }
-            Some(header) if !header.is_bearer && NOT_FOR_IDS.contains(&header.name) => {
-                return error(format!(
-                    "the header {:?} has another purpose: use a name of its own, such as \"x-session-id\", or with_bearer_token",
-                    header.name
-                ));
-            }
-            _ => {}
+            Some(header) => header.check(),
+            None if self.has_cookie => Ok(()),
+            None => error(
+                "without_cookie leaves no way for an id to travel: add with_header_transport or with_bearer_token",
+            ),
         }
+    }
+
+    /// Checks each option, and their combination.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        self.cookie.check()?;
+        self.check_header()?;
         #[cfg(feature = "encryption")]
         if let Some(encryption) = &self.encryption {
             check_keys("with_encryption_keys", encryption.shortest_key())?;
@@ -404,26 +248,6 @@ fn check_keys(option: &str, shortest: usize) -> Result<(), ConfigError> {
 
 fn error(text: impl Into<Cow<'static, str>>) -> Result<(), ConfigError> {
     Err(ConfigError(text.into()))
-}
-
-/// RFC 9110, section 5.6.2.
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
-
-/// RFC 6265, section 4.1.1: `av-octet`.
-fn is_attribute(byte: u8) -> bool {
-    (b' '..=b'~').contains(&byte) && byte != b';'
-}
-
-fn is_domain(domain: &str) -> bool {
-    let host = domain.strip_prefix('.').unwrap_or(domain);
-    host.split('.').all(|label| {
-        !label.is_empty()
-            && label
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-    })
 }
 
 impl fmt::Debug for Config {
