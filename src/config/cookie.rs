@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use http::{HeaderName, header};
 
-use super::{check_keys, error};
+use super::checks::{check_keys, error, is_attribute, is_domain, is_token};
 use crate::{
     error::ConfigError,
     signing::{self, Signer},
@@ -187,23 +187,3 @@ static NOT_FOR_IDS: [HeaderName; 14] = [
     header::USER_AGENT,
     header::VARY,
 ];
-
-/// RFC 9110, section 5.6.2.
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
-
-/// RFC 6265, section 4.1.1: `av-octet`.
-fn is_attribute(byte: u8) -> bool {
-    (b' '..=b'~').contains(&byte) && byte != b';'
-}
-
-fn is_domain(domain: &str) -> bool {
-    let host = domain.strip_prefix('.').unwrap_or(domain);
-    host.split('.').all(|label| {
-        !label.is_empty()
-            && label
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-    })
-}

@@ -1,11 +1,15 @@
 //! All options of a layer, with their defaults and checks.
 
+mod checks;
 mod cookie;
 
-use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use http::{Response, StatusCode};
 
+#[cfg(feature = "encryption")]
+use self::checks::check_keys;
+use self::checks::error;
 pub use self::cookie::SameSite;
 pub(crate) use self::cookie::{CookieConfig, HeaderConfig};
 #[cfg(feature = "encryption")]
@@ -13,7 +17,6 @@ use crate::encryption::Encryption;
 use crate::{
     error::{ConfigError, SessionError},
     id::SessionId,
-    signing::MIN_KEY,
 };
 
 /// 1 day, as in the Flask snippet that this crate follows.
@@ -234,20 +237,6 @@ impl Config {
         }
         Ok(())
     }
-}
-
-fn check_keys(option: &str, shortest: usize) -> Result<(), ConfigError> {
-    if shortest >= MIN_KEY {
-        return Ok(());
-    }
-    error(format!(
-        "{option} has a key of {shortest} bytes, or no key: use at least {MIN_KEY} random bytes per key, such as the output of \
-         `openssl rand -base64 32`"
-    ))
-}
-
-fn error(text: impl Into<Cow<'static, str>>) -> Result<(), ConfigError> {
-    Err(ConfigError(text.into()))
 }
 
 impl fmt::Debug for Config {
