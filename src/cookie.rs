@@ -140,6 +140,12 @@ pub(crate) fn issue(
     sensitive(header(&cookie))
 }
 
+/// `name=value`, as a browser sends it in a Cookie header.
+pub(crate) fn pair(config: &CookieConfig, id: SessionId) -> HeaderValue {
+    let pair = [config.name(), "=", &signed(config, config.name(), id)].concat();
+    sensitive(HeaderValue::try_from(pair).expect("the name was checked, and a value is ASCII"))
+}
+
 /// The Set-Cookie that removes the cookie. Its attributes are those of [`issue`]: a browser removes only a cookie with the same name,
 /// Domain, Path and partition, and rejects a `__Host-` cookie without Secure.
 pub(crate) fn remove(config: &CookieConfig) -> HeaderValue {

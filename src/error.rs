@@ -63,7 +63,8 @@ pub enum ErrorKind {
     /// rejected and nothing was stored. Status 403.
     TooManySessions,
     /// The session was destroyed, rotated or expired during this request, so its changes were discarded. Only
-    /// [`Session::save`](crate::Session::save) returns it; the layer does not treat it as an error. Status 409.
+    /// [`Session::save`](crate::Session::save), [`reload`](crate::Session::reload) and [`touch`](crate::Session::touch) return it; the layer
+    /// does not treat it as an error. Status 409.
     Ended,
     /// The response's headers have been sent, so no cookie can be set for a new session or a new id. Make the change, or call
     /// [`save`](crate::Session::save), before returning the response. Status 500.

@@ -1,4 +1,7 @@
-use std::fmt::{self, Write};
+use std::{
+    fmt::{self, Write},
+    str::FromStr,
+};
 
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -24,6 +27,10 @@ use crate::{error::SessionError, random::random_bytes};
 /// [asvs]: https://github.com/OWASP/ASVS/blob/master/5.0/en/0x16-V7-Session-Management.md
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SessionId(Uuid);
+
+/// The error of a text that is not a [`SessionId`]. It does not contain the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParseSessionIdError(());
 
 impl SessionId {
     /// A new id from the operating system's random number generator.
@@ -104,6 +111,23 @@ pub(crate) fn prefix_of(key: &str) -> &str {
         .or_else(|| before_suffix(36))
         .unwrap_or_default()
 }
+
+/// Parses the text of [`SessionId::expose_secret`].
+impl FromStr for SessionId {
+    type Err = ParseSessionIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::parse(text.as_bytes()).ok_or(ParseSessionIdError(()))
+    }
+}
+
+impl fmt::Display for ParseSessionIdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a session id, which is a lower-case hyphenated UUID: pass the text of SessionId::expose_secret")
+    }
+}
+
+impl std::error::Error for ParseSessionIdError {}
 
 impl fmt::Debug for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -23,6 +23,7 @@ mod record;
 mod response;
 mod service;
 mod session;
+mod sessions;
 mod signing;
 mod stats;
 mod store;
@@ -39,10 +40,11 @@ pub use crate::{
     body::ErrorBody,
     config::{SameSite, SessionLimit},
     error::{ConfigError, ErrorKind, SessionError},
-    id::SessionId,
+    id::{ParseSessionIdError, SessionId},
     layer::{RedisSessionLayer, Timeouts},
     service::{ResponseFuture, SessionService},
     session::{Session, lazy::LazySession},
+    sessions::Sessions,
     stats::CommitStats,
     users::{ParseSessionHandleError, SessionHandle, UserSession, UserSessions, Users},
 };

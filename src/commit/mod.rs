@@ -11,6 +11,7 @@
 pub(crate) mod changes;
 pub(crate) mod metadata_changes;
 mod queue;
+pub(crate) mod reload;
 pub(crate) mod state;
 mod status;
 mod user_index;
@@ -138,6 +139,7 @@ async fn commit_changes(session: &SessionCell) -> Result<CommitOutcome, SessionE
             }
             _ if session.state().epoch != epoch => return Ok(CommitOutcome::Unchanged),
             Stored::Other(current) => {
+                session.context.count(|counters| &counters.retries);
                 session.rebase(&current)?;
                 if let Some(id) = id {
                     queue.wait(&session.context, id, attempt).await;
@@ -301,11 +303,7 @@ async fn resolve_rejection(
     let key = write.kind.id().map(|id| session.context.key(id));
     match session.context.decode(&key.unwrap_or_default(), &stored)? {
         Decoded::Session(_) if in_doubt && state.changes.has_non_idempotent() => {
-            Err(SessionError::new(
-                ErrorKind::Conflict,
-                "the connection to Redis broke while a session was saved, and another request saved it since, so an `update` may or \
-                 may not have been applied; it is not applied a second time: load the session again and check",
-            ))
+            Err(doubtful_update())
         }
         Decoded::Session(current) => Ok(Stored::Other(current)),
         Decoded::Tombstone { .. } => Ok(Stored::Tombstone),
@@ -362,7 +360,6 @@ impl SessionCell {
 
     /// Replays the changes on top of the version that another request stored.
     fn rebase(&self, current: &Record) -> Result<(), SessionError> {
-        self.context.count(|counters| &counters.retries);
         loop {
             let changes = self.state().changes.clone();
             // The app's closures run here, so the state is not locked.
@@ -375,6 +372,14 @@ impl SessionCell {
             }
         }
     }
+}
+
+fn doubtful_update() -> SessionError {
+    SessionError::new(
+        ErrorKind::Conflict,
+        "the connection to Redis broke while a session was saved, and another request saved it since, so an `update` may or \
+         may not have been applied; it is not applied a second time: load the session again and check",
+    )
 }
 
 fn attempts_exhausted() -> SessionError {

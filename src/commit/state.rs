@@ -388,8 +388,8 @@ impl State {
         Err(SessionError::new(
             ErrorKind::HeadersSent,
             format!(
-                "the response headers are already sent, so no cookie for {what} can be set: make this change, or call `save`, before \
-                 the response is returned"
+                "the response headers are already sent, or there is no response, so no cookie for {what} can be set: make this change, \
+                 or call `save`, before the response is returned"
             ),
         ))
     }

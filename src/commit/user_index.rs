@@ -3,7 +3,7 @@
 //! 1. An entry is added before its session is stored, also before the session gets a new id: the index never lacks a live session.
 //! 2. An entry is removed after its session was deleted or rotated. One that a crash leaves behind is removed when the index is listed.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use super::write::{Write, WriteKind};
 use crate::{
@@ -63,6 +63,31 @@ pub(crate) async fn add(context: &Arc<Context>, write: &Write) -> Result<(), Ses
              on another device first, or use SessionLimit::RevokeOldest"
         ),
     ))
+}
+
+/// Adds the session again, so that the index outlives a session that only `touch` extends.
+pub(crate) async fn refresh(
+    context: &Arc<Context>,
+    user: &UserId,
+    id: SessionId,
+    ttl: Duration,
+) -> Result<(), SessionError> {
+    let index = context.user_index_key(user);
+    let entry = IndexEntry {
+        name: context.key_suffix(id),
+        added_at: unix_micros(),
+    };
+    let ttl = ttl * 2 + MARGIN;
+    let options = AddOptions {
+        replaces: None,
+        max: None,
+    };
+    let work = pin!(async {
+        let added = retry_once(|| context.store.add_to_index(&index, &entry, ttl, options)).await;
+        added.map(drop).map_err(Fault::into_error)
+    });
+    let deadline = context.config.deadline;
+    context.store.with_deadline(deadline, work).await
 }
 
 /// Removes the entry of a session that has ended. A failure is not the request's: the entry is removed when the index is listed.

@@ -12,7 +12,8 @@ use tower_layer::Layer;
 
 pub use self::timeouts::Timeouts;
 use crate::{
-    context::Context, error::ConfigError, service::SessionService, stats::CommitStats, users::Users,
+    context::Context, error::ConfigError, service::SessionService, sessions::Sessions,
+    stats::CommitStats, users::Users,
 };
 
 /// The tower layer that adds a [`Session`](crate::Session) to each request.
@@ -134,6 +135,29 @@ impl RedisSessionLayer {
         Users::new(self.context().clone())
     }
 
+    /// Returns access to sessions outside a request: for background jobs, administration and tests.
+    ///
+    /// # Panics
+    ///
+    /// Panics on an invalid configuration, as adding the layer to a router does. See [`validate`](Self::validate).
+    ///
+    /// # Examples
+    ///
+    /// The cookie of a logged-in user, for a test of the app:
+    ///
+    /// ```
+    /// # use axum_redis_sessions::{RedisSessionLayer, SessionError};
+    /// # async fn example() -> Result<(), SessionError> {
+    /// let layer = RedisSessionLayer::in_memory();
+    /// let cookie = layer.sessions().create(|session| session.log_in("42")).await?;
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn sessions(&self) -> Sessions {
+        self.assert_valid();
+        Sessions::new(self.context().clone())
+    }
+
     /// Waits until all saves have finished whose clients have disconnected, of this layer and its clones. Each takes at most the
     /// deadline.
     ///
@@ -174,6 +198,12 @@ impl RedisSessionLayer {
         &self.context
     }
 
+    fn assert_valid(&self) {
+        if let Err(error) = self.check() {
+            panic!("RedisSessionLayer: {error}");
+        }
+    }
+
     fn check(&self) -> Result<(), ConfigError> {
         let config = &self.context.config;
         config.check()?;
@@ -194,9 +224,7 @@ impl<S> Layer<S> for RedisSessionLayer {
     ///
     /// Panics on an invalid configuration, with the text of the [`ConfigError`] that [`RedisSessionLayer::validate`] returns.
     fn layer(&self, inner: S) -> Self::Service {
-        if let Err(error) = self.check() {
-            panic!("RedisSessionLayer: {error}");
-        }
+        self.assert_valid();
         SessionService::new(inner, self.context.clone())
     }
 }

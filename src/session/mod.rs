@@ -2,6 +2,7 @@
 
 mod expiry;
 pub(crate) mod lazy;
+mod long_lived;
 mod user;
 
 use std::{fmt, sync::Arc};
@@ -316,11 +317,7 @@ impl Session {
     pub async fn save(&self) -> Result<(), SessionError> {
         match commit(&self.0).await? {
             CommitOutcome::Unchanged | CommitOutcome::Saved => Ok(()),
-            CommitOutcome::Discarded => Err(SessionError::new(
-                ErrorKind::Ended,
-                "the session was destroyed, rotated or has expired since this request loaded it, so the changes were discarded: end \
-                 the stream and let the client connect again",
-            )),
+            CommitOutcome::Discarded => Err(ended()),
         }
     }
 
@@ -351,6 +348,14 @@ impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").finish_non_exhaustive()
     }
+}
+
+fn ended() -> SessionError {
+    SessionError::new(
+        ErrorKind::Ended,
+        "the session was destroyed, rotated or has expired since this request loaded it, so its changes were discarded: end \
+         the stream and let the client connect again",
+    )
 }
 
 fn check_key(key: &str) -> Result<(), SessionError> {
