@@ -16,6 +16,7 @@ mod expiry;
 #[cfg(feature = "axum")]
 mod extract;
 mod failure_log;
+mod health;
 mod id;
 mod layer;
 mod random;

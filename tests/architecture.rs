@@ -37,6 +37,7 @@ const ORDER: &[&[&str]] = &[
     &["commit"],
     &["users"],
     &["cookie.rs"],
+    &["health.rs"],
     &["context.rs"],
     &["unreadable.rs"],
     &["store/mod.rs"],

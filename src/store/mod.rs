@@ -181,6 +181,30 @@ impl Store {
         dispatch!(unscheduled self, store => store.peek(key).await)
     }
 
+    /// Whether the server accepts scripts that it does not know yet, if saves need any.
+    pub(crate) async fn check_scripts(&self, key: &str) -> Result<(), Fault> {
+        match self {
+            Self::Redis(store) => store.check_scripts(key).await,
+            Self::Memory(_) => Ok(()),
+            #[cfg(test)]
+            Self::Stepped(_) => Ok(()),
+        }
+    }
+
+    /// Of `candidates`, one for each server that has sessions, by its key.
+    pub(crate) async fn one_per_server<T>(
+        &self,
+        candidates: impl Iterator<Item = T>,
+        key_of: impl Fn(&T) -> String,
+    ) -> Result<Vec<T>, SessionError> {
+        match self {
+            Self::Redis(store) => store.one_per_server(candidates, key_of).await,
+            Self::Memory(_) => Ok(candidates.take(1).collect()),
+            #[cfg(test)]
+            Self::Stepped(_) => Ok(candidates.take(1).collect()),
+        }
+    }
+
     /// Runs `work` for at most `deadline`. The caller pins it, because an async function would store its argument twice.
     pub(crate) fn with_deadline<T>(
         &self,

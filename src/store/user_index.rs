@@ -3,6 +3,8 @@
 //! An index may name sessions that have ended, since most end by expiring; its readers check each session. But no live session is missing: a
 //! session is added before it is created, and the index outlives all of its sessions.
 
+use std::fmt;
+
 /// A session in the index of its user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct IndexEntry {
@@ -48,6 +50,12 @@ impl UserIndexKey {
     /// The part of the key that an error may show.
     pub(super) fn prefix(&self) -> &str {
         &self.key[..self.prefix_len]
+    }
+}
+
+impl fmt::Display for UserIndexKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.key)
     }
 }
 

@@ -36,6 +36,7 @@ mod outside_requests;
 mod presented_cookies;
 mod proxies;
 mod races;
+mod ready;
 mod renewal;
 mod replaced_responses;
 mod replicas;

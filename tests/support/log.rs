@@ -95,7 +95,9 @@ impl Subscriber for Log {
 impl log::Log for Log {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
         // The tests' WebSocket client logs its own cookie.
-        !metadata.target().starts_with("tungstenite::handshake::client")
+        !metadata
+            .target()
+            .starts_with("tungstenite::handshake::client")
     }
 
     fn log(&self, record: &log::Record<'_>) {

@@ -1,5 +1,6 @@
 //! The store in Redis: one command per operation, and a script where an operation must read before it writes.
 
+mod readiness;
 mod scripts;
 pub(crate) mod transport;
 mod user_index;

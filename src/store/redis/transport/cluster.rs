@@ -34,6 +34,8 @@ const MAX_REDIRECTIONS: u32 = 5;
 const INTERVAL: Duration = Duration::from_millis(100);
 /// If a node does not tell the topology within this time, the next one is asked.
 const REPLY_TIMEOUT: Duration = Duration::from_millis(125);
+/// With 100 masters of like size, one of them is missed once in 10⁶⁸ times.
+const MAX_CANDIDATES: usize = 16_384;
 /// A refresh that takes longer is not waited for.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -175,6 +177,31 @@ impl Cluster {
             refreshed.await;
             waited = true;
         }
+    }
+
+    /// Of `candidates`, one for each master, unless its slots are so few that none of them falls there.
+    pub(super) async fn one_per_master<T>(
+        self: &Arc<Self>,
+        candidates: impl Iterator<Item = T>,
+        key_of: impl Fn(&T) -> String,
+    ) -> Result<Vec<T>, SessionError> {
+        let mut masters: Vec<Address> = Vec::new();
+        let mut found = Vec::new();
+        for candidate in candidates.take(MAX_CANDIDATES) {
+            let slot = slot_of(key_of(&candidate).as_bytes());
+            // Waits until the topology is known, and then for nothing.
+            let master = self.master(slot).await?;
+            if !masters.contains(&master) {
+                masters.push(master);
+                found.push(candidate);
+                let state = self.state();
+                let all = state.topology.as_ref().map_or(0, Topology::master_count);
+                if found.len() >= all {
+                    break;
+                }
+            }
+        }
+        Ok(found)
     }
 
     fn node(&self, address: &Address) -> Node {

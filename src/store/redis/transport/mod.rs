@@ -130,6 +130,23 @@ impl Transport {
         }
     }
 
+    /// Of `candidates`, one for each server that has keys such as theirs.
+    #[cfg_attr(
+        not(feature = "cluster"),
+        expect(unused_variables, reason = "one server has all keys")
+    )]
+    pub(super) async fn one_per_server<T>(
+        &self,
+        candidates: impl Iterator<Item = T>,
+        key_of: impl Fn(&T) -> String,
+    ) -> Result<Vec<T>, SessionError> {
+        match self {
+            Self::Node(_) => Ok(candidates.take(1).collect()),
+            #[cfg(feature = "cluster")]
+            Self::Cluster(cluster) => cluster.one_per_master(candidates, key_of).await,
+        }
+    }
+
     fn settings(&self) -> &ConnectSettings {
         match self {
             Self::Node(node) => node.settings(),

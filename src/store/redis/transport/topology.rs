@@ -1,5 +1,7 @@
 //! Which node of a cluster has which slots.
 
+use std::collections::HashSet;
+
 use redis::{ConnectionAddr, ConnectionInfo, Value};
 
 use super::{connect::AddressMap, error};
@@ -98,6 +100,11 @@ impl Topology {
     pub(super) fn master(&self, slot: u16) -> Option<&Address> {
         let range = &self.ranges[self.position(slot)?];
         Some(&range.master)
+    }
+
+    pub(super) fn master_count(&self) -> usize {
+        let masters: HashSet<&Address> = self.ranges.iter().map(|range| &range.master).collect();
+        masters.len()
     }
 
     /// A node said that another one has the slot.

@@ -1,0 +1,28 @@
+//! What a readiness check asks beside the operations of requests.
+
+use ::redis::Value;
+
+use super::{RedisStore, transport::command_pool::command, unexpected_reply};
+use crate::{error::SessionError, store::outcome::Fault};
+
+impl RedisStore {
+    /// By EVAL: a script that the server knows already is called by EVALSHA.
+    pub(crate) async fn check_scripts(&self, key: &str) -> Result<(), Fault> {
+        if self.scripts.is_none() {
+            return Ok(());
+        }
+        let eval = command("EVAL", &[b"return 1", b"1", key.as_bytes()]);
+        match self.read(key, eval).await? {
+            Value::Int(1) => Ok(()),
+            _ => Err(unexpected_reply()),
+        }
+    }
+
+    pub(crate) async fn one_per_server<T>(
+        &self,
+        candidates: impl Iterator<Item = T>,
+        key_of: impl Fn(&T) -> String,
+    ) -> Result<Vec<T>, SessionError> {
+        self.transport.one_per_server(candidates, key_of).await
+    }
+}
