@@ -7,11 +7,12 @@ use axum_core::{
     extract::{FromRequestParts, OptionalFromRequestParts},
     response::{IntoResponse, Response},
 };
-use http::request::Parts;
+use http::{Method, request::Parts};
 
 use crate::{
     error::SessionError,
     failure_log::FailureLog,
+    flash::FlashMessage,
     session::{Session, lazy::LazySession},
 };
 
@@ -50,6 +51,61 @@ impl<S: Send + Sync> FromRequestParts<S> for LazySession {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
         Self::from_extensions(&parts.extensions)
+    }
+}
+
+/// The messages of [`Session::flash`] for the page that is about to be shown, each once.
+///
+/// They are removed from the session before the handler runs, by [`Session::take_flashes`]: of two requests at the same time, one gets each
+/// message. A request that shows no page takes none: HEAD, and a browser's prefetch (`Sec-Purpose: prefetch`). While Redis is unavailable, the
+/// answer is 503.
+///
+/// # Examples
+///
+/// ```
+/// use axum::response::{Html, Redirect};
+/// use axum_redis_sessions::{FlashLevel, FlashMessages, Session, SessionError};
+///
+/// async fn save(session: Session) -> Result<Redirect, SessionError> {
+///     session.flash(FlashLevel::Success, "Saved.")?;
+///     Ok(Redirect::to("/"))
+/// }
+///
+/// async fn page(FlashMessages(messages): FlashMessages) -> Html<String> {
+///     // A template escapes the text.
+///     let lines = messages.iter().map(|message| format!("<p class={}>{}</p>", message.level, message.text));
+///     Html(lines.collect())
+/// }
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FlashMessages(pub Vec<FlashMessage>);
+
+impl<S: Send + Sync> FromRequestParts<S> for FlashMessages {
+    type Rejection = SessionError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
+        let session = <Session as FromRequestParts<S>>::from_request_parts(parts, state).await?;
+        let mut purposes = ["sec-purpose", "purpose"].into_iter();
+        let is_prefetch = purposes.any(|name| {
+            let value = parts
+                .headers
+                .get(name)
+                .and_then(|value| value.to_str().ok());
+            value.is_some_and(|value| value.starts_with("prefetch"))
+        });
+        if is_prefetch || parts.method == Method::HEAD {
+            return Ok(Self::default());
+        }
+        session.take_flashes().await.map(Self)
+    }
+}
+
+impl IntoIterator for FlashMessages {
+    type Item = FlashMessage;
+    type IntoIter = std::vec::IntoIter<FlashMessage>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
     }
 }
 

@@ -16,9 +16,13 @@ mod expiry;
 #[cfg(feature = "axum")]
 mod extract;
 mod failure_log;
+mod flash;
+#[cfg(feature = "axum")]
+mod guard;
 mod health;
 mod id;
 mod layer;
+mod next_path;
 mod random;
 mod record;
 mod response;
@@ -41,13 +45,21 @@ pub use crate::{
     body::ErrorBody,
     config::{SameSite, SessionLimit},
     error::{ConfigError, ErrorKind, SessionError},
+    flash::{FlashLevel, FlashMessage},
     id::{ParseSessionIdError, SessionId},
     layer::{RedisSessionLayer, Timeouts},
+    next_path::NextPath,
     service::{ResponseFuture, SessionService},
     session::{Session, lazy::LazySession},
     sessions::Sessions,
     stats::CommitStats,
     users::{ParseSessionHandleError, SessionHandle, UserSession, UserSessions, Users},
+};
+#[cfg(feature = "axum")]
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+pub use crate::{
+    extract::FlashMessages,
+    guard::{LoggedIn, LoginRejection, RecentLogin},
 };
 
 /// Longer texts: deployment, security, reliability, performance, design and changelog. Their code is compiled with the crate.

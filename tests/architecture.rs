@@ -17,11 +17,12 @@ use syn::{
 /// their own.
 const ORDER: &[&[&str]] = &[
     &["lib.rs"],
+    &["guard.rs"],
     &["extract.rs"],
     &["layer"],
     &["service.rs"],
     &["response.rs"],
-    &["sessions.rs"],
+    &["sessions.rs", "flash.rs"],
     &[
         "session/user.rs",
         "session/expiry.rs",
@@ -59,6 +60,7 @@ const ORDER: &[&[&str]] = &[
     &["expiry.rs"],
     &["config"],
     &["signing.rs", "encryption.rs"],
+    &["next_path.rs"],
     &["id.rs"],
     &["record"],
     &["random.rs"],

@@ -11,9 +11,9 @@ use crate::{
     record::{Encoded, Encoder, KeyEdit, Metadata, Record, UserId, is_reserved},
 };
 
-/// A closure of [`Session::update`](crate::Session::update): from a key and its old JSON text to the new text.
+/// A closure of [`Session::update`](crate::Session::update): from a key and its old JSON text to the new text. `None` removes the key.
 pub(crate) type UpdateFn =
-    Arc<dyn Fn(&str, Option<&[u8]>) -> Result<Bytes, SessionError> + Send + Sync>;
+    Arc<dyn Fn(&str, Option<&[u8]>) -> Result<Option<Bytes>, SessionError> + Send + Sync>;
 
 /// The changes of one request, over a base that may be replaced beneath them.
 ///
@@ -33,7 +33,7 @@ enum Change {
     Assigned { seq: u64, value: Option<Bytes> },
     /// By `update`; `value` is its present result.
     Updated {
-        value: Bytes,
+        value: Option<Bytes>,
         origin: Origin,
         updates: Updates,
     },
@@ -81,7 +81,7 @@ impl Changes {
     }
 
     /// `value` is what `update` made of the present value.
-    pub(crate) fn update(&mut self, key: &str, update: UpdateFn, value: Bytes) {
+    pub(crate) fn update(&mut self, key: &str, update: UpdateFn, value: Option<Bytes>) {
         let seq = self.next_seq();
         let origin = match self.change_mut(key) {
             Some(Change::Updated {
@@ -205,7 +205,7 @@ impl Changes {
                 };
                 *value = (updates.first.1)(key, current.as_deref())?;
                 for (_, update) in &updates.more {
-                    *value = update(key, Some(value))?;
+                    *value = update(key, value.as_deref())?;
                 }
             }
         }
@@ -279,7 +279,7 @@ impl Change {
     fn value(&self) -> Option<&Bytes> {
         match self {
             Self::Assigned { value, .. } => value.as_ref(),
-            Self::Updated { value, .. } => Some(value),
+            Self::Updated { value, .. } => value.as_ref(),
         }
     }
 }

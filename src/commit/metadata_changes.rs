@@ -17,6 +17,8 @@ pub(crate) enum MetadataChange {
     AbsoluteTimeout(u64),
     /// The session's user from here on. A login, at this Unix second, starts the absolute timeout anew.
     User(Option<(UserId, u64)>),
+    /// The user authenticated again, at this Unix second.
+    ConfirmedAt(u64),
     /// The Unix second at which the session is added to its user's index.
     IndexedAt(u64),
 }
@@ -59,13 +61,21 @@ impl MetadataChanges {
                 MetadataChange::AbsoluteTimeout(millis) => {
                     metadata.absolute_timeout = Some(*millis);
                 }
-                MetadataChange::User(Some((_, login))) => metadata.created = Some(*login),
+                MetadataChange::User(Some((_, login))) => {
+                    metadata.created = Some(*login);
+                    metadata.confirmed_at = None;
+                }
                 MetadataChange::User(None) => {}
+                // Not earlier than what another request stored meanwhile.
+                MetadataChange::ConfirmedAt(at) => {
+                    metadata.confirmed_at = metadata.confirmed_at.max(Some(*at));
+                }
                 MetadataChange::IndexedAt(at) => metadata.indexed_at = Some(*at),
             }
         }
         if self.user(base).is_none() {
             metadata.indexed_at = None;
+            metadata.confirmed_at = None;
         }
         metadata
     }

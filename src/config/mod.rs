@@ -17,6 +17,7 @@ use crate::encryption::Encryption;
 use crate::{
     error::{ConfigError, SessionError},
     id::SessionId,
+    next_path,
 };
 
 /// 1 day, as in the Flask snippet that this crate follows.
@@ -91,6 +92,8 @@ pub(crate) struct Config {
     pub(crate) id_generator: Option<IdGenerator>,
     pub(crate) error_response: Option<ErrorResponse>,
     pub(crate) save_rule: Option<SaveRule>,
+    /// Where guards send browsers that are not logged in.
+    pub(crate) sign_in_page: Option<String>,
     /// The first option that was set and that the store does not have.
     pub(crate) unsupported_option: Option<&'static str>,
 }
@@ -122,6 +125,7 @@ impl Default for Config {
             id_generator: None,
             error_response: None,
             save_rule: None,
+            sign_in_page: None,
             unsupported_option: None,
         }
     }
@@ -229,6 +233,13 @@ impl Config {
             return error(
                 "with_sessions_per_user is 0, so no user could log in: make it at least 1",
             );
+        }
+        if let Some(page) = &self.sign_in_page
+            && !next_path::is_safe(page)
+        {
+            return error(format!(
+                "{page:?} is not a page for with_sign_in_page: use a path on this host such as \"/sign-in\""
+            ));
         }
         if self.max_size == 0 || u32::try_from(self.max_size).is_err() {
             return error(

@@ -79,6 +79,10 @@ use crate::{
 /// | [`with_id_generator`](Self::with_id_generator) | operating system | source of session ids |
 /// | [`with_save_rule`](Self::with_save_rule) | all but 5xx and 408 | which requests save their changes, by status |
 /// | [`with_error_response`](Self::with_error_response) | plain text | response to an error |
+#[cfg_attr(
+    feature = "axum",
+    doc = "| [`with_sign_in_page`](Self::with_sign_in_page) | none | where guards send browsers that are not logged in |"
+)]
 /// | [`with_deadline`](Self::with_deadline) | 500 ms | maximum duration of a load or a save |
 /// | [`with_connect_timeout`](Self::with_connect_timeout) | 5 s | maximum duration of an attempt to connect |
 #[cfg_attr(

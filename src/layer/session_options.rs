@@ -142,6 +142,25 @@ impl RedisSessionLayer {
         self.configured(|context| context.config.save_rule = Some(Arc::new(rule)))
     }
 
+    /// Sets the page where [`LoggedIn`](crate::LoggedIn) and [`RecentLogin`](crate::RecentLogin) send browsers. Default: none, so they answer
+    /// 401.
+    ///
+    /// `page` is a path on this host, as browsers see it. A GET or HEAD request that accepts HTML is redirected there, with the path that was
+    /// asked for: `/sign-in?next=/cart`. [`NextPath`](crate::NextPath) reads it. All other requests are answered with 401.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use axum_redis_sessions::RedisSessionLayer;
+    ///
+    /// let layer = RedisSessionLayer::in_memory().with_sign_in_page("/sign-in");
+    /// ```
+    #[cfg(feature = "axum")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+    pub fn with_sign_in_page(self, page: impl Into<String>) -> Self {
+        self.configured(|context| context.config.sign_in_page = Some(page.into()))
+    }
+
     /// Sets the response to a [`SessionError`]: one that the extractor or a handler returned, or that a failed save caused. Default:
     /// [`SessionError::to_response`].
     ///

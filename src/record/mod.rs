@@ -37,6 +37,7 @@ const IDLE_TIMEOUT: &str = "_idle";
 const ABSOLUTE_TIMEOUT: &str = "_absolute";
 const USER: &str = "_user";
 const INDEXED_AT: &str = "_listed";
+const CONFIRMED_AT: &str = "_confirmed";
 const ROTATED: &str = "_rotated";
 const GRACE: &str = "_grace";
 
@@ -61,6 +62,8 @@ pub(crate) struct Metadata {
     pub(crate) absolute_timeout: Option<u64>,
     /// Unix seconds at which the session's entry in its user's index was last written; `None` without a user.
     pub(crate) indexed_at: Option<u64>,
+    /// Unix seconds at which the user authenticated again; `None` if not since the login.
+    pub(crate) confirmed_at: Option<u64>,
 }
 
 /// A stored session: its bytes, and the position of each key and value in them.
@@ -231,7 +234,7 @@ struct Decoder<'a> {
     rotated: Option<u64>,
     grace: Option<u64>,
     /// The crate's own keys that were found so far, by their number in [`Decoder::add_own`].
-    found: [bool; 7],
+    found: [bool; 8],
 }
 
 impl<'a> Decoder<'a> {
@@ -245,7 +248,7 @@ impl<'a> Decoder<'a> {
             user: None,
             rotated: None,
             grace: None,
-            found: [false; 7],
+            found: [false; 8],
         }
     }
 
@@ -308,6 +311,10 @@ impl<'a> Decoder<'a> {
             INDEXED_AT => {
                 self.check_first(6)?;
                 self.metadata.indexed_at = number;
+            }
+            CONFIRMED_AT => {
+                self.check_first(7)?;
+                self.metadata.confirmed_at = number;
             }
             ROTATED => self.rotated = Some(number.unwrap_or(0)),
             GRACE => self.grace = number,

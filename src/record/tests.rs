@@ -55,6 +55,7 @@ fn an_encoded_record_equals_the_decoded_one() {
             idle_timeout: Some(900_000),
             absolute_timeout: Some(43_200_000),
             indexed_at: Some(11),
+            confirmed_at: Some(13),
         },
         Some(UserId::new("Zoë \"42\"").expect("not empty")),
         0,

@@ -5,8 +5,8 @@ use std::cell::{Cell, RefCell};
 use bytes::Bytes;
 
 use super::{
-    ABSOLUTE_TIMEOUT, CREATED, Field, GRACE, IDLE_TIMEOUT, INDEXED_AT, Metadata, PERMANENT,
-    RESERVED, REV_OPENING, REVISION_LEN, ROTATED, Record, USER, UserId, scan::Span,
+    ABSOLUTE_TIMEOUT, CONFIRMED_AT, CREATED, Field, GRACE, IDLE_TIMEOUT, INDEXED_AT, Metadata,
+    PERMANENT, RESERVED, REV_OPENING, REVISION_LEN, ROTATED, Record, USER, UserId, scan::Span,
 };
 use crate::{clock::unix_nanos, error::SessionError, random::random_bytes};
 
@@ -59,6 +59,7 @@ impl<'a> Encoder<'a> {
             (IDLE_TIMEOUT, metadata.idle_timeout),
             (ABSOLUTE_TIMEOUT, metadata.absolute_timeout),
             (INDEXED_AT, metadata.indexed_at),
+            (CONFIRMED_AT, metadata.confirmed_at),
         ] {
             if let Some(value) = value {
                 write_number(&mut buffer, key, value);

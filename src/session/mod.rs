@@ -7,6 +7,7 @@ mod user;
 
 use std::{fmt, sync::Arc};
 
+use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -119,11 +120,21 @@ impl Session {
         F: Fn(Option<T>) -> T + Send + Sync + 'static,
     {
         check_key(key)?;
-        let update = move |key: &str, value: Option<&[u8]>| {
+        self.replace(key, move |key, value| {
             let next = f(value.map_or(Ok(None), |value| decode(key, value))?);
             let value = encode(key, &next)?;
-            Ok::<_, SessionError>((next, value))
-        };
+            Ok((next, Some(value)))
+        })
+    }
+
+    /// As `update`, from and to JSON text. `None` removes the key.
+    pub(crate) fn replace<T, F>(&self, key: &str, update: F) -> Result<T, SessionError>
+    where
+        F: Fn(&str, Option<&[u8]>) -> Result<(T, Option<Bytes>), SessionError>
+            + Send
+            + Sync
+            + 'static,
+    {
         loop {
             let (value, seq) = {
                 let state = self.0.state();

@@ -1,5 +1,7 @@
 //! The user of a session.
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use super::Session;
 use crate::{
     clock::unix_secs,
@@ -66,6 +68,58 @@ impl Session {
     pub fn user(&self) -> Option<String> {
         let state = self.0.state();
         state.changes.user(&state.base).map(|user| user.to_string())
+    }
+
+    /// When the session's user last proved who they are: at the login, or at a later
+    /// [`confirm_authentication`](Self::confirm_authentication). `None` without a user.
+    ///
+    /// In whole seconds, by the clock of the server that handled it. For grave actions such as a change of the password or of the e-mail
+    /// address (ASVS 5.0, 7.5.1 and 7.5.3). With axum, [`RecentLogin`](crate::RecentLogin) checks it.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// # use axum_redis_sessions::Session;
+    ///
+    /// fn may_delete_account(session: &Session) -> bool {
+    ///     let age = session.authenticated_at().and_then(|at| at.elapsed().ok());
+    ///     age.is_some_and(|age| age < Duration::from_secs(300))
+    /// }
+    /// ```
+    #[must_use]
+    pub fn authenticated_at(&self) -> Option<SystemTime> {
+        let state = self.0.state();
+        state.changes.user(&state.base)?;
+        let metadata = state.changes.metadata(&state.base);
+        // A login sets the creation time.
+        let latest = metadata.created.max(metadata.confirmed_at)?;
+        UNIX_EPOCH.checked_add(Duration::from_secs(latest))
+    }
+
+    /// Notes that the user authenticated again just now, for a grave action, and gives the session a new id (ASVS 5.0, 7.2.4).
+    ///
+    /// Call it after checking the password, a passkey or a second factor once more. The timeouts go on; [`log_in`](Self::log_in) would start
+    /// the absolute one anew. Does nothing in a session without a user.
+    ///
+    /// ```
+    /// # use axum_redis_sessions::Session;
+    /// # async fn is_password_of(user: &str, password: &str) -> bool { true }
+    /// async fn confirm(session: Session, password: String) -> &'static str {
+    ///     match session.user() {
+    ///         Some(user) if is_password_of(&user, &password).await => {
+    ///             session.confirm_authentication();
+    ///             "confirmed"
+    ///         }
+    ///         _ => "try again",
+    ///     }
+    /// }
+    /// ```
+    pub fn confirm_authentication(&self) {
+        let mut state = self.0.state();
+        if state.changes.user(&state.base).is_some() {
+            let change = MetadataChange::ConfirmedAt(unix_secs());
+            state.changes.set_metadata(change);
+            state.rotate = true;
+        }
     }
 
     /// All stored sessions of this session's user, to list and revoke them; `None` if the session has no user.

@@ -22,7 +22,9 @@ mod cookies;
 #[cfg(feature = "encryption")]
 mod encryption;
 mod faults;
+mod flash;
 mod foreign_data;
+mod guards;
 mod header_transport;
 mod host_names;
 mod http;

@@ -104,10 +104,7 @@ async fn the_error_says_what_is_wrong() {
         .await;
     let full = error(&ready).await;
     assert_eq!(full.kind(), ErrorKind::Rejected, "{full}");
-    assert!(
-        full.to_string().contains("creating a session") && full.to_string().contains("OOM"),
-        "{full}"
-    );
+    assert!(full.to_string().contains("OOM"), "{full}");
     server
         .command::<String>(&["CONFIG", "SET", "maxmemory", "0"])
         .await;
