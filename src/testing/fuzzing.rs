@@ -181,7 +181,11 @@ fn changes_of(script: &[u8], base: &Record, model: &mut Vec<(String, Box<RawValu
             2 => {
                 let bytes = Bytes::from_static(text.as_bytes());
                 let step = bytes.clone();
-                changes.update(name, Arc::new(move |_, _| Ok(step.clone())), bytes);
+                changes.update(
+                    name,
+                    Arc::new(move |_, _| Ok(Some(step.clone()))),
+                    Some(bytes),
+                );
                 put(Some(value));
             }
             3 => changes.set_metadata(MetadataChange::IdleTimeout(1 + u64::from(step[0]))),
