@@ -21,7 +21,7 @@ const KEY: &str = "flash_messages";
 const MAX_MESSAGES: usize = 32;
 
 /// A message for the next page, from [`Session::flash`]. Serialized as `{"level":"success","text":"Saved."}`, for templates.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct FlashMessage {
     /// How it is shown.
@@ -142,6 +142,15 @@ impl<'de> Deserialize<'de> for FlashLevel {
         let levels = [Self::Info, Self::Success, Self::Warning, Self::Error];
         let found = levels.into_iter().find(|level| level.as_str() == name);
         Ok(found.unwrap_or(Self::Info))
+    }
+}
+
+/// Does not show the text.
+impl fmt::Debug for FlashMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FlashMessage")
+            .field("level", &self.level)
+            .finish_non_exhaustive()
     }
 }
 

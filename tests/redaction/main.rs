@@ -23,8 +23,8 @@ use axum::{
     routing::get,
 };
 use axum_redis_sessions::{
-    ErrorKind, LazySession, RedisSessionLayer, SameSite, Session, SessionError, SessionHandle,
-    SessionId, SessionLimit, Timeouts,
+    ErrorKind, FlashLevel, LazySession, NextPath, RedisSessionLayer, SameSite, Session,
+    SessionError, SessionHandle, SessionId, SessionLimit, Timeouts,
 };
 use tower::{Layer, Service};
 
@@ -99,6 +99,8 @@ async fn debug_output_is_redacted_for_every_public_type() {
             let of_user = sessions.list().await?;
             assert_eq!(of_user.len(), 1);
             in_handler("UserSession", &of_user);
+            session.flash(FlashLevel::Error, VALUE)?;
+            in_handler("FlashMessage", &session.take_flashes().await?);
             session.insert("another", VALUE)?;
             session.destroy();
             in_handler("Session", &session);
@@ -119,6 +121,7 @@ async fn debug_output_is_redacted_for_every_public_type() {
         show("RedisSessionLayer", &layer);
         show("CommitStats", &layer.commit_stats());
         show("Users", &layer.users());
+        show("Sessions", &layer.sessions());
         let inner = tower::service_fn(async |_: Request<String>| {
             Ok::<_, std::convert::Infallible>(Response::new(String::new()))
         });
@@ -137,6 +140,9 @@ async fn debug_output_is_redacted_for_every_public_type() {
     let no_handle = VALUE.parse::<SessionHandle>().expect_err("no handle");
     show("ParseSessionHandleError", &no_handle);
     assert_redacted("ParseSessionHandleError", &no_handle.to_string());
+    let no_id = VALUE.parse::<SessionId>().expect_err("no id");
+    show("ParseSessionIdError", &no_id);
+    assert_redacted("ParseSessionIdError", &no_id.to_string());
     let mistake = RedisSessionLayer::in_memory().with_signing_keys(["sesame"]);
     let mistake = mistake.validate().expect_err("a short key");
     show("ConfigError", &mistake);
@@ -144,6 +150,8 @@ async fn debug_output_is_redacted_for_every_public_type() {
     // Without a secret to show, and shown for the list below to be whole.
     show("SessionLimit", &SessionLimit::Reject);
     show("SameSite", &SameSite::Lax);
+    show("FlashLevel", &FlashLevel::Info);
+    show("NextPath", &NextPath::default());
     show("Timeouts", &Timeouts::NIST_AAL1);
     // These two have a test of their own.
     show("ErrorKind", &ErrorKind::InvalidData);
