@@ -15,6 +15,11 @@ pub struct Cluster {
 impl Cluster {
     /// Waits until all six nodes agree and the replicas are in sync.
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// With further arguments for each node.
+    pub async fn start_with(arguments: &[&str]) -> Self {
         let options = [
             ["--cluster-enabled", "yes"],
             ["--cluster-node-timeout", "1000"],
@@ -24,6 +29,7 @@ impl Cluster {
             ["--repl-ping-replica-period", "1"],
         ]
         .concat();
+        let options = [&options, arguments].concat();
         let nodes = join_all((0..6).map(|_| Server::start_with(&options))).await;
         let cluster = Self { nodes };
         let thirds = [0, SLOTS / 3, 2 * (SLOTS / 3), SLOTS];

@@ -60,6 +60,7 @@ struct State {
     mode: Mode,
     frozen_below: u64,
     half_closed_below: u64,
+    reset_below: u64,
     severed_below: u64,
 }
 
@@ -78,6 +79,7 @@ impl Proxy {
                 mode: Mode::Forward,
                 frozen_below: 0,
                 half_closed_below: 0,
+                reset_below: 0,
                 severed_below: 0,
             }),
             accepted: AtomicU64::new(0),
@@ -137,6 +139,14 @@ impl Proxy {
         self.shared
             .state
             .send_modify(|state| state.half_closed_below = below);
+    }
+
+    /// Open connections answer the next command with RST, as a router does that has forgotten them.
+    pub fn reset_open(&self) {
+        let below = self.accepted();
+        self.shared
+            .state
+            .send_modify(|state| state.reset_below = below);
     }
 
     pub fn sever_open(&self) {
@@ -207,6 +217,10 @@ async fn pass_commands(
     let mut buffer = vec![0; 1 << 16];
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
         shared.asked.fetch_add(length, Ordering::SeqCst);
+        if number < state.borrow().reset_below {
+            from.as_ref().set_zero_linger().expect("set");
+            return;
+        }
         let mode = moving(&mut state, number).await;
         if mode != Mode::Discard && to.write_all(&buffer[..length]).await.is_err() {
             return;
