@@ -109,10 +109,13 @@ impl Cluster {
     }
 
     /// Whether all six nodes are up, each slot has a master, and the replicas are in sync.
-    async fn is_complete(&self) -> bool {
+    pub async fn is_complete(&self) -> bool {
         for node in &self.nodes {
-            let state: String = node.command(&["CLUSTER", "INFO"]).await;
-            let nodes: String = node.command(&["CLUSTER", "NODES"]).await;
+            let state = node.try_command::<String>(&["CLUSTER", "INFO"]).await;
+            let nodes = node.try_command::<String>(&["CLUSTER", "NODES"]).await;
+            let (Ok(state), Ok(nodes)) = (state, nodes) else {
+                return false;
+            };
             let is_up = state.contains("cluster_state:ok")
                 && nodes.lines().count() == 6
                 && nodes.matches(" slave ").count() + nodes.matches("myself,slave").count() == 3

@@ -19,6 +19,8 @@ pub enum Verdict {
     Pass,
     /// To one of several servers.
     PassTo(usize),
+    /// With each first string in the reply replaced by the second one, which is as long.
+    Rewrite(Arc<Vec<(String, String)>>),
     /// A RESP value without the end of the line.
     Reply(String),
     Close,
@@ -86,6 +88,13 @@ async fn relay(
         let bytes: Vec<u8> = received.drain(..length).collect();
         let reply = match rule(&words) {
             Verdict::Pass => exchange(&mut connections[0], &bytes).await?,
+            Verdict::Rewrite(strings) => {
+                let reply = exchange(&mut connections[0], &bytes).await?;
+                let reply = String::from_utf8_lossy(&reply).into_owned();
+                let replace =
+                    |reply: String, (from, to): &(String, String)| reply.replace(from, to);
+                strings.iter().fold(reply, replace).into_bytes()
+            }
             Verdict::PassTo(server) => exchange(&mut connections[server], &bytes).await?,
             Verdict::Reply(line) => format!("{line}\r\n").into_bytes(),
             Verdict::Close => return None,

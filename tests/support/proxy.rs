@@ -58,6 +58,7 @@ struct Shared {
 #[derive(Clone, Copy)]
 struct State {
     mode: Mode,
+    connecting_takes: Duration,
     frozen_below: u64,
     half_closed_below: u64,
     reset_below: u64,
@@ -77,6 +78,7 @@ impl Proxy {
             server,
             state: watch::Sender::new(State {
                 mode: Mode::Forward,
+                connecting_takes: Duration::ZERO,
                 frozen_below: 0,
                 half_closed_below: 0,
                 reset_below: 0,
@@ -105,6 +107,13 @@ impl Proxy {
 
     pub fn set(&self, mode: Mode) {
         self.shared.state.send_modify(|state| state.mode = mode);
+    }
+
+    /// New connections pass nothing for this long.
+    pub fn delay_connecting(&self, by: Duration) {
+        self.shared
+            .state
+            .send_modify(|state| state.connecting_takes = by);
     }
 
     /// Cuts the connection before the byte that follows the next `bytes` of replies.
@@ -187,8 +196,9 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 async fn relay(client: TcpStream, shared: Arc<Shared>, number: u64) {
-    let mode = shared.state.borrow().mode;
-    if let Mode::Delay(round_trip) = mode {
+    let state = *shared.state.borrow();
+    tokio::time::sleep(state.connecting_takes).await;
+    if let Mode::Delay(round_trip) = state.mode {
         tokio::time::sleep(round_trip).await;
     }
     let Ok(server) = TcpStream::connect(("127.0.0.1", shared.server)).await else {
