@@ -31,7 +31,7 @@ pub(crate) struct Deployment {
 }
 
 enum Servers {
-    Sentinel(Sentinels),
+    Sentinel(Box<Sentinels>),
     Cluster(Cluster),
 }
 
@@ -52,7 +52,7 @@ impl Deployment {
         let servers = match kind {
             Kind::Sentinel => {
                 let always = ["appendonly yes", "appendfsync always"];
-                Servers::Sentinel(Sentinels::start_with(&always).await)
+                Servers::Sentinel(Box::new(Sentinels::start_with(&always).await))
             }
             Kind::Cluster => {
                 let always = ["--appendonly", "yes", "--appendfsync", "always"];

@@ -141,7 +141,7 @@ async fn a_proxy_that_distributes_keys_needs_last_write_wins() {
         };
         let mut hasher = DefaultHasher::new();
         key.hash(&mut hasher);
-        Verdict::PassTo(usize::from(hasher.finish() % 2 == 0))
+        Verdict::PassTo(usize::from(hasher.finish().is_multiple_of(2)))
     };
     let ports = servers.iter().map(Server::port).collect();
     let proxy = CommandProxy::before_all(ports, rule).await;
