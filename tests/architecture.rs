@@ -52,6 +52,7 @@ const ORDER: &[&[&str]] = &[
     &["store/redis/transport"],
     &["store/redis/transport/connect.rs"],
     &["store/redis/transport/error.rs"],
+    &["store/redis/transport/error_text.rs"],
     &[
         "store/user_index.rs",
         "store/outcome.rs",

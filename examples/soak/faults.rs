@@ -1,14 +1,10 @@
-//! Faults of the servers.
+//! Faults of the servers and of the network between them and the layer.
 
-use std::{
-    collections::hash_map::RandomState,
-    hash::{BuildHasher, Hasher},
-    time::Duration,
-};
+use std::time::Duration;
 
-use crate::support::{
-    eventually,
-    sentinels::{NAME, Sentinels},
+use crate::{
+    deployment::{Deployment, Kind},
+    support::{eventually, server::Server},
 };
 
 #[derive(Clone, Copy, Debug)]
@@ -18,25 +14,40 @@ pub(crate) enum Fault {
     KillReplica,
     StopReplica,
     PlannedFailover,
-    KillSentinel,
     CloseConnections,
     FlushScripts,
+    /// Open connections pass nothing any more.
+    FreezeConnections,
+    /// All connections are closed, and opening the next ones takes longer than the deadline.
+    SlowConnecting,
+    KillSentinel,
+    /// The first sentinel hangs, and then the master is killed.
+    FirstSentinelHangs,
 }
 
+const EVERYWHERE: [Fault; 9] = [
+    Fault::KillMaster,
+    Fault::StopMaster,
+    Fault::KillReplica,
+    Fault::StopReplica,
+    Fault::PlannedFailover,
+    Fault::CloseConnections,
+    Fault::FlushScripts,
+    Fault::FreezeConnections,
+    Fault::SlowConnecting,
+];
+
 impl Fault {
-    pub(crate) fn random(rng: &mut Rng) -> Self {
-        [
-            Self::KillMaster,
-            Self::KillMaster,
-            Self::StopMaster,
-            Self::StopMaster,
-            Self::KillReplica,
-            Self::StopReplica,
-            Self::PlannedFailover,
-            Self::KillSentinel,
-            Self::CloseConnections,
-            Self::FlushScripts,
-        ][rng.below(10)]
+    /// Each fault once, in a random order.
+    pub(crate) fn shuffled(kind: Kind, rng: &mut Rng) -> Vec<Self> {
+        let mut faults = EVERYWHERE.to_vec();
+        if kind == Kind::Sentinel {
+            faults.extend([Self::KillSentinel, Self::FirstSentinelHangs]);
+        }
+        for left in (1..faults.len()).rev() {
+            faults.swap(left, rng.below(left + 1));
+        }
+        faults
     }
 
     pub(crate) fn name(self) -> &'static str {
@@ -46,67 +57,88 @@ impl Fault {
             Self::KillReplica => "replica killed",
             Self::StopReplica => "replica stopped",
             Self::PlannedFailover => "planned failover",
-            Self::KillSentinel => "sentinel killed",
             Self::CloseConnections => "connections closed",
             Self::FlushScripts => "scripts flushed",
+            Self::FreezeConnections => "connections frozen",
+            Self::SlowConnecting => "slow connecting",
+            Self::KillSentinel => "sentinel killed",
+            Self::FirstSentinelHangs => "first sentinel hangs, master killed",
         }
     }
 
-    /// A fault of more than half a second makes the sentinels fail over.
-    pub(crate) async fn inject(self, sentinels: &mut Sentinels, rng: &mut Rng) {
-        let master = sentinels.master().await.expect("the sentinels agree");
+    /// A fault of more than half a second makes the sentinels fail over, in a cluster of more than a second.
+    pub(crate) async fn inject(self, deployment: &mut Deployment, rng: &mut Rng) {
+        let (master, replica) = deployment.pair(rng).await;
         match self {
-            Self::KillMaster => Self::kill(sentinels, master, rng).await,
-            Self::KillReplica => Self::kill(sentinels, 1 - master, rng).await,
-            Self::StopMaster => Self::stop(sentinels, master, rng).await,
-            Self::StopReplica => Self::stop(sentinels, 1 - master, rng).await,
+            Self::KillMaster => kill(deployment.server(master), 4000, rng).await,
+            Self::KillReplica => kill(deployment.server(replica), 4000, rng).await,
+            Self::StopMaster => stop(deployment.server(master), rng).await,
+            Self::StopReplica => stop(deployment.server(replica), rng).await,
             Self::PlannedFailover => {
-                let command = ["SENTINEL", "FAILOVER", NAME];
-                // Rejected while a failover is in progress.
-                let sentinel = &sentinels.sentinels[rng.below(3)];
-                let _ = sentinel.try_command::<String>(&command).await;
+                deployment.fail_over(rng).await;
                 rng.pause(1000, 3000).await;
-            }
-            Self::KillSentinel => {
-                let sentinel = &mut sentinels.sentinels[rng.below(3)];
-                sentinel.kill();
-                rng.pause(100, 2000).await;
-                sentinel.restart().await;
             }
             Self::CloseConnections => {
                 let command = ["CLIENT", "KILL", "TYPE", "normal"];
-                let _: i64 = sentinels.servers[master].command(&command).await;
+                let _: i64 = deployment.server(master).command(&command).await;
             }
             Self::FlushScripts => {
                 let command = ["SCRIPT", "FLUSH"];
-                let _: String = sentinels.servers[master].command(&command).await;
+                let _: String = deployment.server(master).command(&command).await;
+            }
+            Self::FreezeConnections => {
+                for proxy in deployment.proxies() {
+                    proxy.freeze_open();
+                }
+                rng.pause(500, 1500).await;
+            }
+            Self::SlowConnecting => {
+                let takes = u64::try_from(600 + rng.below(900)).expect("short");
+                for proxy in deployment.proxies() {
+                    proxy.delay_connecting(Duration::from_millis(takes));
+                    proxy.sever_open();
+                }
+                rng.pause(2000, 4000).await;
+                for proxy in deployment.proxies() {
+                    proxy.delay_connecting(Duration::ZERO);
+                }
+            }
+            Self::KillSentinel => {
+                let number = rng.below(3);
+                let sentinel = deployment.sentinel(number).expect("a sentinel");
+                kill(sentinel, 2000, rng).await;
+            }
+            Self::FirstSentinelHangs => {
+                deployment.sentinels()[0].stop();
+                kill(deployment.server(master), 4000, rng).await;
+                deployment.sentinels()[0].resume();
             }
         }
     }
-
-    async fn kill(sentinels: &mut Sentinels, server: usize, rng: &mut Rng) {
-        sentinels.servers[server].kill();
-        rng.pause(50, 4000).await;
-        sentinels.servers[server].restart().await;
-    }
-
-    async fn stop(sentinels: &mut Sentinels, server: usize, rng: &mut Rng) {
-        sentinels.servers[server].stop();
-        rng.pause(50, 4000).await;
-        sentinels.servers[server].resume();
-    }
 }
 
-/// Waits until the sentinels agree on a master and the replica has all of its data.
-pub(crate) async fn wait_for_recovery(sentinels: &Sentinels) {
+async fn kill(server: &mut Server, longest: usize, rng: &mut Rng) {
+    server.kill();
+    rng.pause(50, longest).await;
+    server.restart().await;
+}
+
+async fn stop(server: &Server, rng: &mut Rng) {
+    server.stop();
+    rng.pause(50, 4000).await;
+    server.resume();
+}
+
+/// Waits until the servers agree on the masters and the replicas have all of their data.
+pub(crate) async fn wait_for_recovery(deployment: &Deployment) {
     let mut times_in_a_row = 0;
     while times_in_a_row < 5 {
         eventually(Duration::from_secs(90), async || {
-            sentinels.replicas_are_in_step().await
+            deployment.has_recovered().await
         })
         .await;
         tokio::time::sleep(Duration::from_millis(100)).await;
-        times_in_a_row = if sentinels.replicas_are_in_step().await {
+        times_in_a_row = if deployment.has_recovered().await {
             times_in_a_row + 1
         } else {
             0
@@ -114,12 +146,17 @@ pub(crate) async fn wait_for_recovery(sentinels: &Sentinels) {
     }
 }
 
-/// Xorshift, seeded by the standard library's hasher. Not for cryptography.
+/// Xorshift. Not for cryptography.
 pub(crate) struct Rng(u64);
 
 impl Rng {
-    pub(crate) fn new() -> Self {
-        Self(RandomState::new().build_hasher().finish() | 1)
+    pub(crate) fn new(seed: u64) -> Self {
+        // Small seeds differ in the low bits only.
+        let mut rng = Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        for _ in 0..10 {
+            rng.below(2);
+        }
+        rng
     }
 
     pub(crate) fn below(&mut self, limit: usize) -> usize {

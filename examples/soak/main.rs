@@ -1,16 +1,20 @@
 //! ```sh
-//! cargo run --release --all-features --example soak            # two minutes
-//! cargo run --release --all-features --example soak -- 20      # twenty minutes
+//! cargo run --release --all-features --example soak                        # two minutes on each kind
+//! cargo run --release --all-features --example soak -- 20 cluster          # twenty minutes on a cluster
+//! cargo run --release --all-features --example soak -- 2 sentinel 4711     # with the seed that another run printed
 //! REDIS_SERVER=valkey-server cargo run --release --all-features --example soak
 //! ```
 //!
-//! Sessions under load, on a master and a replica that are killed, stopped, restarted and failed over at random. A model of each visitor
-//! records what was acknowledged.
+//! Sessions under load, on servers that are killed, stopped, restarted and failed over at random, over connections that freeze or open slowly. A
+//! model of each visitor records what was acknowledged.
 //!
-//! The example starts two servers and three sentinels. The servers write each change to disk before they reply (`appendfsync always`), and each
-//! save waits for the replica, so every acknowledged write must survive each fault. The example exits with an error if an acknowledged visit is
-//! lost, an ended session is still usable, a response takes too long, or the layer does not recover after the servers have.
+//! The kinds are `sentinel`, a master and a replica with three sentinels, and `cluster`, three masters with a replica each; by default one
+//! after the other. The servers write each change to disk before they reply (`appendfsync always`), and each save waits for the replica, so every
+//! acknowledged write must survive each fault. The example exits with an error if an acknowledged visit is lost, an ended session is still usable,
+//! a response takes too long, or the layer does not recover after the servers have. The seed determines the faults and what the visitors do, but
+//! not how these meet.
 
+mod deployment;
 mod faults;
 mod model;
 
@@ -18,8 +22,9 @@ mod model;
 mod support;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, hash_map::RandomState},
     env,
+    hash::{BuildHasher, Hasher},
     process::ExitCode,
     sync::{
         Arc,
@@ -28,41 +33,56 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum_redis_sessions::RedisSessionLayer;
-
 use self::{
+    deployment::{Deployment, Kind},
     faults::{Fault, Rng},
     model::{Tally, Visitor, app},
-    support::sentinels::{NAME, Sentinels},
 };
 
 const DEADLINE: Duration = Duration::from_millis(500);
 /// The limit for a load and a save, on a machine that also runs the servers and all visitors.
 const MAX_LATENCY: Duration = Duration::from_millis(2 * 500 + 1500);
-const VISITORS: usize = 24;
+const VISITORS: u64 = 24;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let minutes = env::args()
-        .nth(1)
-        .map_or(Ok(2.0), |minutes| minutes.parse());
-    let Ok(minutes) = minutes else {
-        eprintln!("the argument must be a number of minutes; the default is 2");
+    let Some((minutes, kinds, seed)) = arguments() else {
+        eprintln!(
+            "usage: soak [MINUTES [sentinel|cluster [SEED]]]; the default is 2 minutes on each kind"
+        );
         return ExitCode::FAILURE;
     };
-    let duration = Duration::from_secs_f64(60.0 * minutes);
-    tokio::select! {
-        code = soak(duration) => code,
-        // Dropping `soak` stops the servers.
-        _ = tokio::signal::ctrl_c() => ExitCode::FAILURE,
+    for kind in kinds {
+        let duration = Duration::from_secs_f64(60.0 * minutes);
+        let code = tokio::select! {
+            code = soak(kind, duration, seed) => code,
+            // Dropping `soak` stops the servers.
+            _ = tokio::signal::ctrl_c() => ExitCode::FAILURE,
+        };
+        if code != ExitCode::SUCCESS {
+            return code;
+        }
     }
+    ExitCode::SUCCESS
 }
 
-async fn soak(duration: Duration) -> ExitCode {
-    let always = ["appendonly yes", "appendfsync always"];
-    let mut sentinels = Sentinels::start_with(&always).await;
-    let layer = RedisSessionLayer::sentinel(NAME, sentinels.addresses(), "redis://master/")
-        .expect("valid addresses")
+fn arguments() -> Option<(f64, Vec<Kind>, u64)> {
+    let mut arguments = env::args().skip(1);
+    let minutes = arguments.next().map_or(Ok(2.0), |minutes| minutes.parse());
+    let kinds = match arguments.next() {
+        Some(kind) => vec![kind.parse().ok()?],
+        None => vec![Kind::Sentinel, Kind::Cluster],
+    };
+    let random = || Ok(RandomState::new().build_hasher().finish() % 1_000_000);
+    let seed = arguments.next().map_or_else(random, |seed| seed.parse());
+    Some((minutes.ok()?, kinds, seed.ok()?))
+}
+
+async fn soak(kind: Kind, duration: Duration, seed: u64) -> ExitCode {
+    println!("kind:                {kind:?}, seed {seed}");
+    let mut deployment = Deployment::start(kind).await;
+    let layer = deployment
+        .layer()
         .with_deadline(DEADLINE)
         // So that a rotated id opens nothing from the first moment, which the soak checks.
         .with_rotation_grace(Duration::ZERO)
@@ -71,9 +91,10 @@ async fn soak(duration: Duration) -> ExitCode {
     let app = app(layer);
 
     let is_over = Arc::new(AtomicBool::new(false));
-    let visitors: Vec<_> = (0..VISITORS)
+    let visitors: Vec<_> = (1..=VISITORS)
         .map(|number| {
-            let (mut visitor, is_over) = (Visitor::new(app.clone(), number), is_over.clone());
+            let mut visitor = Visitor::new(app.clone(), number, seed + number);
+            let is_over = is_over.clone();
             tokio::spawn(async move {
                 while !is_over.load(Relaxed) {
                     visitor.act().await;
@@ -83,19 +104,23 @@ async fn soak(duration: Duration) -> ExitCode {
         })
         .collect();
 
-    let mut rng = Rng::new();
+    let mut rng = Rng::new(seed);
+    let mut due = Vec::new();
     let mut faults = BTreeMap::new();
     let mut slowest_recovery = Duration::ZERO;
     let started = Instant::now();
     while started.elapsed() < duration {
         rng.pause(500, 2500).await;
-        let fault = Fault::random(&mut rng);
+        if due.is_empty() {
+            due = Fault::shuffled(kind, &mut rng);
+        }
+        let fault = due.pop().expect("not empty");
         *faults.entry(fault.name()).or_insert(0) += 1;
-        fault.inject(&mut sentinels, &mut rng).await;
-        // One fault at a time: if both servers fail at once, acknowledged writes can be lost.
-        faults::wait_for_recovery(&sentinels).await;
+        fault.inject(&mut deployment, &mut rng).await;
+        // One fault at a time: if both servers of a pair fail at once, acknowledged writes can be lost.
+        faults::wait_for_recovery(&deployment).await;
         let Some(recovery) = model::recovery_time(&app).await else {
-            eprintln!("the servers have recovered, but the layer has not");
+            eprintln!("the servers have recovered from {fault:?}, but the layer has not");
             return ExitCode::FAILURE;
         };
         slowest_recovery = slowest_recovery.max(recovery);

@@ -13,7 +13,7 @@ use crate::{
 
 /// # Constructors
 impl RedisSessionLayer {
-    /// Keeps sessions in the Redis or Valkey server at this address: Redis 6.2 or later, Valkey 8 or later.
+    /// Keeps sessions in the Redis or Valkey server at this address: Redis 6.2 or later, Valkey 8.1 or later.
     ///
     /// An address is `redis://user:password@host:6379/0`, with `rediss://` for TLS (feature `tls-rustls`), or `redis+unix:///path`.
     /// A [`redis::ConnectionInfo`] is accepted as well. See [`new`](Self::new).
@@ -33,7 +33,7 @@ impl RedisSessionLayer {
         Ok(Self::with_transport(Transport::new(server)))
     }
 
-    /// Keeps sessions in the server of this client: Redis 6.2 or later, Valkey 8 or later.
+    /// Keeps sessions in the server of this client: Redis 6.2 or later, Valkey 8.1 or later.
     ///
     /// The layer opens a connection of its own, with the client's address, credentials and certificates, at the first request that loads its
     /// session. It reconnects by itself. The constructor can be called outside a Tokio runtime.
@@ -46,7 +46,7 @@ impl RedisSessionLayer {
         Self::with_transport(Transport::new(server))
     }
 
-    /// Keeps sessions in a Redis or Valkey cluster: Redis 6.2 or later, Valkey 8 or later.
+    /// Keeps sessions in a Redis or Valkey cluster: Redis 6.2 or later, Valkey 8.1 or later.
     ///
     /// `nodes` are the addresses of some of its nodes, which tell the others. The credentials and TLS settings of the first one are used for
     /// the nodes that are not listed. Slots that move and failovers are followed; while one master is down, the sessions in the slots of the

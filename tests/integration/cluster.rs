@@ -11,6 +11,7 @@ use crate::{
         cluster::Cluster,
         eventually,
         load::{Answer, Load, good_of_each, longest, recovery_time},
+        server::Server,
     },
     visits::{DEADLINE, RECOVERY, SLACK, id, serve, serve_patient, visitors, visits_of_each},
 };
@@ -219,4 +220,39 @@ async fn a_stopped_master_affects_only_its_own_slots() {
     let bad: Vec<&Answer> = spared.iter().filter(|answer| !answer.is_good()).collect();
     assert!(bad.is_empty(), "{bad:?}");
     assert!(longest(&spared) < DEADLINE + SLACK);
+}
+
+/// Redis 7 and Valkey announce what this option says.
+#[tokio::test]
+async fn each_kind_of_announced_endpoint_is_followed() {
+    if Server::start().await.version().await.starts_with("6.") {
+        return;
+    }
+    for options in [
+        &[
+            "--cluster-announce-hostname",
+            "localhost",
+            "--cluster-preferred-endpoint-type",
+            "hostname",
+        ][..],
+        // Nodes without a host name announce `?`.
+        &["--cluster-preferred-endpoint-type", "hostname"],
+        &["--cluster-preferred-endpoint-type", "unknown-endpoint"],
+    ] {
+        let cluster = Cluster::start_with(options).await;
+        // One node is enough.
+        let layer = RedisSessionLayer::cluster([cluster.nodes[0].url()]).expect("an address");
+        let app = serve(layer).await;
+        let visitors = visitors(&app, 20).await;
+        // The topology of before is out of date, so these are redirected.
+        for browser in &visitors[..5] {
+            let key = format!("session:{}", id(&app, browser).expect("a cookie"));
+            let slot = cluster.slot(&key).await;
+            let from = cluster.owner(slot).await.expect("an owner");
+            cluster.move_slot(slot, from, (from + 1) % 3).await;
+        }
+        for browser in &visitors {
+            assert_eq!(browser.get(app.url("/")).await.body, "2", "{options:?}");
+        }
+    }
 }

@@ -276,6 +276,19 @@ async fn trickling_replies_are_awaited_until_the_deadline() {
 }
 
 #[tokio::test]
+async fn a_connection_that_is_reset_is_replaced_without_an_error() {
+    let server = Server::start().await;
+    let proxy = Proxy::before(server.port()).await;
+    let app = serve_patient(RedisSessionLayer::new(proxy.client())).await;
+    let browser = Browser::new();
+    for visit in 1..=20 {
+        assert_eq!(browser.get(app.url("/")).await.body, visit.to_string());
+        proxy.reset_open();
+    }
+    assert_eq!(proxy.accepted(), 20);
+}
+
+#[tokio::test]
 async fn a_half_closed_connection_is_replaced_without_an_error() {
     let server = Server::start().await;
     let proxy = Proxy::before(server.port()).await;

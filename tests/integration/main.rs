@@ -12,6 +12,7 @@ mod support;
 mod visits;
 
 mod access;
+mod addresses;
 mod caching;
 mod cancelled;
 #[cfg(feature = "cluster")]
@@ -32,6 +33,7 @@ mod layer_order;
 mod lifetimes;
 mod login;
 mod long_lived;
+mod managed;
 mod model;
 mod outage;
 mod outside_requests;
@@ -49,10 +51,10 @@ mod save_rule;
 mod sentinel;
 #[cfg(feature = "sentinel")]
 mod sentinel_faults;
+mod server_states;
 mod session;
 mod several_layers;
 mod signing;
-
 mod streaming;
 mod unreadable;
 mod unresponsive;

@@ -10,6 +10,7 @@ use crate::{
         eventually,
         load::{Load, good_of_each, longest, recovery_time},
         sentinels::{NAME, Sentinels},
+        server::Server,
     },
     visits::{
         DEADLINE, RECOVERY, SLACK, assert_available, assert_reason, assert_unavailable, serve,
@@ -190,4 +191,47 @@ async fn an_unknown_master_name_is_reported() {
     let app = serve(layer.expect("addresses")).await;
     assert_unavailable(&app, &browser).await;
     assert_reason(&app, &browser, &["check the name"]).await;
+}
+
+#[tokio::test]
+async fn sentinels_and_servers_have_passwords_of_their_own() {
+    let servers = ["requirepass first-sesame", "masterauth first-sesame"];
+    let auth = format!("sentinel auth-pass {NAME} first-sesame");
+    let sentinels = ["requirepass second-sesame"];
+    let sentinels = Sentinels::start_at("127.0.0.1", &servers, &sentinels, &[&auth]).await;
+    let urls: Vec<String> = sentinels.sentinels.iter().map(Server::url).collect();
+    let layer = |sentinels: &[String], master: &str| {
+        let layer = RedisSessionLayer::sentinel(NAME, sentinels.to_vec(), master);
+        layer.expect("addresses")
+    };
+    let app = serve(layer(&urls, "redis://:first-sesame@master/")).await;
+    let browser = Browser::new();
+    for visit in 1..=3 {
+        assert_eq!(browser.get(app.url("/")).await.body, visit.to_string());
+    }
+    let wrong: Vec<String> = urls
+        .iter()
+        .map(|url| url.replace("second", "third"))
+        .collect();
+    let app = serve(layer(&wrong, "redis://:first-sesame@master/")).await;
+    assert_reason(&app, &browser, &["credentials of the sentinels"]).await;
+    let app = serve(layer(&urls, "redis://:third-sesame@master/")).await;
+    assert_reason(&app, &browser, &["check the user and password"]).await;
+}
+
+#[tokio::test]
+async fn a_host_name_that_sentinels_announce_is_resolved() {
+    let names = [
+        "sentinel resolve-hostnames yes",
+        "sentinel announce-hostnames yes",
+    ];
+    let sentinels = Sentinels::start_at("localhost", &[], &names, &[]).await;
+    let asked = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME];
+    let (host, _): (String, u16) = sentinels.sentinels[0].command(&asked).await;
+    assert_eq!(host, "localhost");
+    let app = serve(layer(&sentinels)).await;
+    let browser = Browser::new();
+    for visit in 1..=3 {
+        assert_eq!(browser.get(app.url("/")).await.body, visit.to_string());
+    }
 }

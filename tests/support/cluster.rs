@@ -15,6 +15,11 @@ pub struct Cluster {
 impl Cluster {
     /// Waits until all six nodes agree and the replicas are in sync.
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// With further arguments for each node.
+    pub async fn start_with(arguments: &[&str]) -> Self {
         let options = [
             ["--cluster-enabled", "yes"],
             ["--cluster-node-timeout", "1000"],
@@ -24,6 +29,7 @@ impl Cluster {
             ["--repl-ping-replica-period", "1"],
         ]
         .concat();
+        let options = [&options, arguments].concat();
         let nodes = join_all((0..6).map(|_| Server::start_with(&options))).await;
         let cluster = Self { nodes };
         let thirds = [0, SLOTS / 3, 2 * (SLOTS / 3), SLOTS];
@@ -103,10 +109,13 @@ impl Cluster {
     }
 
     /// Whether all six nodes are up, each slot has a master, and the replicas are in sync.
-    async fn is_complete(&self) -> bool {
+    pub async fn is_complete(&self) -> bool {
         for node in &self.nodes {
-            let state: String = node.command(&["CLUSTER", "INFO"]).await;
-            let nodes: String = node.command(&["CLUSTER", "NODES"]).await;
+            let state = node.try_command::<String>(&["CLUSTER", "INFO"]).await;
+            let nodes = node.try_command::<String>(&["CLUSTER", "NODES"]).await;
+            let (Ok(state), Ok(nodes)) = (state, nodes) else {
+                return false;
+            };
             let is_up = state.contains("cluster_state:ok")
                 && nodes.lines().count() == 6
                 && nodes.matches(" slave ").count() + nodes.matches("myself,slave").count() == 3

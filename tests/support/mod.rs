@@ -9,6 +9,7 @@
 pub mod app;
 pub mod browser;
 pub mod cluster;
+pub mod command_proxy;
 pub mod load;
 pub mod log;
 pub mod monitor;

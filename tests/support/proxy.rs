@@ -58,8 +58,10 @@ struct Shared {
 #[derive(Clone, Copy)]
 struct State {
     mode: Mode,
+    connecting_takes: Duration,
     frozen_below: u64,
     half_closed_below: u64,
+    reset_below: u64,
     severed_below: u64,
 }
 
@@ -76,8 +78,10 @@ impl Proxy {
             server,
             state: watch::Sender::new(State {
                 mode: Mode::Forward,
+                connecting_takes: Duration::ZERO,
                 frozen_below: 0,
                 half_closed_below: 0,
+                reset_below: 0,
                 severed_below: 0,
             }),
             accepted: AtomicU64::new(0),
@@ -103,6 +107,13 @@ impl Proxy {
 
     pub fn set(&self, mode: Mode) {
         self.shared.state.send_modify(|state| state.mode = mode);
+    }
+
+    /// New connections pass nothing for this long.
+    pub fn delay_connecting(&self, by: Duration) {
+        self.shared
+            .state
+            .send_modify(|state| state.connecting_takes = by);
     }
 
     /// Cuts the connection before the byte that follows the next `bytes` of replies.
@@ -137,6 +148,14 @@ impl Proxy {
         self.shared
             .state
             .send_modify(|state| state.half_closed_below = below);
+    }
+
+    /// Open connections answer the next command with RST, as a router does that has forgotten them.
+    pub fn reset_open(&self) {
+        let below = self.accepted();
+        self.shared
+            .state
+            .send_modify(|state| state.reset_below = below);
     }
 
     pub fn sever_open(&self) {
@@ -177,8 +196,9 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 async fn relay(client: TcpStream, shared: Arc<Shared>, number: u64) {
-    let mode = shared.state.borrow().mode;
-    if let Mode::Delay(round_trip) = mode {
+    let state = *shared.state.borrow();
+    tokio::time::sleep(state.connecting_takes).await;
+    if let Mode::Delay(round_trip) = state.mode {
         tokio::time::sleep(round_trip).await;
     }
     let Ok(server) = TcpStream::connect(("127.0.0.1", shared.server)).await else {
@@ -207,6 +227,10 @@ async fn pass_commands(
     let mut buffer = vec![0; 1 << 16];
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
         shared.asked.fetch_add(length, Ordering::SeqCst);
+        if number < state.borrow().reset_below {
+            from.as_ref().set_zero_linger().expect("set");
+            return;
+        }
         let mode = moving(&mut state, number).await;
         if mode != Mode::Discard && to.write_all(&buffer[..length]).await.is_err() {
             return;

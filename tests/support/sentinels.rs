@@ -16,9 +16,15 @@ impl Sentinels {
         Self::start_with(&[]).await
     }
 
-    /// With further lines in the configuration of both servers. Waits until each sentinel knows the replica and the other two,
-    /// before which they could not agree on a failover.
+    /// With further lines in the configuration of both servers.
     pub async fn start_with(lines: &[&str]) -> Self {
+        Self::start_at("127.0.0.1", lines, &[], &[]).await
+    }
+
+    /// With the master's host as the sentinels know it, and with further lines in the configuration of both servers and, before and after
+    /// that host is named, of the sentinels. Waits until each sentinel knows the replica and the other two, before which they could not
+    /// agree on a failover.
+    pub async fn start_at(host: &str, lines: &[&str], before: &[&str], after: &[&str]) -> Self {
         // In a file, where the servers persist the roles that the sentinels assign, so that a restart keeps them.
         let quick = [
             "save \"\"",
@@ -30,10 +36,13 @@ impl Sentinels {
         let of = format!("replicaof 127.0.0.1 {port}");
         let replica = [&quick[..], lines, &[of.as_str()]].concat();
         let replica = Server::start_configured(&replica).await;
+        let (before, after) = (before.join("\n"), after.join("\n"));
         let configuration = format!(
-            "sentinel monitor {NAME} 127.0.0.1 {port} 2\n\
+            "{before}\n\
+             sentinel monitor {NAME} {host} {port} 2\n\
              sentinel down-after-milliseconds {NAME} 500\n\
-             sentinel failover-timeout {NAME} 3000\n"
+             sentinel failover-timeout {NAME} 3000\n\
+             {after}\n"
         );
         let mut sentinels = Vec::new();
         for _ in 0..3 {

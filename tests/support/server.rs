@@ -19,6 +19,7 @@ pub struct Server {
     child: Child,
     port: u16,
     arguments: Vec<String>,
+    password: Option<String>,
     directory: PathBuf,
 }
 
@@ -28,7 +29,7 @@ impl Server {
         Self::start_with(&[]).await
     }
 
-    /// With further arguments. After `--requirepass`, [`url`](Self::url) has the password.
+    /// With further arguments. With `--requirepass`, [`url`](Self::url) has the password.
     pub async fn start_with(arguments: &[&str]) -> Self {
         match Self::try_start(None, arguments).await {
             Ok(server) => server,
@@ -36,7 +37,7 @@ impl Server {
         }
     }
 
-    /// With a configuration file, which the server may write to.
+    /// With a configuration file, which the server may write to. With a line `requirepass`, [`url`](Self::url) has the password.
     pub async fn start_configured(lines: &[&str]) -> Self {
         match Self::try_start(Some(&lines.join("\n")), &[]).await {
             Ok(server) => server,
@@ -192,11 +193,7 @@ impl Server {
     }
 
     pub(super) fn password(&self) -> Option<&str> {
-        let option = self
-            .arguments
-            .iter()
-            .position(|argument| argument == "--requirepass")?;
-        self.arguments.get(option + 1).map(String::as_str)
+        self.password.as_deref()
     }
 
     fn spawn(port: u16, configuration: Option<&str>, arguments: &[&str]) -> Self {
@@ -215,7 +212,11 @@ impl Server {
         };
         let arguments = own.iter().chain(arguments);
         let arguments: Vec<String> = arguments.map(|&word| word.to_owned()).collect();
+        let words = configuration.unwrap_or_default().split_whitespace();
+        let words = words.chain(arguments.iter().map(|word| word.trim_start_matches("--")));
+        let mut after = words.skip_while(|word| *word != "requirepass").skip(1);
         Self {
+            password: after.next().map(str::to_owned),
             child: launch(port, &arguments, &directory),
             port,
             arguments,

@@ -102,7 +102,7 @@ impl RedisStore {
         if capabilities.may_support(Feature::GetEx) {
             match self.transport.send(key, &mut getex(key, lifetime)).await {
                 Ok(reply) => return value(reply),
-                Err(error) if error.is_unknown_command("GETEX") => {
+                Err(error) if error.is_unsupported("getex") => {
                     capabilities.mark_unsupported(Feature::GetEx);
                 }
                 Err(error) => return Err(error.into_fault(prefix_of(key))),
@@ -198,8 +198,7 @@ impl RedisStore {
                 Ok(Value::Okay) => return Ok(Outcome::Saved),
                 // The script finds out why.
                 Ok(_) => {}
-                // `ERR syntax error`.
-                Err(error) if error.is(ServerErrorKind::ResponseError) => {
+                Err(error) if error.is_syntax_error() => {
                     capabilities.mark_unsupported(Feature::SetIfEq);
                 }
                 Err(error) => return Err(error.into_fault(prefix_of(key))),

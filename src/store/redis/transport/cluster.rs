@@ -24,7 +24,7 @@ use super::{
     endpoint::Endpoint,
     error::{self, CommandError},
     node::Node,
-    topology::{Address, Topology, slot_of},
+    topology::{self, Address, Topology, slot_of},
 };
 use crate::{config::ReplicaAcks, error::SessionError};
 
@@ -256,7 +256,11 @@ impl Cluster {
         let (node, _) = error.redirect_node()?;
         let (host, port) = node.rsplit_once(':')?;
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        let host = if host.is_empty() { &from.host } else { host };
+        let host = if topology::is_unknown(host) {
+            &from.host
+        } else {
+            host
+        };
         let port = port.parse().ok()?;
         Some(Address::mapped(
             host,
@@ -344,7 +348,7 @@ impl Refresh {
                 Ok(Ok(reply)) => {
                     Topology::parse(&reply, &address, cluster.settings.address_map.as_ref())
                 }
-                Ok(Err(failure)) => Err(failure.into_error()),
+                Ok(Err(failure)) => Err(error::no_topology(failure)),
                 Err(_) => Err(error::connect_timed_out(REPLY_TIMEOUT)),
             };
             match answer {

@@ -15,7 +15,7 @@ use redis::{
     io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
 
-use super::error;
+use super::error_text;
 
 /// Returns the password to use for a new connection.
 pub(crate) type PasswordProvider = Arc<dyn Fn() -> String + Send + Sync>;
@@ -174,7 +174,7 @@ fn is_reply(error: &RedisError) -> bool {
 /// Proxies refuse HELLO in many ways, and some close the connection. Not if TCP or TLS did not open, or the password is wrong.
 fn may_lack_resp3(error: &RedisError, info: &ConnectionInfo) -> bool {
     if error.is_io_error() {
-        return error::io_error(error).is_some_and(|error| {
+        return error_text::io_error(error).is_some_and(|error| {
             matches!(
                 error.kind(),
                 io::ErrorKind::UnexpectedEof
@@ -185,11 +185,11 @@ fn may_lack_resp3(error: &RedisError, info: &ConnectionInfo) -> bool {
         });
     }
     let is_final = error.kind() == redis::ErrorKind::AuthenticationFailed
-        || error.code() == Some("WRONGPASS")
+        || matches!(error.code(), Some("WRONGPASS" | "DENIED"))
         // With a password, a proxy may mean that AUTH must come before HELLO.
         || error.code() == Some("NOAUTH") && info.redis_settings().password().is_none()
-        || error::contains(error, "max number of clients")
-        || error::contains(error, "switch database");
+        || error_text::contains(error, "max number of clients")
+        || error_text::contains(error, "switch database");
     !is_final
 }
 

@@ -32,6 +32,7 @@ use super::{
     connection_state::{AttemptKind, ConnectionState, LastFailure},
     endpoint::Endpoint,
     error::{self, CommandError},
+    error_text,
     unanswered::{Abandoned, InFlight, Unanswered},
 };
 use crate::{error::SessionError, random::random_unit};
@@ -118,7 +119,7 @@ impl Connection {
     }
 
     fn command_failed(&self, error: RedisError, generation: u64) -> CommandError {
-        let error = error::unwrap_script_error(error);
+        let error = error_text::unwrap_script_error(error);
         let is_wrong_server = match error.kind() {
             // A demoted master, or a replica that lost its master: the address may lead to another server by now.
             redis::ErrorKind::Server(kind) => {

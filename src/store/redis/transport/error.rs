@@ -2,10 +2,14 @@
 //!
 //! Never with the server's own text: Redis repeats arguments in its errors, and with them ids, values and passwords.
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use redis::{RedisError, ServerErrorKind};
 
+use super::error_text::{
+    code_or_kind, contains, contains_ignoring_case, has_no_code, io_error, is_tls, is_unsupported,
+    text_of,
+};
 use crate::{
     config::ReplicaAcks,
     error::{ErrorKind, SessionError},
@@ -33,23 +37,22 @@ impl CommandError {
         matches!(self, Self::Server(error) if error.kind() == redis::ErrorKind::Server(kind))
     }
 
-    pub(crate) fn is_unknown_command(&self, name: &str) -> bool {
+    /// Whether the server, or a proxy in front of it, does not support the command of this name.
+    pub(crate) fn is_unsupported(&self, name: &str) -> bool {
         let Self::Server(error) = self else {
             return false;
         };
-        let text = text_of(error).to_ascii_lowercase();
-        (text.contains("unknown command") || text.contains("unsupported command"))
-            && text.contains(&name.to_ascii_lowercase())
+        is_unsupported(error) || has_no_code(error) && contains_ignoring_case(error, name)
+    }
+
+    /// Whether the server, or a proxy in front of it, does not accept the command's arguments.
+    pub(crate) fn is_syntax_error(&self) -> bool {
+        matches!(self, Self::Server(error) if has_no_code(error))
     }
 
     /// Whether the ACL denies the command.
     pub(crate) fn is_denied(&self) -> bool {
         matches!(self, Self::Server(error) if error.kind() == redis::ErrorKind::Server(ServerErrorKind::NoPerm) || error.code() == Some("NOPERM"))
-    }
-
-    #[cfg(feature = "cluster")]
-    pub(crate) fn into_error(self) -> SessionError {
-        self.into_fault("").into_error()
     }
 
     /// `prefix` is the prefix of the command's key.
@@ -73,6 +76,8 @@ pub(crate) fn unreachable(error: &RedisError) -> SessionError {
          cluster"
     } else if contains(error, "max number of clients") {
         "the server has as many connections as its maxclients allows"
+    } else if let Some("DENIED") = error.code() {
+        "the server is in protected mode, which allows connections from its own machine only: set a password for it"
     } else {
         "check the address and credentials, and that the server is up"
     };
@@ -156,9 +161,7 @@ pub(crate) fn from_server_error(error: &RedisError, prefix: &str) -> SessionErro
         "WRONGTYPE" => {
             "the session's key holds a list, a hash or another type: set a prefix that only this layer uses"
         }
-        _ if contains(error, "unknown command") || contains(error, "unsupported command") => {
-            return unsupported_command(error);
-        }
+        _ if is_unsupported(error) => return unsupported_command(error),
         "OOM" => "the server has reached maxmemory: raise it, or choose an eviction policy",
         "READONLY" => "this server is a replica: connect to the master",
         "NOAUTH" | "WRONGPASS" => "check the user and password",
@@ -210,16 +213,34 @@ pub(crate) fn not_replicated(confirmed: usize, acks: ReplicaAcks) -> SessionErro
     )
 }
 
-/// The server, or a proxy in front of it, lacks a command.
+/// The replicas were not asked.
+pub(crate) fn wait_rejected(error: &RedisError) -> SessionError {
+    let error = match is_unsupported(error) {
+        true => "the server does not support it".to_owned(),
+        false => from_server_error(error, "").to_string(),
+    };
+    SessionError::new(
+        ErrorKind::NotReplicated,
+        format!(
+            "the change was made, but a failover may undo it: with_replica_acks needs the command WAIT, and {error}"
+        ),
+    )
+}
+
+/// The server, or a proxy in front of it, lacks a command. Not all of them say which.
 fn unsupported_command(error: &RedisError) -> SessionError {
-    let text = text_of(error).to_ascii_uppercase();
     let (command, hint) = match () {
-        () if text.contains("GETEX") => ("GETEX", "it needs Redis 6.2 or later, or Valkey"),
-        () if text.contains("EVAL") => (
+        () if contains_ignoring_case(error, "getex") => {
+            ("GETEX", "it needs Redis 6.2 or later, or Valkey")
+        }
+        () if contains_ignoring_case(error, "eval") => (
             "EVALSHA",
             "allow scripts, or use with_last_write_wins, without which parallel requests keep each other's changes",
         ),
-        () => ("a command", "the layer needs Redis 6.2 or later, or Valkey"),
+        () => (
+            "a command",
+            "the layer needs Redis 6.2 or later, or Valkey; allow scripts (EVALSHA, EVAL), or use with_last_write_wins",
+        ),
     };
     SessionError::new(
         ErrorKind::Rejected,
@@ -227,25 +248,17 @@ fn unsupported_command(error: &RedisError) -> SessionError {
     )
 }
 
-/// Before Redis 7, an error inside a script was wrapped in another one. Returns the inner one.
-pub(super) fn unwrap_script_error(error: RedisError) -> RedisError {
-    let detail = error.detail().unwrap_or_default();
-    if !detail.starts_with("Error running script") {
-        return error;
+/// The answer to CLUSTER SLOTS.
+#[cfg(feature = "cluster")]
+pub(crate) fn no_topology(error: CommandError) -> SessionError {
+    match error {
+        CommandError::Server(error) if is_unsupported(&error) => SessionError::new(
+            ErrorKind::Rejected,
+            "the server does not support CLUSTER SLOTS: for one server, or one address in front of a cluster, use \
+             RedisSessionLayer::new",
+        ),
+        error => error.into_fault("").into_error(),
     }
-    // `Error running script (call to f_…): @user_script:1: @user_script: 1: -READONLY You can't …`
-    let words = detail
-        .split(": ")
-        .filter_map(|part| part.split(' ').next())
-        .map(|word| word.trim_start_matches('-'));
-    let mut codes =
-        words.filter(|word| word.len() > 2 && word.bytes().all(|byte| byte.is_ascii_uppercase()));
-    let inner = codes.next().and_then(|code| {
-        let reply = format!("-{code} inside a script\r\n");
-        let reply = redis::parse_redis_value(reply.as_bytes());
-        reply.and_then(redis::Value::extract_error).err()
-    });
-    inner.unwrap_or(error)
 }
 
 /// The deadline passed before there was a connection.
@@ -304,73 +317,4 @@ fn cause(error: &RedisError) -> String {
         return source.to_string();
     }
     code_or_kind(error)
-}
-
-/// The error's code or kind.
-fn code_or_kind(error: &RedisError) -> String {
-    match error.kind() {
-        redis::ErrorKind::Server(ServerErrorKind::ResponseError) => "ERR".to_owned(),
-        _ => match error.code() {
-            Some(code) => code.to_owned(),
-            None => error.category().to_owned(),
-        },
-    }
-}
-
-fn is_tls(error: &RedisError) -> bool {
-    io_error(error).is_some_and(|error| {
-        error.kind() == std::io::ErrorKind::InvalidData || error.to_string().contains("certificate")
-    })
-}
-
-pub(super) fn io_error(error: &RedisError) -> Option<&std::io::Error> {
-    let source = error.source()?;
-    // redis-rs keeps its cause in an `Arc`, which is an error itself.
-    match source.downcast_ref::<Arc<dyn Error + Send + Sync>>() {
-        Some(shared) => shared.downcast_ref(),
-        None => source.downcast_ref(),
-    }
-}
-
-pub(super) fn contains(error: &RedisError, words: &str) -> bool {
-    text_of(error).contains(words)
-}
-
-/// To be inspected, never to be shown.
-fn text_of(error: &RedisError) -> String {
-    error.to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_error_inside_a_script_counts() {
-        // From Redis 6.2.5.
-        let run = "ERR Error running script (call to f_d3c21d0c): @user_script:1: ";
-        for (inner, code) in [
-            (
-                "WRONGTYPE Operation against a key holding the wrong kind of value",
-                "WRONGTYPE",
-            ),
-            (
-                "@user_script: 1: -READONLY You can't write against a read only replica.",
-                "READONLY",
-            ),
-            (
-                "@user_script: 1: -OOM command not allowed when used memory > 'maxmemory'.",
-                "OOM",
-            ),
-            ("Script attempted to access a global variable", "ERR"),
-        ] {
-            let reply = format!("-{run}{inner}\r\n");
-            let reply = redis::parse_redis_value(reply.as_bytes()).expect("a reply");
-            let error = reply.extract_error().expect_err("an error");
-            let error = unwrap_script_error(error);
-            assert_eq!(code_or_kind(&error), code);
-            let is_read_only = error.kind() == redis::ErrorKind::Server(ServerErrorKind::ReadOnly);
-            assert_eq!(is_read_only, code == "READONLY");
-        }
-    }
 }

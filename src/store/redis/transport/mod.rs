@@ -8,6 +8,7 @@ mod connection;
 mod connection_state;
 pub(crate) mod endpoint;
 pub(super) mod error;
+mod error_text;
 mod node;
 mod replica_wait;
 #[cfg(feature = "sentinel")]

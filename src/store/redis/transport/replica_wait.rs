@@ -19,7 +19,7 @@ use super::{
     connection::Connection,
     error::{self, CommandError},
 };
-use crate::config::ReplicaAcks;
+use crate::{config::ReplicaAcks, error::SessionError};
 
 /// While replicas are known to be missing, WAIT has only this part of the time: long enough to notice their return.
 const DEGRADED_DIVISOR: u32 = 8;
@@ -42,14 +42,14 @@ struct Waits {
 }
 
 /// The result of a WAIT.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Confirmed {
     /// The number of the connection. The result does not cover writes over another one.
     generation: u64,
     /// The writes up to this one are covered.
     written: u64,
-    /// `None`: WAIT failed.
-    replicas: Option<usize>,
+    /// `None`: there was no reply.
+    replicas: Option<Result<usize, SessionError>>,
 }
 
 impl ReplicaWait {
@@ -76,16 +76,18 @@ impl ReplicaWait {
             ended.as_mut().enable();
             {
                 let mut waits = self.waits();
-                if let Some(last) = waits.last.filter(|last| last.written >= number) {
-                    let replicas = last.replicas.filter(|_| last.generation == generation);
-                    let lost = || CommandError::ConnectionLost(error::replaced());
-                    return replicas.map(|count| (reply, count)).ok_or_else(lost);
+                if let Some(last) = waits.last.as_ref().filter(|last| last.written >= number) {
+                    return match &last.replicas {
+                        Some(Ok(count)) if last.generation == generation => Ok((reply, *count)),
+                        Some(Err(error)) => Err(CommandError::NotReplicated(error.clone())),
+                        _ => Err(CommandError::ConnectionLost(error::replaced())),
+                    };
                 }
                 if !waits.running {
                     waits.running = true;
-                    let are_missing = waits
-                        .last
-                        .is_some_and(|last| last.replicas.is_none_or(|n| n < acks.replicas));
+                    let are_missing = waits.last.as_ref().is_some_and(
+                        |last| !matches!(last.replicas, Some(Ok(count)) if count >= acks.replicas),
+                    );
                     let timeout = match are_missing {
                         true => acks.timeout / DEGRADED_DIVISOR,
                         false => acks.timeout,
@@ -114,7 +116,10 @@ impl WaitTask {
         wait.cmd("WAIT").arg(replicas).arg(millis.max(1));
         let sent = self.0.connection.send_pipeline(wait);
         let (replicas, generation) = match tokio::time::timeout(timeout + GRACE, sent).await {
-            Ok(Ok((Value::Int(count), generation))) => (usize::try_from(count).ok(), generation),
+            Ok(Ok((Value::Int(count), generation))) => {
+                (usize::try_from(count).ok().map(Ok), generation)
+            }
+            Ok(Err(CommandError::Server(error))) => (Some(Err(error::wait_rejected(&error))), 0),
             _ => (None, 0),
         };
         self.0.waits().last = Some(Confirmed {

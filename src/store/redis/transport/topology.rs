@@ -169,11 +169,13 @@ fn address(node: &Value, asked: &Address, map: Option<&AddressMap>) -> Option<Ad
         Value::SimpleString(host) => host,
         _ => "",
     };
-    let host = match host {
-        "" | "?" => &asked.host,
-        host => host,
-    };
+    let host = if is_unknown(host) { &asked.host } else { host };
     Some(Address::mapped(host, u16::try_from(*port).ok()?, map))
+}
+
+/// Whether a node does not know the host, or announces the one that it was asked at.
+pub(super) fn is_unknown(host: &str) -> bool {
+    matches!(host, "" | "?")
 }
 
 /// Redis Cluster specification, "Key distribution model" and "Hash tags".
