@@ -144,7 +144,7 @@ async fn commit_changes(session: &SessionCell) -> Result<CommitOutcome, SessionE
                 }
             }
             // Another login rotated the session first. This one gets an id of its own.
-            Stored::Tombstone if session.state().rotate => {
+            Stored::Tombstone if session.state().id_change.is_new() => {
                 session.state().status = Status::New { presented: None };
             }
             Stored::Tombstone => {

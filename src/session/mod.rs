@@ -254,18 +254,17 @@ impl Session {
     /// }
     /// ```
     pub fn cycle_id(&self) {
-        self.0.state().rotate = true;
+        self.0.state().cycle_id();
     }
 
     /// As [`cycle_id`](Self::cycle_id), but the former id may read the session for the
     /// [grace period](crate::RedisSessionLayer::with_rotation_grace) although it has a user.
     ///
     /// Not for a login: whoever had the former id reads the session for that long. For an id that is changed now and then while a user
-    /// is logged in, so that the other requests that a page sends at that moment do not find a visitor without a session.
+    /// is logged in, so that the other requests that a page sends at that moment do not find a visitor without a session. A
+    /// [`cycle_id`](Self::cycle_id), or a change of the user, in the same request ends the grace.
     pub fn cycle_id_with_grace(&self) {
-        let mut state = self.0.state();
-        state.rotate = true;
-        state.grace_with_user = true;
+        self.0.state().cycle_id_with_grace();
     }
 
     /// Ends the session, for a logout: deletes it, whatever concurrent requests do, and removes its cookie.
