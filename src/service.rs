@@ -16,7 +16,7 @@ use tower_service::Service;
 
 use crate::{
     body::ErrorBody,
-    commit::{CommitOutcome, commit},
+    commit::{CommitOutcome, SessionCell, commit},
     context::Context,
     cookie::PresentedIds,
     error::SessionError,
@@ -124,18 +124,31 @@ pin_project! {
         S: Service<Request<ReqBody>>,
     {
         #[pin]
-        stage: Stage<S, S::Future, S::Response, ReqBody>,
+        stage: Stage<S, S::Future, S::Response, S::Error, ReqBody>,
         // `None`: an outer layer handles the request.
         lazy: Option<LazySession>,
+    }
+
+    // A request that is cancelled is one that failed.
+    impl<S, ReqBody> PinnedDrop for ResponseFuture<S, ReqBody>
+    where
+        S: Service<Request<ReqBody>>,
+    {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            if let (StageProjection::Inner { .. }, Some(lazy)) = (this.stage.project(), this.lazy) {
+                drop(begin_destroy(lazy));
+            }
+        }
     }
 }
 
 pin_project! {
     #[project = StageProjection]
-    enum Stage<S, F, R, ReqBody> {
+    enum Stage<S, F, R, E, ReqBody> {
         Loading { load: Load, next: Option<Box<(S, Request<ReqBody>)>> },
         Inner { #[pin] future: F },
-        Committing { commit: DetachOnDrop, response: Option<R> },
+        Committing { commit: DetachOnDrop, result: Option<Result<R, E>> },
     }
 }
 
@@ -165,22 +178,25 @@ where
                     }
                 }
                 (StageProjection::Inner { future }, Some(lazy)) => {
-                    let response = ready!(future.poll(cx));
+                    let mut result = ready!(future.poll(cx));
                     // A stream may still load the session, but can set no cookie.
                     lazy.mark_headers_sent();
-                    let mut response = response?;
-                    match begin_commit(lazy, &mut response) {
-                        None => return Poll::Ready(Ok(response)),
+                    let commit = match &mut result {
+                        Ok(response) => begin_commit(lazy, response),
+                        Err(_) => begin_destroy(lazy),
+                    };
+                    match commit {
+                        None => return Poll::Ready(result),
                         Some(commit) => Stage::Committing {
                             commit,
-                            response: Some(response),
+                            result: Some(result),
                         },
                     }
                 }
-                (StageProjection::Committing { commit, response }, Some(lazy)) => {
+                (StageProjection::Committing { commit, result }, Some(lazy)) => {
                     let committed = ready!(commit.poll(cx));
-                    let response = response.take().expect(ONCE);
-                    return Poll::Ready(Ok(finish(lazy, committed, response)));
+                    let result = result.take().expect(ONCE);
+                    return Poll::Ready(result.map(|response| finish(lazy, committed, response)));
                 }
                 (StageProjection::Loading { .. } | StageProjection::Committing { .. }, None) => {
                     unreachable!("only a layer that handles the request loads and commits")
@@ -226,11 +242,20 @@ fn begin_commit<B: ErrorBody>(
         set_cookie(cell, lazy.is_by_header(), response.headers_mut());
         return None;
     }
-    let cell = cell.clone();
-    Some(DetachOnDrop {
-        detached_commits: cell.context.shared.detached_commits.clone(),
-        commit: Some(Box::pin(async move { commit(&cell).await })),
-    })
+    Some(DetachOnDrop::new(cell.clone()))
+}
+
+/// The commit of a request that ended without a response: of what `destroy` asked for, if it was called.
+fn begin_destroy(lazy: &LazySession) -> Option<DetachOnDrop> {
+    let session = lazy.loaded()?;
+    let cell = session.cell();
+    let mut state = cell.state();
+    if state.pending_deletes.is_empty() {
+        return None;
+    }
+    state.discard_unsaved();
+    drop(state);
+    Some(DetachOnDrop::new(cell.clone()))
 }
 
 /// The response to send once the commit has ended. An error replaces it, since the handler's response reports changes that were
@@ -266,6 +291,13 @@ struct DetachOnDrop {
 }
 
 impl DetachOnDrop {
+    fn new(session: Arc<SessionCell>) -> Self {
+        Self {
+            detached_commits: session.context.shared.detached_commits.clone(),
+            commit: Some(Box::pin(async move { commit(&session).await })),
+        }
+    }
+
     fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<CommitOutcome, SessionError>> {
         let commit = self.commit.as_mut().expect(ONCE);
         let result = ready!(commit.as_mut().poll(cx));

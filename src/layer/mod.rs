@@ -134,8 +134,8 @@ impl RedisSessionLayer {
         Users::new(self.context().clone())
     }
 
-    /// Waits until all saves have finished whose clients have disconnected, of this layer and its clones. Each takes at most the
-    /// deadline.
+    /// Waits until all saves and logouts have finished whose clients have disconnected, of this layer and its clones. Each takes at most
+    /// the deadline.
     ///
     /// Call it at the end of the process, after the server has stopped. axum's graceful shutdown waits only for requests whose clients are
     /// still connected.

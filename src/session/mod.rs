@@ -269,7 +269,8 @@ impl Session {
 
     /// Ends the session, for a logout: deletes it, whatever concurrent requests do, and removes its cookie.
     ///
-    /// Values that are inserted afterwards begin another session with an id of its own.
+    /// It takes place after the handler, also if the handler then fails, panics or is cancelled; after the response, in a stream or a
+    /// WebSocket, only by [`save`](Self::save). Values that are inserted afterwards begin another session with an id of its own.
     pub fn destroy(&self) {
         self.0.state().destroy();
     }

@@ -29,6 +29,7 @@ mod http;
 mod layer_order;
 mod lifetimes;
 mod login;
+mod logout_of_failed;
 mod model;
 mod outage;
 mod presented_cookies;
