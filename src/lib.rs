@@ -20,6 +20,7 @@ mod id;
 mod layer;
 mod random;
 mod record;
+mod request;
 mod response;
 mod service;
 mod session;

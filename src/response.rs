@@ -14,6 +14,7 @@ use crate::{
     cookie,
     error::SessionError,
     expiry,
+    session::lazy::LazySession,
 };
 
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
@@ -91,7 +92,7 @@ pub(crate) fn is_for_shared_caches(headers: &HeaderMap) -> bool {
 /// stay, such as those of CORS, a Content-Security-Policy and a request id; those that describe the former body or its outcome go.
 pub(crate) fn replace_with_error<B: ErrorBody>(
     response: &mut Response<B>,
-    config: &Config,
+    lazy: &LazySession,
     error: &SessionError,
 ) {
     let mut headers = mem::take(response.headers_mut());
@@ -105,7 +106,7 @@ pub(crate) fn replace_with_error<B: ErrorBody>(
             headers.remove(&name);
         }
     }
-    *response = error_response(config, error);
+    *response = error_response(lazy, error);
     let own = mem::take(response.headers_mut());
     for name in own.keys().filter(|name| *name != header::VARY) {
         headers.remove(name);
@@ -116,7 +117,7 @@ pub(crate) fn replace_with_error<B: ErrorBody>(
             headers.append(name, value.clone());
         }
     }
-    vary(&mut headers, config);
+    vary(&mut headers, lazy.config());
     *response.headers_mut() = headers;
 }
 
@@ -150,10 +151,13 @@ fn vary_by(headers: &mut HeaderMap, name: HeaderValue) {
 }
 
 /// The response that reports `error`, in the app's form if it has one.
-pub(crate) fn error_response<B: ErrorBody>(config: &Config, error: &SessionError) -> Response<B> {
-    let mut response = match &config.error_response {
-        Some(respond) => respond(error),
-        None => error.to_response(),
+pub(crate) fn error_response<B: ErrorBody>(
+    lazy: &LazySession,
+    error: &SessionError,
+) -> Response<B> {
+    let mut response = match (&lazy.config().error_response, &lazy.head().parts) {
+        (Some(respond), Some(request)) => respond(error, request),
+        _ => error.to_response(),
     };
     let status = response.status();
     let headers = response.headers_mut();
@@ -164,7 +168,7 @@ pub(crate) fn error_response<B: ErrorBody>(config: &Config, error: &SessionError
     if status == StatusCode::SERVICE_UNAVAILABLE && !headers.contains_key(header::RETRY_AFTER) {
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
-    vary(headers, config);
+    vary(headers, lazy.config());
     response.map(B::from_error_text)
 }
 

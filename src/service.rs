@@ -18,8 +18,8 @@ use crate::{
     body::ErrorBody,
     commit::{CommitOutcome, SessionCell, commit},
     context::Context,
-    cookie::PresentedIds,
     error::SessionError,
+    request::RequestHead,
     response::{error_response, is_for_shared_caches, replace_with_error, set_cookie, vary},
     session::{Session, lazy::LazySession},
 };
@@ -77,13 +77,13 @@ where
                 lazy: None,
             };
         }
-        let presented = PresentedIds::from_headers(request.headers(), &self.context.config);
         let outer = outer.cloned();
         if outer.is_some() {
             // That of an outer layer with eager load.
             request.extensions_mut().remove::<Session>();
         }
-        let lazy = LazySession::new(self.context.clone(), presented, outer);
+        let head = RequestHead::new(&request, &self.context.config);
+        let lazy = LazySession::new(self.context.clone(), head, outer);
         request.extensions_mut().insert(lazy.clone());
         let stage = if self.context.config.eager {
             let load = lazy.clone();
@@ -168,7 +168,7 @@ where
                     let session = match ready!(load.as_mut().poll(cx)) {
                         Ok(session) => session,
                         Err(error) => {
-                            return Poll::Ready(Ok(error_response(lazy.config(), &error)));
+                            return Poll::Ready(Ok(error_response(lazy, &error)));
                         }
                     };
                     let (mut service, mut request) = *next.take().expect(ONCE);
@@ -222,7 +222,7 @@ fn begin_commit<B: ErrorBody>(
     if let Some(error) = response.extensions().get::<SessionError>() {
         lazy.failures().report("a request failed", error);
         if lazy.config().error_response.is_some() {
-            replace_with_error(response, lazy.config(), &error.clone());
+            replace_with_error(response, lazy, &error.clone());
         }
     }
     vary(response.headers_mut(), lazy.config());
@@ -270,7 +270,7 @@ fn finish<B: ErrorBody>(
             set_cookie(session.cell(), lazy.is_by_header(), response.headers_mut());
         }
         (Ok(_), None) => {}
-        (Err(error), _) => replace_with_error(&mut response, lazy.config(), &error),
+        (Err(error), _) => replace_with_error(&mut response, lazy, &error),
     }
     response
 }

@@ -29,6 +29,7 @@ const ORDER: &[&[&str]] = &[
     &["commit/status.rs"],
     &["commit"],
     &["users"],
+    &["request.rs"],
     &["cookie.rs"],
     &["context.rs"],
     &["unreadable.rs"],
