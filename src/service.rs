@@ -218,8 +218,9 @@ fn begin_commit<B: ErrorBody>(
         return None;
     }
     // Before the app's form of an error, which may have any status.
-    let has_failed = !lazy.config().saves_after(response.status());
+    let mut has_failed = !lazy.config().saves_after(response.status());
     if let Some(error) = response.extensions().get::<SessionError>() {
+        has_failed = true;
         lazy.failures().report("a request failed", error);
         if lazy.config().error_response.is_some() {
             replace_with_error(response, lazy, &error.clone());

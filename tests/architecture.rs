@@ -21,7 +21,12 @@ const ORDER: &[&[&str]] = &[
     &["layer"],
     &["service.rs"],
     &["response.rs"],
-    &["session/user.rs", "session/expiry.rs", "session/lazy.rs"],
+    &[
+        "session/user.rs",
+        "session/update.rs",
+        "session/expiry.rs",
+        "session/lazy.rs",
+    ],
     &["session"],
     &["commit/mod.rs"],
     &["commit/user_index.rs"],

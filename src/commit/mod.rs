@@ -366,8 +366,12 @@ impl SessionCell {
         loop {
             let changes = self.state().changes.clone();
             // The app's closures run here, so the state is not locked.
-            let replayed = changes.replayed_on(current)?;
+            let replayed = changes.replayed_on(current);
             let mut state = self.state();
+            if matches!(&replayed, Err(error) if error.kind() == ErrorKind::UpdateRejected) {
+                state.roll_back(current.clone());
+            }
+            let replayed = replayed?;
             if state.changes.seq() == changes.seq() {
                 state.base = current.clone();
                 state.changes = replayed;

@@ -170,6 +170,13 @@ impl State {
         }
     }
 
+    /// Discards the changes of a save that the app itself rejected. `current` is the version in the store.
+    pub(crate) fn roll_back(&mut self, current: Record) {
+        self.changes.reset();
+        self.id_change = IdChange::Keep;
+        self.base = current;
+    }
+
     /// The write that brings the changes to the store, if any.
     pub(crate) fn plan(&mut self, context: &Context) -> Result<Plan, SessionError> {
         if let Status::Rotated { presented } = self.status

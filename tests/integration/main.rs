@@ -52,5 +52,6 @@ mod signing;
 mod streaming;
 mod unreadable;
 mod unresponsive;
+mod updates;
 mod users;
 mod values;
