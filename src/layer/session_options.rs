@@ -128,7 +128,7 @@ impl RedisSessionLayer {
     ///
     /// A failed request saves nothing, so a login whose handler returned 500 has not taken place. What
     /// [`Session::save`](crate::Session::save) and [`Session::destroy`](crate::Session::destroy) asked for explicitly is done in any
-    /// case. A handler that panicked saves nothing, whatever response an inner layer made of the panic.
+    /// case. A handler that returned a [`SessionError`] or panicked saves nothing, whatever its response is.
     ///
     /// # Examples
     ///

@@ -188,11 +188,18 @@ async fn a_handler_that_saves_goes_on_from_what_the_other_request_saved() {
     for layer in layers(&server) {
         let app = start(layer, Some(2)).await;
         let (cookie, replies) = race(&app, "buy-and-save").await;
+        let winner = if replies[0].body == "0 left" {
+            "a"
+        } else {
+            "b"
+        };
         let mut bodies = replies.map(|reply| (reply.status, reply.body));
         bodies.sort();
         let bodies = bodies.each_ref().map(|(status, body)| (*status, &**body));
         assert_eq!(bodies, [(200, "0 left"), (200, "sold out, Some(0)")]);
         assert_eq!(value(&app, &cookie, "flash").await, "\"too late\"");
+        let buyer = value(&app, &cookie, "buyer").await;
+        assert_eq!(buyer, format!("{winner:?}"));
         assert_eq!(value(&app, &cookie, "left").await, "0");
     }
 }
