@@ -18,6 +18,7 @@ mod extract;
 mod failure_log;
 mod id;
 mod layer;
+mod plain_http;
 mod random;
 mod record;
 mod request;

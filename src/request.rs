@@ -2,7 +2,7 @@
 
 use http::{Request, request::Parts};
 
-use crate::{config::Config, cookie::PresentedIds};
+use crate::{config::Config, cookie::PresentedIds, plain_http};
 
 #[derive(Default)]
 pub(crate) struct RequestHead {
@@ -10,6 +10,8 @@ pub(crate) struct RequestHead {
     pub(crate) presented: PresentedIds,
     /// For the app's form of an error.
     pub(crate) parts: Option<Box<Parts>>,
+    /// The browser drops the cookie of this layer.
+    pub(crate) drops_cookie: bool,
 }
 
 impl RequestHead {
@@ -20,6 +22,7 @@ impl RequestHead {
                 .error_response
                 .is_some()
                 .then(|| Box::new(clone_parts(request))),
+            drops_cookie: config.cookie.secure && plain_http::drops_secure_cookie(request),
         }
     }
 }

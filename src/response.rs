@@ -13,7 +13,7 @@ use crate::{
     config::Config,
     cookie,
     error::SessionError,
-    expiry,
+    expiry, plain_http,
     session::lazy::LazySession,
 };
 
@@ -45,9 +45,9 @@ const DESCRIBES_BODY: [HeaderName; 11] = [
 ];
 
 /// Adds the Set-Cookie header that the session calls for, or the header in its place. Neither can be set afterwards.
-pub(crate) fn set_cookie(session: &SessionCell, by_header: bool, headers: &mut HeaderMap) {
+pub(crate) fn set_cookie(lazy: &LazySession, session: &SessionCell, headers: &mut HeaderMap) {
     let config = &session.context.config;
-    let header = config.header.as_ref().filter(|_| by_header);
+    let header = config.header.as_ref().filter(|_| lazy.is_by_header());
     let cookie = {
         let mut state = session.state();
         state.headers_sent = true;
@@ -57,6 +57,9 @@ pub(crate) fn set_cookie(session: &SessionCell, by_header: bool, headers: &mut H
             (CookieAction::Issue, id, Some(header)) => header.value(&config.cookie, id),
             (CookieAction::Remove, _, Some(header)) => header.value(&config.cookie, None),
             (CookieAction::Issue, Some(id), None) => {
+                if lazy.head().drops_cookie {
+                    plain_http::warn();
+                }
                 let max_age = expiry::max_age(config, state.changes.metadata(&state.base));
                 cookie::issue(&config.cookie, id, max_age)
             }

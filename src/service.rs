@@ -240,7 +240,7 @@ fn begin_commit<B: ErrorBody>(
         state.is_dirty(&cell.context)
     };
     if !is_dirty {
-        set_cookie(cell, lazy.is_by_header(), response.headers_mut());
+        set_cookie(lazy, cell, response.headers_mut());
         return None;
     }
     Some(DetachOnDrop::new(cell.clone()))
@@ -267,9 +267,7 @@ fn finish<B: ErrorBody>(
     mut response: Response<B>,
 ) -> Response<B> {
     match (committed, lazy.loaded()) {
-        (Ok(_), Some(session)) => {
-            set_cookie(session.cell(), lazy.is_by_header(), response.headers_mut());
-        }
+        (Ok(_), Some(session)) => set_cookie(lazy, session.cell(), response.headers_mut()),
         (Ok(_), None) => {}
         (Err(error), _) => replace_with_error(&mut response, lazy, &error),
     }

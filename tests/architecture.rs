@@ -62,6 +62,7 @@ const ORDER: &[&[&str]] = &[
     &["random.rs"],
     &["clock.rs"],
     &["stats.rs"],
+    &["plain_http.rs"],
     &["body.rs"],
     &["failure_log.rs"],
     &["error.rs"],
