@@ -2,7 +2,7 @@
 
 use std::{
     net::IpAddr,
-    sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
 };
 
 use http::{HeaderMap, HeaderName, Request, Uri, header, uri::Authority};
@@ -11,7 +11,6 @@ use http::{HeaderMap, HeaderName, Request, Uri, header, uri::Authority};
 const MAX_CHECKS: u32 = 10_000;
 
 static CHECKS: AtomicU32 = AtomicU32::new(0);
-static WARNED: AtomicBool = AtomicBool::new(false);
 
 /// The headers by which proxies say that the browser used TLS, beside `Forwarded` (RFC 7239). Each is `https` or `on`, or a list.
 static SCHEMES: [HeaderName; 8] = [
@@ -39,10 +38,9 @@ pub(crate) fn drops_secure_cookie<B>(request: &Request<B>) -> bool {
 
 /// Warns once in a process, when a Secure cookie is sent in the response to such a request.
 pub(crate) fn warn() {
-    if WARNED.swap(true, Relaxed) {
+    if CHECKS.swap(MAX_CHECKS, Relaxed) >= MAX_CHECKS {
         return;
     }
-    CHECKS.store(MAX_CHECKS, Relaxed);
     tracing::warn!(
         "a session cookie with Secure was sent over plain HTTP to a host other than localhost, so browsers drop it and each request \
          begins a new session: serve the app over HTTPS, or call with_secure(false) for development; a proxy that ends TLS should add \
