@@ -13,7 +13,7 @@ use http::{HeaderValue, header};
 /// A failure to load, use or save a session. The text says what happened and what to do.
 ///
 /// [`kind`](Self::kind) is for code, the text for people, and [`source`](Error::source) is the cause. None of them contains a session
-/// id, a stored value or a password, so the error can be logged.
+/// id, a stored value or a password, so the error can be logged. Only the source of [`ErrorKind::UpdateRejected`] is the app's.
 ///
 /// With the feature `axum` it is a response: see [`to_response`](Self::to_response). The error is in that response's extensions, where
 /// [`with_error_response`](crate::RedisSessionLayer::with_error_response) finds it and replaces the response by the app's own.
@@ -66,6 +66,8 @@ pub enum ErrorKind {
     /// [`Session::save`](crate::Session::save), [`reload`](crate::Session::reload) and [`touch`](crate::Session::touch) return it; the layer
     /// does not treat it as an error. Status 409.
     Ended,
+    /// The closure of [`Session::try_update`](crate::Session::try_update) returned an error, which is the [`source`](Error::source). Status 409.
+    UpdateRejected,
     /// The response's headers have been sent, so no cookie can be set for a new session or a new id. Make the change, or call
     /// [`save`](crate::Session::save), before returning the response. Status 500.
     HeadersSent,
@@ -102,6 +104,19 @@ impl SessionError {
             kind: self.0.kind,
             message: self.0.message.clone(),
             source: Some(Box::new(source)),
+            was_reported: AtomicBool::new(false),
+        }))
+    }
+
+    pub(crate) fn update_rejected(key: &str, source: Box<dyn Error + Send + Sync>) -> Self {
+        Self(Arc::new(Inner {
+            kind: ErrorKind::UpdateRejected,
+            message: format!(
+                "the app rejected the update of the session's value under {key:?}: answer its own error, which is the source of this \
+                 one, in the handler and by with_error_response"
+            )
+            .into(),
+            source: Some(source),
             was_reported: AtomicBool::new(false),
         }))
     }
@@ -189,7 +204,7 @@ impl SessionError {
             | ErrorKind::NotReplicated
             | ErrorKind::Conflict => http::StatusCode::SERVICE_UNAVAILABLE,
             ErrorKind::TooManySessions => http::StatusCode::FORBIDDEN,
-            ErrorKind::Ended => http::StatusCode::CONFLICT,
+            ErrorKind::Ended | ErrorKind::UpdateRejected => http::StatusCode::CONFLICT,
             ErrorKind::MissingLayer
             | ErrorKind::InvalidUser
             | ErrorKind::HeadersSent
@@ -205,7 +220,7 @@ impl SessionError {
     /// Returns the default response to this error, for services other than axum's.
     ///
     /// It has the error's [`status`](Self::status), `Cache-Control: no-store`, and `Retry-After: 1` for status 503. The error is in its
-    /// extensions. The body is a sentence for visitors, which depends on the status alone. With debug assertions, as in a build
+    /// extensions. The body is a sentence for visitors, without the error's text. With debug assertions, as in a build
     /// without `--release`, the error's text follows.
     ///
     /// # Examples
@@ -258,7 +273,12 @@ impl SessionError {
             http::StatusCode::FORBIDDEN => {
                 "You are logged in on too many devices, please log out on one of them first."
             }
-            http::StatusCode::CONFLICT => "Your session has ended, please load the page again.",
+            http::StatusCode::CONFLICT if self.kind() == ErrorKind::Ended => {
+                "Your session has ended, please load the page again."
+            }
+            http::StatusCode::CONFLICT => {
+                "This is not possible any more, please load the page again."
+            }
             _ => "An internal error prevented the server from handling this request.",
         };
         if with_details {
@@ -353,6 +373,7 @@ mod tests {
             (ErrorKind::Conflict, "temporarily unavailable"),
             (ErrorKind::TooManySessions, "too many devices"),
             (ErrorKind::Ended, "session has ended"),
+            (ErrorKind::UpdateRejected, "not possible any more"),
             (ErrorKind::MissingLayer, "internal error"),
             (ErrorKind::Decode, "internal error"),
         ] {

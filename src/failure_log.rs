@@ -29,7 +29,7 @@ impl FailureLog {
     pub(crate) fn report(&self, event: &'static str, error: &SessionError) {
         let is_transient = match error.kind() {
             // What a visitor did, not what an operator must mend.
-            ErrorKind::TooManySessions | ErrorKind::Ended => return,
+            ErrorKind::TooManySessions | ErrorKind::Ended | ErrorKind::UpdateRejected => return,
             ErrorKind::Unavailable | ErrorKind::NotReplicated | ErrorKind::Conflict => true,
             ErrorKind::MissingLayer
             | ErrorKind::Rejected

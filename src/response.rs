@@ -13,7 +13,8 @@ use crate::{
     config::Config,
     cookie,
     error::SessionError,
-    expiry,
+    expiry, plain_http,
+    session::lazy::LazySession,
 };
 
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
@@ -44,9 +45,9 @@ const DESCRIBES_BODY: [HeaderName; 11] = [
 ];
 
 /// Adds the Set-Cookie header that the session calls for, or the header in its place. Neither can be set afterwards.
-pub(crate) fn set_cookie(session: &SessionCell, by_header: bool, headers: &mut HeaderMap) {
+pub(crate) fn set_cookie(lazy: &LazySession, session: &SessionCell, headers: &mut HeaderMap) {
     let config = &session.context.config;
-    let header = config.header.as_ref().filter(|_| by_header);
+    let header = config.header.as_ref().filter(|_| lazy.is_by_header());
     let cookie = {
         let mut state = session.state();
         state.headers_sent = true;
@@ -56,6 +57,9 @@ pub(crate) fn set_cookie(session: &SessionCell, by_header: bool, headers: &mut H
             (CookieAction::Issue, id, Some(header)) => header.value(&config.cookie, id),
             (CookieAction::Remove, _, Some(header)) => header.value(&config.cookie, None),
             (CookieAction::Issue, Some(id), None) => {
+                if lazy.head().drops_cookie {
+                    plain_http::warn();
+                }
                 let max_age = expiry::max_age(config, state.changes.metadata(&state.base));
                 cookie::issue(&config.cookie, id, max_age)
             }
@@ -91,7 +95,7 @@ pub(crate) fn is_for_shared_caches(headers: &HeaderMap) -> bool {
 /// stay, such as those of CORS, a Content-Security-Policy and a request id; those that describe the former body or its outcome go.
 pub(crate) fn replace_with_error<B: ErrorBody>(
     response: &mut Response<B>,
-    config: &Config,
+    lazy: &LazySession,
     error: &SessionError,
 ) {
     let mut headers = mem::take(response.headers_mut());
@@ -105,7 +109,7 @@ pub(crate) fn replace_with_error<B: ErrorBody>(
             headers.remove(&name);
         }
     }
-    *response = error_response(config, error);
+    *response = error_response(lazy, error);
     let own = mem::take(response.headers_mut());
     for name in own.keys().filter(|name| *name != header::VARY) {
         headers.remove(name);
@@ -116,7 +120,7 @@ pub(crate) fn replace_with_error<B: ErrorBody>(
             headers.append(name, value.clone());
         }
     }
-    vary(&mut headers, config);
+    vary(&mut headers, lazy.config());
     *response.headers_mut() = headers;
 }
 
@@ -150,10 +154,13 @@ fn vary_by(headers: &mut HeaderMap, name: HeaderValue) {
 }
 
 /// The response that reports `error`, in the app's form if it has one.
-pub(crate) fn error_response<B: ErrorBody>(config: &Config, error: &SessionError) -> Response<B> {
-    let mut response = match &config.error_response {
-        Some(respond) => respond(error),
-        None => error.to_response(),
+pub(crate) fn error_response<B: ErrorBody>(
+    lazy: &LazySession,
+    error: &SessionError,
+) -> Response<B> {
+    let mut response = match (&lazy.config().error_response, &lazy.head().parts) {
+        (Some(respond), Some(request)) => respond(error, request),
+        _ => error.to_response(),
     };
     let status = response.status();
     let headers = response.headers_mut();
@@ -164,7 +171,7 @@ pub(crate) fn error_response<B: ErrorBody>(config: &Config, error: &SessionError
     if status == StatusCode::SERVICE_UNAVAILABLE && !headers.contains_key(header::RETRY_AFTER) {
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
-    vary(headers, config);
+    vary(headers, lazy.config());
     response.map(B::from_error_text)
 }
 

@@ -16,10 +16,10 @@ use tower_service::Service;
 
 use crate::{
     body::ErrorBody,
-    commit::{CommitOutcome, commit},
+    commit::{CommitOutcome, SessionCell, commit},
     context::Context,
-    cookie::PresentedIds,
     error::SessionError,
+    request::RequestHead,
     response::{error_response, is_for_shared_caches, replace_with_error, set_cookie, vary},
     session::{Session, lazy::LazySession},
 };
@@ -77,13 +77,13 @@ where
                 lazy: None,
             };
         }
-        let presented = PresentedIds::from_headers(request.headers(), &self.context.config);
         let outer = outer.cloned();
         if outer.is_some() {
             // That of an outer layer with eager load.
             request.extensions_mut().remove::<Session>();
         }
-        let lazy = LazySession::new(self.context.clone(), presented, outer);
+        let head = RequestHead::new(&request, &self.context.config);
+        let lazy = LazySession::new(self.context.clone(), head, outer);
         request.extensions_mut().insert(lazy.clone());
         let stage = if self.context.config.eager {
             let load = lazy.clone();
@@ -124,18 +124,31 @@ pin_project! {
         S: Service<Request<ReqBody>>,
     {
         #[pin]
-        stage: Stage<S, S::Future, S::Response, ReqBody>,
+        stage: Stage<S, S::Future, S::Response, S::Error, ReqBody>,
         // `None`: an outer layer handles the request.
         lazy: Option<LazySession>,
+    }
+
+    // A request that is cancelled is one that failed.
+    impl<S, ReqBody> PinnedDrop for ResponseFuture<S, ReqBody>
+    where
+        S: Service<Request<ReqBody>>,
+    {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            if let (StageProjection::Inner { .. }, Some(lazy)) = (this.stage.project(), this.lazy) {
+                drop(begin_destroy(lazy));
+            }
+        }
     }
 }
 
 pin_project! {
     #[project = StageProjection]
-    enum Stage<S, F, R, ReqBody> {
+    enum Stage<S, F, R, E, ReqBody> {
         Loading { load: Load, next: Option<Box<(S, Request<ReqBody>)>> },
         Inner { #[pin] future: F },
-        Committing { commit: DetachOnDrop, response: Option<R> },
+        Committing { commit: DetachOnDrop, result: Option<Result<R, E>> },
     }
 }
 
@@ -155,7 +168,7 @@ where
                     let session = match ready!(load.as_mut().poll(cx)) {
                         Ok(session) => session,
                         Err(error) => {
-                            return Poll::Ready(Ok(error_response(lazy.config(), &error)));
+                            return Poll::Ready(Ok(error_response(lazy, &error)));
                         }
                     };
                     let (mut service, mut request) = *next.take().expect(ONCE);
@@ -165,22 +178,25 @@ where
                     }
                 }
                 (StageProjection::Inner { future }, Some(lazy)) => {
-                    let response = ready!(future.poll(cx));
+                    let mut result = ready!(future.poll(cx));
                     // A stream may still load the session, but can set no cookie.
                     lazy.mark_headers_sent();
-                    let mut response = response?;
-                    match begin_commit(lazy, &mut response) {
-                        None => return Poll::Ready(Ok(response)),
+                    let commit = match &mut result {
+                        Ok(response) => begin_commit(lazy, response),
+                        Err(_) => begin_destroy(lazy),
+                    };
+                    match commit {
+                        None => return Poll::Ready(result),
                         Some(commit) => Stage::Committing {
                             commit,
-                            response: Some(response),
+                            result: Some(result),
                         },
                     }
                 }
-                (StageProjection::Committing { commit, response }, Some(lazy)) => {
+                (StageProjection::Committing { commit, result }, Some(lazy)) => {
                     let committed = ready!(commit.poll(cx));
-                    let response = response.take().expect(ONCE);
-                    return Poll::Ready(Ok(finish(lazy, committed, response)));
+                    let result = result.take().expect(ONCE);
+                    return Poll::Ready(result.map(|response| finish(lazy, committed, response)));
                 }
                 (StageProjection::Loading { .. } | StageProjection::Committing { .. }, None) => {
                     unreachable!("only a layer that handles the request loads and commits")
@@ -202,11 +218,12 @@ fn begin_commit<B: ErrorBody>(
         return None;
     }
     // Before the app's form of an error, which may have any status.
-    let has_failed = !lazy.config().saves_after(response.status());
+    let mut has_failed = !lazy.config().saves_after(response.status());
     if let Some(error) = response.extensions().get::<SessionError>() {
+        has_failed = true;
         lazy.failures().report("a request failed", error);
         if lazy.config().error_response.is_some() {
-            replace_with_error(response, lazy.config(), &error.clone());
+            replace_with_error(response, lazy, &error.clone());
         }
     }
     vary(response.headers_mut(), lazy.config());
@@ -223,14 +240,23 @@ fn begin_commit<B: ErrorBody>(
         state.is_dirty(&cell.context)
     };
     if !is_dirty {
-        set_cookie(cell, lazy.is_by_header(), response.headers_mut());
+        set_cookie(lazy, cell, response.headers_mut());
         return None;
     }
-    let cell = cell.clone();
-    Some(DetachOnDrop {
-        detached_commits: cell.context.shared.detached_commits.clone(),
-        commit: Some(Box::pin(async move { commit(&cell).await })),
-    })
+    Some(DetachOnDrop::new(cell.clone()))
+}
+
+/// The commit of a request that ended without a response: of what `destroy` asked for, if it was called.
+fn begin_destroy(lazy: &LazySession) -> Option<DetachOnDrop> {
+    let session = lazy.loaded()?;
+    let cell = session.cell();
+    let mut state = cell.state();
+    if state.pending_deletes.is_empty() {
+        return None;
+    }
+    state.discard_unsaved();
+    drop(state);
+    Some(DetachOnDrop::new(cell.clone()))
 }
 
 /// The response to send once the commit has ended. An error replaces it, since the handler's response reports changes that were
@@ -241,11 +267,9 @@ fn finish<B: ErrorBody>(
     mut response: Response<B>,
 ) -> Response<B> {
     match (committed, lazy.loaded()) {
-        (Ok(_), Some(session)) => {
-            set_cookie(session.cell(), lazy.is_by_header(), response.headers_mut());
-        }
+        (Ok(_), Some(session)) => set_cookie(lazy, session.cell(), response.headers_mut()),
         (Ok(_), None) => {}
-        (Err(error), _) => replace_with_error(&mut response, lazy.config(), &error),
+        (Err(error), _) => replace_with_error(&mut response, lazy, &error),
     }
     response
 }
@@ -266,6 +290,13 @@ struct DetachOnDrop {
 }
 
 impl DetachOnDrop {
+    fn new(session: Arc<SessionCell>) -> Self {
+        Self {
+            detached_commits: session.context.shared.detached_commits.clone(),
+            commit: Some(Box::pin(async move { commit(&session).await })),
+        }
+    }
+
     fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<CommitOutcome, SessionError>> {
         let commit = self.commit.as_mut().expect(ONCE);
         let result = ready!(commit.as_mut().poll(cx));

@@ -25,6 +25,7 @@ const ORDER: &[&[&str]] = &[
     &["sessions.rs", "flash.rs"],
     &[
         "session/user.rs",
+        "session/update.rs",
         "session/expiry.rs",
         "session/lazy.rs",
         "session/long_lived.rs",
@@ -37,6 +38,7 @@ const ORDER: &[&[&str]] = &[
     &["commit/status.rs"],
     &["commit"],
     &["users"],
+    &["request.rs"],
     &["cookie.rs"],
     &["health.rs"],
     &["context.rs"],
@@ -67,6 +69,7 @@ const ORDER: &[&[&str]] = &[
     &["random.rs"],
     &["clock.rs"],
     &["stats.rs"],
+    &["plain_http.rs"],
     &["body.rs"],
     &["failure_log.rs"],
     &["error.rs"],

@@ -17,6 +17,7 @@ use axum::{
 };
 use axum_redis_sessions::{RedisSessionLayer, Session, SessionError, SessionId, SessionLimit};
 use tokio::sync::{Mutex, MutexGuard};
+use tower::ServiceExt;
 
 use crate::{
     client::{begin, polled, send},
@@ -54,7 +55,11 @@ impl Lines {
 }
 
 fn app(layer: RedisSessionLayer, handler: MethodRouter) -> Router {
-    Router::new().route("/", handler).layer(layer)
+    app_at("/", layer, handler)
+}
+
+fn app_at(path: &str, layer: RedisSessionLayer, handler: MethodRouter) -> Router {
+    Router::new().route(path, handler).layer(layer)
 }
 
 fn write() -> MethodRouter {
@@ -296,4 +301,47 @@ async fn a_wrong_clock_is_named_but_not_an_old_session() {
             "{name}: {lines:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_secure_cookie_over_plain_http_is_warned_of_once_in_a_process() {
+    let mut lines = Lines::from_now().await;
+    let layer = RedisSessionLayer::in_memory();
+    let secure = app(layer.clone(), write()).merge(app_at("/read", layer.clone(), read()));
+    let bare = app(layer.with_secure(false), write());
+    let ask = async |app: &Router, path: &str, headers: &[(&str, &str)]| {
+        let mut request = axum::http::Request::builder().uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(axum::body::Body::empty());
+        let request = request.expect("a request");
+        let response = app.clone().oneshot(request).await.expect("infallible");
+        response.headers().contains_key("set-cookie")
+    };
+    let host = ("host", "192.168.1.5:3000");
+    let proxied = ("x-forwarded-proto", "https");
+    for (name, app, path, headers, sets_cookie) in [
+        (
+            "localhost",
+            &secure,
+            "/",
+            &[("host", "localhost")][..],
+            true,
+        ),
+        ("behind a proxy", &secure, "/", &[host, proxied], true),
+        ("no cookie is sent", &secure, "/read", &[host], false),
+        ("not Secure", &bare, "/", &[host], true),
+    ] {
+        assert_eq!(ask(app, path, headers).await, sets_cookie, "{name}");
+        assert_eq!(lines.take(), [""; 0], "{name}");
+    }
+    assert!(ask(&secure, "/", &[host]).await);
+    let warned = lines.take();
+    assert_eq!(warned.len(), 1, "{warned:?}");
+    assert!(warned[0].starts_with("WARN"), "{warned:?}");
+    assert!(warned[0].contains("with_secure(false)"), "{warned:?}");
+    assert!(!warned[0].contains("192.168"), "{warned:?}");
+    assert!(ask(&secure, "/", &[host]).await);
+    assert_eq!(lines.take(), [""; 0], "once");
 }

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use axum::{
     body::Body,
-    http::{StatusCode, header},
+    http::{Method, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use axum_redis_sessions::SessionError;
@@ -141,18 +141,18 @@ fn remember_field() -> Markup {
 }
 
 /// Replaces any page if the session cannot be loaded or saved.
-pub(crate) fn unavailable(error: &SessionError) -> Response<String> {
+pub(crate) fn unavailable(error: &SessionError, request: &Parts) -> Response<String> {
     let main = html! {
         h1 { "Temporarily unavailable" }
         p { "We cannot load your session at the moment. You have not been signed out. Please try again in a minute." }
+        @if request.method == Method::GET {
+            p { a href=(request.uri.path()) { "Try again" } }
+        }
     };
     let page = page("Temporarily unavailable", None, None, &main).into_string();
-    let mut response = Response::builder()
+    let response = Response::builder()
         .status(error.status())
         .header(header::CONTENT_TYPE, "text/html; charset=utf-8");
-    if error.status() == StatusCode::SERVICE_UNAVAILABLE {
-        response = response.header(header::RETRY_AFTER, "1");
-    }
     response.body(page).expect("valid parts")
 }
 

@@ -146,7 +146,7 @@ async fn commit_changes(session: &SessionCell) -> Result<CommitOutcome, SessionE
                 }
             }
             // Another login rotated the session first. This one gets an id of its own.
-            Stored::Tombstone if session.state().rotate => {
+            Stored::Tombstone if session.state().id_change.is_new() => {
                 session.state().status = Status::New { presented: None };
             }
             Stored::Tombstone => {
@@ -363,8 +363,12 @@ impl SessionCell {
         loop {
             let changes = self.state().changes.clone();
             // The app's closures run here, so the state is not locked.
-            let replayed = changes.replayed_on(current)?;
+            let replayed = changes.replayed_on(current);
             let mut state = self.state();
+            if matches!(&replayed, Err(error) if error.kind() == ErrorKind::UpdateRejected) {
+                state.roll_back(current.clone());
+            }
+            let replayed = replayed?;
             if state.changes.seq() == changes.seq() {
                 state.base = current.clone();
                 state.changes = replayed;

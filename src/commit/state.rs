@@ -2,7 +2,7 @@
 
 use std::{mem, sync::Arc, time::SystemTime};
 
-pub(crate) use super::status::{Persisted, Status};
+pub(crate) use super::status::{IdChange, Persisted, Status};
 use super::{
     changes::Changes,
     metadata_changes::MetadataChange,
@@ -22,10 +22,8 @@ pub(crate) struct State {
     /// The version in the store, as last read or written.
     pub(crate) base: Record,
     pub(crate) changes: Changes,
-    /// A new id was asked for, by `cycle_id` or a login.
-    pub(crate) rotate: bool,
-    /// The former id may read the session for a while although it has a user.
-    pub(crate) grace_with_user: bool,
+    /// By `cycle_id`, or because the user changes.
+    pub(crate) id_change: IdChange,
     /// Further ids that the browser presented under the cookie's name. They end with this session, and when it gets a new id, so that
     /// none of them shadows the cookie.
     pub(crate) shadows: Vec<SessionId>,
@@ -65,8 +63,7 @@ impl State {
             status,
             base,
             changes: Changes::default(),
-            rotate: false,
-            grace_with_user: false,
+            id_change: IdChange::Keep,
             shadows: Vec::new(),
             pending_deletes: Vec::new(),
             in_doubt: None,
@@ -91,12 +88,12 @@ impl State {
         let is_due = match &self.status {
             Status::New { .. } => false,
             Status::Persisted(_) => {
-                self.rotate
+                self.id_change.is_new()
                     || self.base.needs_sealing
                     || self.cookie_needs_renewal(context)
                     || self.index_entry_needs_refresh(context)
             }
-            Status::Rotated { .. } | Status::Gone => self.rotate,
+            Status::Rotated { .. } | Status::Gone => self.id_change.is_new(),
         };
         is_due || !self.pending_deletes.is_empty() || !self.changes.is_empty()
     }
@@ -114,6 +111,18 @@ impl State {
                 && self.changes.user(&self.base).is_none()
         };
         !self.pending_deletes.is_empty() || !(self.changes.is_empty() || is_blank())
+    }
+
+    /// Asks for a new id. A grace that was asked for before ends: a login may be the reason.
+    pub(crate) fn cycle_id(&mut self) {
+        self.id_change = IdChange::New;
+    }
+
+    /// Asks for a new id, unless one without grace was asked for already.
+    pub(crate) fn cycle_id_with_grace(&mut self) {
+        if self.id_change == IdChange::Keep {
+            self.id_change = IdChange::NewWithGrace;
+        }
     }
 
     pub(crate) fn destroy(&mut self) {
@@ -155,16 +164,23 @@ impl State {
             tracing::debug!("a session's changes were discarded, since the request failed");
         }
         self.changes.reset();
-        self.rotate = false;
+        self.id_change = IdChange::Keep;
         if let Status::New { .. } = self.status {
             self.base = Record::default();
         }
     }
 
+    /// Discards the changes of a save that the app itself rejected. `current` is the version in the store.
+    pub(crate) fn roll_back(&mut self, current: Record) {
+        self.changes.reset();
+        self.id_change = IdChange::Keep;
+        self.base = current;
+    }
+
     /// The write that brings the changes to the store, if any.
     pub(crate) fn plan(&mut self, context: &Context) -> Result<Plan, SessionError> {
         if let Status::Rotated { presented } = self.status
-            && self.rotate
+            && self.id_change.is_new()
             && !self.changes.is_empty()
         {
             // A login whose response was lost is repeated with the old cookie. What that may still read goes into a session of its own.
@@ -181,7 +197,7 @@ impl State {
                 self.plan_save(context, id)
             }
             Status::Rotated { .. } if self.changes.is_empty() => Ok(Plan::Noop),
-            Status::Gone if self.changes.is_empty() && !self.rotate => Ok(Plan::Noop),
+            Status::Gone if self.changes.is_empty() && !self.id_change.is_new() => Ok(Plan::Noop),
             Status::Rotated { .. } | Status::Gone => Ok(Plan::Discard),
         }
     }
@@ -202,25 +218,25 @@ impl State {
 
     fn plan_save(&mut self, context: &Context, id: SessionId) -> Result<Plan, SessionError> {
         let is_permanent = || self.changes.metadata(&self.base).permanent.is_some();
-        if self.cookie_needs_refresh(context) || (self.rotate && is_permanent()) {
+        if self.cookie_needs_refresh(context) || (self.id_change.is_new() && is_permanent()) {
             let sent = MetadataChange::CookieSent(unix_secs());
             self.changes.set_metadata(sent);
         }
         let adds_to_index = self.stamp_index_entry(context);
         let re_sign = self.cookie_needs_re_signing();
         let is_due = re_sign || self.base.needs_sealing;
-        if self.changes.is_empty() && !self.rotate && !is_due {
+        if self.changes.is_empty() && !self.id_change.is_new() && !is_due {
             return Ok(Plan::Noop);
         }
         let encoded = self.encode(context)?;
         let expected = self.base.stored().clone();
         let kind = if encoded.is_empty {
             WriteKind::Delete { id, expected }
-        } else if self.rotate {
+        } else if self.id_change.is_new() {
             self.ensure_headers_not_sent("a new id")?;
             let grace = context.config.rotation_grace;
-            let is_readable =
-                !grace.is_zero() && (self.base.user.is_none() || self.grace_with_user);
+            let is_readable = !grace.is_zero()
+                && (self.base.user.is_none() || self.id_change == IdChange::NewWithGrace);
             let readable = is_readable.then_some((grace, &self.base));
             WriteKind::rotate(id, expected, context.generate_id()?, readable)?
         } else if encoded.changed || is_due {
@@ -254,8 +270,7 @@ impl State {
             WriteKind::Create { id } | WriteKind::Rotate { to: id, .. } => {
                 self.cookie = CookieAction::Issue;
                 self.status = persisted(id, None, false);
-                self.rotate = false;
-                self.grace_with_user = false;
+                self.id_change = IdChange::Keep;
                 self.delete_shadows(DeleteReason::Superseded);
             }
             // A new id that was asked for meanwhile is the next write's.
@@ -269,7 +284,7 @@ impl State {
             WriteKind::Delete { .. } => {
                 self.cookie = CookieAction::Remove;
                 self.status = Status::New { presented: None };
-                self.rotate = false;
+                self.id_change = IdChange::Keep;
                 self.base = Record::default();
                 return;
             }
@@ -335,7 +350,7 @@ impl State {
         if self.changes.user(&self.base).is_none() {
             return false;
         }
-        let has_new_id = self.rotate || matches!(self.status, Status::New { .. });
+        let has_new_id = self.id_change.is_new() || matches!(self.status, Status::New { .. });
         // The index was to outlive the session with its former TTL.
         let is_prolonged = || {
             let ttl = |metadata| expiry::ttl(&context.config, metadata);
@@ -376,7 +391,7 @@ impl State {
     fn discard_changes(&mut self) {
         self.base = Record::default();
         self.changes.reset();
-        self.rotate = false;
+        self.id_change = IdChange::Keep;
         self.cookie = CookieAction::Keep;
         self.in_doubt = None;
     }

@@ -2,6 +2,15 @@
 
 use crate::id::SessionId;
 
+/// The id that the session is to get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum IdChange {
+    Keep,
+    New,
+    /// A new one, and the former id may read the session for a while although it has a user.
+    NewWithGrace,
+}
+
 pub(crate) enum Status {
     /// Not in the store.
     New {
@@ -26,4 +35,10 @@ pub(crate) struct Persisted {
     /// The cookie is signed by a former key. It is sent again only after a save has shown that the session still has this id; after a
     /// rotation the browser may have a newer cookie.
     pub(crate) re_sign_cookie: bool,
+}
+
+impl IdChange {
+    pub(crate) fn is_new(self) -> bool {
+        self != Self::Keep
+    }
 }

@@ -5,7 +5,7 @@ mod cookie;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use http::{Response, StatusCode};
+use http::{Response, StatusCode, request::Parts};
 
 #[cfg(feature = "encryption")]
 use self::checks::check_keys;
@@ -58,7 +58,8 @@ pub(crate) struct ReplicaAcks {
 
 pub(crate) type IdGenerator = Arc<dyn Fn() -> SessionId + Send + Sync>;
 pub(crate) type SaveRule = Arc<dyn Fn(StatusCode) -> bool + Send + Sync>;
-pub(crate) type ErrorResponse = Arc<dyn Fn(&SessionError) -> Response<String> + Send + Sync>;
+pub(crate) type ErrorResponse =
+    Arc<dyn Fn(&SessionError, &Parts) -> Response<String> + Send + Sync>;
 
 /// All options of a layer.
 #[derive(Clone)]

@@ -60,6 +60,10 @@ impl RedisSessionLayer {
     ///
     /// `false` lets the id travel over plain HTTP, where anyone on the network can read it. It is meant for development on a host name
     /// other than `localhost`: Chromium, Firefox and curl accept a Secure cookie from `http://localhost`; Safari does not.
+    ///
+    /// If a Secure cookie is sent to another host, and neither the URI nor a header such as X-Forwarded-Proto says that the browser uses
+    /// HTTPS, the browser drops it, and each request begins a new session. That is logged as a warning, once in a process, among its
+    /// first 10,000 requests.
     pub fn with_secure(self, secure: bool) -> Self {
         self.configured(|context| context.config.cookie.secure = secure)
     }

@@ -199,8 +199,8 @@ impl RedisSessionLayer {
         health::check(&self.context).await
     }
 
-    /// Waits until all saves have finished whose clients have disconnected, of this layer and its clones. Each takes at most the
-    /// deadline.
+    /// Waits until all saves and logouts have finished whose clients have disconnected, of this layer and its clones. Each takes at most
+    /// the deadline.
     ///
     /// Call it at the end of the process, after the server has stopped. axum's graceful shutdown waits only for requests whose clients are
     /// still connected.

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use http::{Response, StatusCode};
+use http::{Response, StatusCode, request::Parts};
 
 use super::RedisSessionLayer;
 #[cfg(feature = "encryption")]
@@ -128,7 +128,7 @@ impl RedisSessionLayer {
     ///
     /// A failed request saves nothing, so a login whose handler returned 500 has not taken place. What
     /// [`Session::save`](crate::Session::save) and [`Session::destroy`](crate::Session::destroy) asked for explicitly is done in any
-    /// case. A handler that panicked saves nothing, whatever response an inner layer made of the panic.
+    /// case. A handler that returned a [`SessionError`] or panicked saves nothing, whatever its response is.
     ///
     /// # Examples
     ///
@@ -164,20 +164,36 @@ impl RedisSessionLayer {
     /// Sets the response to a [`SessionError`]: one that the extractor or a handler returned, or that a failed save caused. Default:
     /// [`SessionError::to_response`].
     ///
-    /// A response without Cache-Control gets `no-store`, since an error is temporary.
+    /// `response` also sees the head of the request: method, URI, headers, and the extensions of outer layers. It is cloned for each
+    /// request, which costs a few allocations, only if this option is set.
+    ///
+    /// A response without Cache-Control gets `no-store`, since an error is temporary; one with status 503 and without Retry-After gets
+    /// `Retry-After: 1`. `Vary: Cookie` is added in any case.
     ///
     /// # Examples
     ///
+    /// JSON for the routes of an API, a page for all others:
+    ///
     /// ```
     /// use axum_redis_sessions::RedisSessionLayer;
+    /// use http::{Response, header::CONTENT_TYPE};
     ///
-    /// let layer = RedisSessionLayer::in_memory().with_error_response(|error| {
-    ///     error.to_response().map(|_| "<h1>Please try again</h1>".to_owned())
+    /// let layer = RedisSessionLayer::in_memory().with_error_response(|error, request| {
+    ///     let (content_type, body) = if request.uri.path().starts_with("/api/") {
+    ///         ("application/json", r#"{"error":"session"}"#)
+    ///     } else {
+    ///         ("text/html", "<h1>Please try again</h1>")
+    ///     };
+    ///     Response::builder()
+    ///         .status(error.status())
+    ///         .header(CONTENT_TYPE, content_type)
+    ///         .body(body.to_owned())
+    ///         .expect("a valid response")
     /// });
     /// ```
     pub fn with_error_response(
         self,
-        response: impl Fn(&SessionError) -> Response<String> + Send + Sync + 'static,
+        response: impl Fn(&SessionError, &Parts) -> Response<String> + Send + Sync + 'static,
     ) -> Self {
         self.configured(|context| context.config.error_response = Some(Arc::new(response)))
     }

@@ -20,12 +20,12 @@ use crate::{
     },
     config::Config,
     context::Context,
-    cookie::PresentedIds,
     error::{ErrorKind, SessionError},
     expiry,
     failure_log::FailureLog,
     id::SessionId,
     record::{Decoded, Record},
+    request::RequestHead,
     signing::Signature,
     store::{Fault, retry_once},
 };
@@ -52,7 +52,7 @@ pub struct LazySession(Arc<Inner>);
 
 struct Inner {
     context: Arc<Context>,
-    presented: PresentedIds,
+    head: RequestHead,
     session: OnceCell<Result<Session, SessionError>>,
     /// What `destroy` began, in place of a session that was not loaded or could not be.
     replacement: OnceLock<Session>,
@@ -85,7 +85,7 @@ impl LazySession {
     pub async fn load(&self) -> Result<Session, SessionError> {
         let Inner {
             context,
-            presented,
+            head,
             session,
             headers_sent,
             ..
@@ -95,7 +95,7 @@ impl LazySession {
         }
         session
             .get_or_init(|| async {
-                let mut presented = presented.ids(&context.config);
+                let mut presented = head.presented.ids(&context.config);
                 let session = match presented.next() {
                     None => return Ok(self.empty()),
                     Some(first) => {
@@ -142,7 +142,7 @@ impl LazySession {
         }
         self.0.replacement.get_or_init(|| {
             let session = self.empty();
-            let presented = self.0.presented.ids(self.config());
+            let presented = self.0.head.presented.ids(self.config());
             let deletes = presented.take(MAX_PRESENTED).map(|(id, _)| PendingDelete {
                 id,
                 reason: DeleteReason::Destroyed,
@@ -191,12 +191,12 @@ impl LazySession {
 
     pub(crate) fn new(
         context: Arc<Context>,
-        presented: PresentedIds,
+        head: RequestHead,
         outer: Option<LazySession>,
     ) -> Self {
         Self(Arc::new(Inner {
             context,
-            presented,
+            head,
             session: OnceCell::new(),
             outer,
             replacement: OnceLock::new(),
@@ -209,7 +209,11 @@ impl LazySession {
     }
 
     pub(crate) fn is_by_header(&self) -> bool {
-        self.0.presented.is_by_header()
+        self.0.head.presented.is_by_header()
+    }
+
+    pub(crate) fn head(&self) -> &RequestHead {
+        &self.0.head
     }
 
     pub(crate) fn config(&self) -> &Config {

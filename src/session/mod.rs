@@ -3,11 +3,11 @@
 mod expiry;
 pub(crate) mod lazy;
 mod long_lived;
+mod update;
 mod user;
 
 use std::{fmt, sync::Arc};
 
-use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -42,6 +42,7 @@ use crate::{
 /// | this request called | result if another request saved first |
 /// |---|---|
 /// | [`update(key, f)`](Self::update), [`modify(key, f)`](Self::modify) | `f` runs again on the other request's value: 200 parallel increments count 200 |
+/// | [`try_update(key, f)`](Self::try_update) | the same; if `f` returns an error on that value, nothing of this request is saved, and its response is 409 |
 /// | [`insert(key, value)`](Self::insert) | this key has the value of the later save; all other keys are kept |
 /// | [`remove(key)`](Self::remove), [`take(key)`](Self::take) | this key is removed; all other keys are kept. Two requests can take the same value |
 /// | [`clear()`](Self::clear), then inserts | the map contains what this request inserted |
@@ -91,104 +92,6 @@ impl Session {
         let value = encode(key, &value)?;
         self.0.state().changes.assign(key, Some(value));
         Ok(())
-    }
-
-    /// Replaces the value under `key` with `f(current)` and returns the new value.
-    ///
-    /// If another request saves first, `f` runs again on that request's value. So `f` must have no side effects, and the store may
-    /// end up with a value other than the one returned.
-    ///
-    /// `f` outlives the call and therefore owns what it captures:
-    ///
-    /// ```
-    /// # fn example(session: axum_redis_sessions::Session, product: u32) -> Result<(), axum_redis_sessions::SessionError> {
-    /// session.update("cart", move |cart: Option<Vec<u32>>| {
-    ///     let mut cart = cart.unwrap_or_default();
-    ///     cart.push(product);
-    ///     cart
-    /// })?;
-    /// # Ok(()) }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// As [`get`](Self::get) and [`insert`](Self::insert). If the value that another request stored meanwhile is not a `T`, the
-    /// save fails with [`ErrorKind::Decode`].
-    pub fn update<T, F>(&self, key: &str, f: F) -> Result<T, SessionError>
-    where
-        T: Serialize + DeserializeOwned,
-        F: Fn(Option<T>) -> T + Send + Sync + 'static,
-    {
-        check_key(key)?;
-        self.replace(key, move |key, value| {
-            let next = f(value.map_or(Ok(None), |value| decode(key, value))?);
-            let value = encode(key, &next)?;
-            Ok((next, Some(value)))
-        })
-    }
-
-    /// As `update`, from and to JSON text. `None` removes the key.
-    pub(crate) fn replace<T, F>(&self, key: &str, update: F) -> Result<T, SessionError>
-    where
-        F: Fn(&str, Option<&[u8]>) -> Result<(T, Option<Bytes>), SessionError>
-            + Send
-            + Sync
-            + 'static,
-    {
-        loop {
-            let (value, seq) = {
-                let state = self.0.state();
-                (state.changes.value(&state.base, key), state.changes.seq())
-            };
-            // `f` may use this session, so the state is not locked.
-            let (next, value) = update(key, value.as_deref())?;
-            let mut state = self.0.state();
-            // Unless a clone of this session changed it in between.
-            if state.changes.seq() == seq {
-                let update = Arc::new(move |key: &str, value: Option<&[u8]>| {
-                    update(key, value).map(|(_, value)| value)
-                });
-                state.changes.update(key, update, value);
-                return Ok(next);
-            }
-        }
-    }
-
-    /// Changes the value under `key` in place and returns it. A missing value starts as `T::default()`.
-    ///
-    /// Replayed as [`update`](Self::update) is.
-    ///
-    /// ```
-    /// use axum_redis_sessions::{Session, SessionError};
-    /// use serde::{Deserialize, Serialize};
-    ///
-    /// const CART: &str = "cart";
-    ///
-    /// #[derive(Default, Serialize, Deserialize)]
-    /// struct Cart {
-    ///     items: Vec<u32>,
-    /// }
-    ///
-    /// async fn add(session: Session) -> Result<String, SessionError> {
-    ///     let product = 42;
-    ///     let cart = session.modify(CART, move |cart: &mut Cart| cart.items.push(product))?;
-    ///     Ok(format!("{} items", cart.items.len()))
-    /// }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// As [`update`](Self::update).
-    pub fn modify<T, F>(&self, key: &str, f: F) -> Result<T, SessionError>
-    where
-        T: Default + Serialize + DeserializeOwned,
-        F: Fn(&mut T) + Send + Sync + 'static,
-    {
-        self.update(key, move |value: Option<T>| {
-            let mut value = value.unwrap_or_default();
-            f(&mut value);
-            value
-        })
     }
 
     /// Removes `key` and returns its value. A value that is not a `T` is kept.
@@ -266,23 +169,23 @@ impl Session {
     /// }
     /// ```
     pub fn cycle_id(&self) {
-        self.0.state().rotate = true;
+        self.0.state().cycle_id();
     }
 
     /// As [`cycle_id`](Self::cycle_id), but the former id may read the session for the
     /// [grace period](crate::RedisSessionLayer::with_rotation_grace) although it has a user.
     ///
     /// Not for a login: whoever had the former id reads the session for that long. For an id that is changed now and then while a user
-    /// is logged in, so that the other requests that a page sends at that moment do not find a visitor without a session.
+    /// is logged in, so that the other requests that a page sends at that moment do not find a visitor without a session. A
+    /// [`cycle_id`](Self::cycle_id), or a change of the user, in the same request ends the grace.
     pub fn cycle_id_with_grace(&self) {
-        let mut state = self.0.state();
-        state.rotate = true;
-        state.grace_with_user = true;
+        self.0.state().cycle_id_with_grace();
     }
 
     /// Ends the session, for a logout: deletes it, whatever concurrent requests do, and removes its cookie.
     ///
-    /// Values that are inserted afterwards begin another session with an id of its own.
+    /// It takes place after the handler, also if the handler then fails, panics or is cancelled; after the response, in a stream or a
+    /// WebSocket, only by [`save`](Self::save). Values that are inserted afterwards begin another session with an id of its own.
     pub fn destroy(&self) {
         self.0.state().destroy();
     }
@@ -317,14 +220,15 @@ impl Session {
     ///
     /// For handlers that continue after their response: streams, Server-Sent Events, WebSockets. Such a handler must begin the
     /// session before it responds, since no cookie can be set afterwards. After an error the changes are kept and can be saved
-    /// again.
+    /// again, except those that [`ErrorKind::Ended`] and [`ErrorKind::UpdateRejected`] discarded.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Ended`] if the session was destroyed, rotated or has expired: the changes are discarded.
     /// [`ErrorKind::HeadersSent`] if a cookie would have to be set after the response headers were sent.
     /// [`ErrorKind::Unavailable`] and [`ErrorKind::Rejected`] from the store, [`ErrorKind::Conflict`] if other requests saved first
-    /// each time, [`ErrorKind::TooLarge`], and [`ErrorKind::Decode`] from a replayed [`update`](Self::update).
+    /// each time, [`ErrorKind::TooLarge`], [`ErrorKind::Decode`] from a replayed [`update`](Self::update), and
+    /// [`ErrorKind::UpdateRejected`] from a replayed [`try_update`](Self::try_update).
     pub async fn save(&self) -> Result<(), SessionError> {
         match commit(&self.0).await? {
             CommitOutcome::Unchanged | CommitOutcome::Saved => Ok(()),

@@ -47,8 +47,9 @@ impl Session {
     pub fn set_user(&self, user: impl AsRef<str>) -> Result<(), SessionError> {
         let user = UserId::new(user.as_ref())?;
         let mut state = self.0.state();
-        let is_change = state.changes.user(&state.base) != Some(&user);
-        state.rotate |= is_change;
+        if state.changes.user(&state.base) != Some(&user) {
+            state.cycle_id();
+        }
         let change = MetadataChange::User(Some((user, unix_secs())));
         state.changes.set_metadata(change);
         Ok(())
@@ -59,7 +60,7 @@ impl Session {
         let mut state = self.0.state();
         if state.changes.user(&state.base).is_some() {
             state.changes.set_metadata(MetadataChange::User(None));
-            state.rotate = true;
+            state.cycle_id();
         }
     }
 
@@ -118,7 +119,7 @@ impl Session {
         if state.changes.user(&state.base).is_some() {
             let change = MetadataChange::ConfirmedAt(unix_secs());
             state.changes.set_metadata(change);
-            state.rotate = true;
+            state.cycle_id();
         }
     }
 

@@ -211,14 +211,14 @@ async fn an_error_response_is_no_store_and_varies_by_cookie() {
     let away = redis::Client::open("redis://127.0.0.1:1/").expect("an address");
     let away = RedisSessionLayer::new(away);
     let shaped = |layer: RedisSessionLayer| {
-        layer.with_error_response(|_| {
+        layer.with_error_response(|_, _| {
             // A status that is cacheable by default (RFC 9110, section 15.1).
             let response = Response::builder().status(StatusCode::NOT_FOUND);
             response.body(String::new()).expect("a response")
         })
     };
     let own = |layer: RedisSessionLayer| {
-        layer.with_error_response(|_| {
+        layer.with_error_response(|_, _| {
             let response = Response::builder().header(header::CACHE_CONTROL, "private");
             response.body(String::new()).expect("a response")
         })

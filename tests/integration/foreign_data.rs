@@ -351,3 +351,55 @@ async fn an_invalid_stored_timeout_ends_the_session() {
         assert_eq!(left == stored, !lives, "{idle}");
     }
 }
+
+/// A program that changes the session beside the app, while a request has it.
+#[tokio::test]
+async fn a_foreign_writer_that_removes_the_revision_loses_nothing() {
+    let server = Server::start().await;
+    server.command::<String>(&["SET", "probe", "a"]).await;
+    let mut probe = redis::cmd("SET");
+    probe.arg("probe").arg("b").arg("IFEQ").arg("a");
+    let mut connection = server.client().get_connection().expect("a connection");
+    let has_ifeq = probe.exec(&mut connection).is_ok();
+    let (app, gate) = serve_gated(server.client()).await;
+    for (name, keeps_revision, is_large) in [
+        ("removes it", false, false),
+        ("removes it from a large session", false, true),
+        ("keeps it", true, false),
+        ("keeps it in a large session", true, true),
+    ] {
+        let browser = Browser::new();
+        browser.get(app.url("/")).await;
+        if is_large {
+            let padding = "x".repeat(5_000);
+            browser
+                .get(app.url(&format!("/keep/padding/{padding}")))
+                .await;
+        }
+        let request = {
+            let (browser, url) = (browser.clone(), app.url("/gated/mark"));
+            tokio::spawn(async move { browser.get(url).await.status })
+        };
+        gate.arrived(1).await;
+        let id = id(&app, &browser).expect("a cookie");
+        let key = format!("session:{id}");
+        let stored: String = server.command(&["GET", &key]).await;
+        let (revision, rest) = stored.split_at(26);
+        let changed = rest.replacen(",\"visits\"", ",\"foreign\":\"kept\",\"visits\"", 1);
+        let changed = if keeps_revision {
+            format!("{revision}{changed}")
+        } else {
+            format!("{{{}", &changed[1..])
+        };
+        server
+            .command::<String>(&["SET", &key, &changed, "KEEPTTL"])
+            .await;
+        gate.let_pass(1);
+        assert_eq!(request.await.expect("served"), 200, "{name}");
+        let foreign = browser.get(app.url("/kept/foreign")).await.body;
+        // Documented: only the comparison of the whole value notices it.
+        let is_lost = keeps_revision && (is_large || !has_ifeq);
+        assert_eq!(foreign, if is_lost { "" } else { "kept" }, "{name}");
+        assert_eq!(browser.get(app.url("/visits")).await.body, "2", "{name}");
+    }
+}

@@ -1,9 +1,9 @@
 //! A failed save replaces the response: what inner layers said about the request stays, what the handler said about its outcome goes.
 
 use axum::{
-    Router,
-    http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode},
-    routing::get,
+    Extension, Router,
+    http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header},
+    routing::{any, get},
 };
 use axum_redis_sessions::{RedisSessionLayer, Session, SessionError};
 use tower_http::set_header::SetResponseHeaderLayer;
@@ -120,7 +120,7 @@ async fn the_replacement_keeps_the_headers_of_inner_layers() {
 #[tokio::test]
 async fn the_apps_own_error_response_wins_over_inner_headers_with_all_its_values() {
     let layer = RedisSessionLayer::in_memory().with_max_size(500);
-    let layer = layer.with_error_response(|_| {
+    let layer = layer.with_error_response(|_, _| {
         Response::builder()
             .status(StatusCode::SERVICE_UNAVAILABLE)
             .header("x-request-id", "of the error")
@@ -148,4 +148,92 @@ async fn the_apps_own_error_response_wins_over_inner_headers_with_all_its_values
         reply.values("access-control-allow-origin"),
         ["https://app.example"]
     );
+}
+
+/// In which language an outer layer answers.
+#[derive(Clone)]
+struct Language(&'static str);
+
+/// JSON for the API, and a page for all else, that says what it has seen.
+fn with_two_forms(layer: RedisSessionLayer) -> RedisSessionLayer {
+    layer.with_error_response(|error, request| {
+        let language = request.extensions.get::<Language>();
+        let language = language.expect("an outer layer's").0;
+        let accept = request.headers.get(header::ACCEPT);
+        let accept = accept.expect("a header").to_str().expect("text");
+        let is_api = request.uri.path().starts_with("/api/");
+        let content_type = if is_api {
+            "application/json"
+        } else {
+            "text/html"
+        };
+        let response = Response::builder()
+            .status(error.status())
+            .header(header::CONTENT_TYPE, content_type);
+        let seen = format!("{} {} {accept} {language}", request.method, request.uri);
+        response.body(seen).expect("a response")
+    })
+}
+
+#[tokio::test]
+async fn the_apps_form_of_an_error_sees_the_request_that_failed() {
+    let away = redis::Client::open("redis://127.0.0.1:1/").expect("an address");
+    let away = with_two_forms(RedisSessionLayer::new(away));
+    let small = with_two_forms(RedisSessionLayer::in_memory().with_max_size(50));
+    let untouched = async || "untouched";
+    let wrong_type = async |session: Session| {
+        session.insert("name", "Zoë")?;
+        session.get::<u64>("name").map(drop)
+    };
+    let client = reqwest::Client::builder().no_proxy();
+    let client = client.build().expect("a client");
+    for (place, layer, path, status) in [
+        ("load", away.clone().with_eager_load(), "untouched", 503),
+        ("extractor", away, "extracted", 503),
+        ("commit", small.clone(), "large", 500),
+        ("handler", small, "wrong-type", 500),
+    ] {
+        let routes = Router::new()
+            .route("/untouched", any(untouched))
+            .route("/extracted", any(async |_: Session| "extracted"))
+            .route("/large", any(large))
+            .route("/wrong-type", any(wrong_type));
+        let app = Router::new()
+            .nest("/api", routes.clone())
+            .merge(routes)
+            .layer(layer)
+            .layer(Extension(Language("de")));
+        let app = serve(app).await;
+        for (prefix, content_type) in [("/api", "application/json"), ("", "text/html")] {
+            for method in [Method::GET, Method::POST, Method::HEAD] {
+                let path = format!("{prefix}/{path}?a=1");
+                let request = client
+                    .request(method.clone(), app.url(&path))
+                    .header(
+                        header::COOKIE,
+                        "__Host-session=5e0c1f0a-93a4-4f8e-a7d8-0c2f6f1b9a3e",
+                    )
+                    .header(header::ACCEPT, "a/b");
+                let response = request.send().await.expect("a response");
+                let told = format!("{place}, {method} {path}");
+                assert_eq!(response.status(), status, "{told}");
+                let headers = response.headers().clone();
+                assert_eq!(headers[header::CONTENT_TYPE], content_type, "{told}");
+                assert_eq!(headers[header::CACHE_CONTROL], "no-store", "{told}");
+                let mut vary = headers.get_all(header::VARY).iter();
+                assert!(vary.any(|value| value == "Cookie"), "{told}");
+                let retry_after = headers.get(header::RETRY_AFTER);
+                assert_eq!(retry_after.is_some(), status == 503, "{told}");
+                let body = response.text().await.expect("a body");
+                let expected = format!("{method} {path} a/b de");
+                let length = expected.len().to_string();
+                assert_eq!(headers[header::CONTENT_LENGTH], *length, "{told}");
+                if method == Method::HEAD {
+                    assert_eq!(body, "", "{told}");
+                } else {
+                    assert_eq!(body, expected, "{told}");
+                }
+            }
+        }
+    }
 }

@@ -157,7 +157,7 @@ async fn with_error_response_shapes_every_error() {
         session.insert("large", "x".repeat(1000))
     }
     let layer = RedisSessionLayer::in_memory().with_max_size(500);
-    let shaped = layer.clone().with_error_response(|error| {
+    let shaped = layer.clone().with_error_response(|error, _| {
         Response::builder()
             .status(StatusCode::IM_A_TEAPOT)
             .header("x-kind", format!("{:?}", error.kind()))

@@ -84,6 +84,35 @@ const CHANGES: [&str; 12] = [
     "destroy-and-insert",
 ];
 
+/// A grace beside another reason for a new id, in either order.
+async fn grace_beside(
+    session: Session,
+    Path((order, reason)): Path<(String, String)>,
+) -> Result<(), SessionError> {
+    if order == "first" {
+        session.cycle_id_with_grace();
+    }
+    match &*reason {
+        "nothing" => {}
+        "grace" => session.cycle_id_with_grace(),
+        "same-user" => session.set_user("zoe")?,
+        "cycle" => session.cycle_id(),
+        "log-in" => session.log_in("zoe")?,
+        "other-user" => session.set_user("bob")?,
+        "log-in-other" => session.log_in("bob")?,
+        "remove-user" => session.remove_user(),
+        "there-and-back" => {
+            session.set_user("bob")?;
+            session.set_user("zoe")?;
+        }
+        _ => unreachable!("{reason}"),
+    }
+    if order == "last" {
+        session.cycle_id_with_grace();
+    }
+    Ok(())
+}
+
 async fn app(layer: RedisSessionLayer) -> Address {
     let log_in = async |session: Session| {
         session.insert("cart", 3)?;
@@ -101,6 +130,7 @@ async fn app(layer: RedisSessionLayer) -> Address {
         .route("/state", get(state))
         .route("/log-in", get(log_in))
         .route("/cycle-with-grace", get(with_grace))
+        .route("/grace/{order}/{reason}", get(grace_beside))
         .route("/become-admin", get(become_admin))
         .route("/try-to-save", get(try_to_save))
         .route("/change/{how}", get(change));
@@ -249,6 +279,39 @@ async fn cycle_id_with_grace_lets_the_former_id_read_a_users_session_and_no_more
         ask(&app, "/state", &[&newest]).await.body,
         "Some(\"zoe\") Some(3)"
     );
+}
+
+#[tokio::test]
+async fn a_login_in_the_same_request_ends_the_grace_of_cycle_id_with_grace() {
+    let server = Server::start().await;
+    let app = app(layer(&server)).await;
+    for (reason, is_readable) in [
+        ("nothing", true),
+        ("grace", true),
+        ("same-user", true),
+        ("cycle", false),
+        ("log-in", false),
+        ("other-user", false),
+        ("log-in-other", false),
+        ("remove-user", false),
+        ("there-and-back", false),
+    ] {
+        for order in ["first", "last"] {
+            let path = format!("/grace/{order}/{reason}");
+            let (old, new) = rotated(&app, "/log-in", &path).await;
+            let expected = if is_readable {
+                "Some(\"zoe\") Some(3)"
+            } else {
+                "None None"
+            };
+            let straggler = ask(&app, "/state", &[&old]).await;
+            assert_eq!(straggler.body, expected, "{path}");
+            assert!(
+                ask(&app, "/state", &[&new]).await.body.ends_with("Some(3)"),
+                "{path}"
+            );
+        }
+    }
 }
 
 #[tokio::test]

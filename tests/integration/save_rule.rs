@@ -249,7 +249,7 @@ async fn the_app_can_set_the_rule() {
 #[tokio::test]
 async fn an_error_in_the_apps_own_form_saves_nothing_whatever_its_status() {
     for status in [StatusCode::OK, StatusCode::NOT_FOUND, StatusCode::SEE_OTHER] {
-        let layer = RedisSessionLayer::in_memory().with_error_response(move |_| {
+        let layer = RedisSessionLayer::in_memory().with_error_response(move |_, _| {
             let response = Response::builder().status(status);
             response.body(String::new()).expect("a response")
         });

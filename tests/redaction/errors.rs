@@ -91,6 +91,11 @@ async fn errors_of(server: &Server, layer: &RedisSessionLayer) -> Vec<ErrorKind>
     let reserved = get(async |session: Session| session.insert("_sesame-is-not-told", VALUE));
     let reserved = error_of(layer, &cookie, reserved).await;
     errors.push(reserved);
+    let rejected = async |session: Session| {
+        let reject = |_: Option<String>| Err("the app's own words");
+        session.try_update("name", reject).map(drop)
+    };
+    errors.push(error_of(layer, &cookie, get(rejected)).await);
     errors.push(layer.users().of("").expect_err("no user"));
     let small = layer.clone().with_max_size(20);
     errors.push(error_of(&small, &cookie, write()).await);

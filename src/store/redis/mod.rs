@@ -190,14 +190,15 @@ impl RedisStore {
             return self.overwrite(durability, key, value, lifetime).await;
         };
         let capabilities = self.transport.capabilities();
+        let mut compared = revision(expected);
         if expected.len() <= MAX_IFEQ_LEN && capabilities.may_support(Feature::SetIfEq) {
             let mut set = command("SET", &[key.as_bytes(), value]);
             set.arg("IFEQ").arg(expected);
             set.arg("PX").arg(millis(lifetime));
             match self.execute(key, set, durability).await {
                 Ok(Value::Okay) => return Ok(Outcome::Saved),
-                // The script finds out why.
-                Ok(_) => {}
+                // The script finds out why. By the whole value, since a foreign writer may have kept the revision.
+                Ok(_) => compared = expected,
                 Err(error) if error.is_syntax_error() => {
                     capabilities.mark_unsupported(Feature::SetIfEq);
                 }
@@ -206,7 +207,7 @@ impl RedisStore {
         }
         let mut digits = itoa::Buffer::new();
         let lifetime = digits.format(millis(lifetime)).as_bytes();
-        let arguments = [revision(expected), value, lifetime];
+        let arguments = [compared, value, lifetime];
         let save = scripts.save.command(&[key], &arguments);
         outcome(self.write(key, save, durability).await?)
     }

@@ -9,9 +9,9 @@ use std::{
 
 use crate::{
     LazySession, Session, context,
-    cookie::PresentedIds,
     record::{Decoded, Record},
-    store::Store,
+    request::RequestHead,
+    store::{MemoryStore, Store},
     testing::stepped::{Grant, Protocol, SteppedStore},
 };
 
@@ -31,7 +31,7 @@ fn stored() -> (SteppedStore, Session) {
     let store = SteppedStore::new(Protocol::OneStepRotation);
     let context = Arc::new(context::Context::new(Store::Stepped(store.clone())));
     let session =
-        run(LazySession::new(context, PresentedIds::default(), None).load()).expect("loaded");
+        run(LazySession::new(context, RequestHead::default(), None).load()).expect("loaded");
     session.insert("user", 42).expect("a number");
     run(session.save()).expect("saved");
     store.close_gate();
@@ -108,6 +108,35 @@ fn a_new_id_that_is_asked_for_while_a_save_is_on_its_way_is_not_forgotten() {
     save_and_meanwhile(&store, &session, Session::cycle_id);
     assert_eq!(live(&store), 1);
     assert_ne!(session.id(), id);
+}
+
+#[test]
+fn a_grace_that_was_discarded_does_not_return_with_the_next_new_id() {
+    let memory = MemoryStore::default();
+    let context = Arc::new(context::Context::new(Store::Memory(memory.clone())));
+    let lazy = LazySession::new(context, RequestHead::default(), None);
+    let session = run(lazy.load()).expect("loaded");
+    session.log_in("zoe").expect("a user");
+    run(session.save()).expect("saved");
+    session.cycle_id_with_grace();
+    session.cell().state().discard_unsaved();
+    let id = session.id();
+    session.insert("a", 1).expect("a number");
+    run(session.save()).expect("saved");
+    assert_eq!(session.id(), id);
+    session.cycle_id();
+    run(session.save()).expect("saved");
+    let dump = memory.dump();
+    let records = dump
+        .iter()
+        .map(|(_, bytes)| Record::decode(bytes).expect("a record"));
+    let tombstones: Vec<_> = records
+        .filter(|record| matches!(record, Decoded::Tombstone { .. }))
+        .collect();
+    assert!(matches!(
+        tombstones[..],
+        [Decoded::Tombstone { readable: None, .. }]
+    ));
 }
 
 #[test]
