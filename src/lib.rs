@@ -35,6 +35,7 @@ mod store;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod testing;
+mod trace;
 mod unreadable;
 mod users;
 
@@ -52,7 +53,7 @@ pub use crate::{
     service::{ResponseFuture, SessionService},
     session::{Session, lazy::LazySession},
     sessions::Sessions,
-    stats::CommitStats,
+    stats::Stats,
     users::{ParseSessionHandleError, SessionHandle, UserSession, UserSessions, Users},
 };
 #[cfg(feature = "axum")]

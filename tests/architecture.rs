@@ -66,7 +66,7 @@ const ORDER: &[&[&str]] = &[
     &["record"],
     &["random.rs"],
     &["clock.rs"],
-    &["stats.rs"],
+    &["stats.rs", "trace.rs"],
     &["body.rs"],
     &["failure_log.rs"],
     &["error.rs"],

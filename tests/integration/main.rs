@@ -35,6 +35,7 @@ mod login;
 mod long_lived;
 mod managed;
 mod model;
+mod observed;
 mod outage;
 mod outside_requests;
 mod presented_cookies;
