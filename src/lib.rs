@@ -9,6 +9,7 @@ mod commit;
 mod config;
 mod context;
 mod cookie;
+mod credentials;
 #[cfg(feature = "encryption")]
 mod encryption;
 mod error;
@@ -37,6 +38,7 @@ mod store;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod testing;
+mod trace;
 mod unreadable;
 mod users;
 
@@ -46,6 +48,7 @@ pub use redis;
 pub use crate::{
     body::ErrorBody,
     config::{SameSite, SessionLimit},
+    credentials::Credentials,
     error::{ConfigError, ErrorKind, SessionError},
     flash::{FlashLevel, FlashMessage},
     id::{ParseSessionIdError, SessionId},
@@ -54,7 +57,7 @@ pub use crate::{
     service::{ResponseFuture, SessionService},
     session::{Session, lazy::LazySession},
     sessions::Sessions,
-    stats::CommitStats,
+    stats::Stats,
     users::{ParseSessionHandleError, SessionHandle, UserSession, UserSessions, Users},
 };
 #[cfg(feature = "axum")]

@@ -17,7 +17,7 @@ use crate::{
     health,
     service::SessionService,
     sessions::Sessions,
-    stats::CommitStats,
+    stats::Stats,
     users::Users,
 };
 
@@ -90,6 +90,7 @@ use crate::{
     doc = "| [`with_cluster_address_map`](Self::with_cluster_address_map) | none | translate the addresses of cluster nodes |"
 )]
 /// | [`with_password_provider`](Self::with_password_provider) | the client's | the password of each new connection |
+/// | [`with_credentials_provider`](Self::with_credentials_provider) | the client's | fetched credentials, such as tokens that are valid for minutes |
 /// | [`with_replica_acks`](Self::with_replica_acks) | none | logout and rotation wait for replicas |
 /// | [`with_replica_acks_for_every_write`](Self::with_replica_acks_for_every_write) | off | every save waits for replicas |
 /// | [`with_last_write_wins`](Self::with_last_write_wins) | off | save without scripts and without comparing versions |
@@ -224,9 +225,21 @@ impl RedisSessionLayer {
         commits.wait().await;
     }
 
-    /// Returns counters of the saves of this layer and its clones.
+    /// Returns the counters of this layer and its clones: loads, saves, sessions and connections.
+    ///
+    /// With the feature `metrics`, the same numbers are exported through the facade of that name: see
+    /// [deployment](crate::docs::deployment#metrics-and-traces).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use axum_redis_sessions::RedisSessionLayer;
+    ///
+    /// let layer = RedisSessionLayer::in_memory();
+    /// assert_eq!(layer.stats().commits, 0);
+    /// ```
     #[must_use]
-    pub fn commit_stats(&self) -> CommitStats {
+    pub fn stats(&self) -> Stats {
         self.context.shared.counters.stats()
     }
 

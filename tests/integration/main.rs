@@ -20,6 +20,7 @@ mod cluster;
 mod commands;
 mod connecting;
 mod cookies;
+mod credentials;
 #[cfg(feature = "encryption")]
 mod encryption;
 mod faults;
@@ -36,6 +37,7 @@ mod logout_of_failed;
 mod long_lived;
 mod managed;
 mod model;
+mod observed;
 mod outage;
 mod outside_requests;
 mod presented_cookies;

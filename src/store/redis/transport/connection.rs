@@ -27,6 +27,7 @@ use redis::{Pipeline, RedisError, ServerErrorKind, Value, aio::MultiplexedConnec
 use tokio::{runtime::Handle, sync::Notify, time::timeout};
 
 use super::{
+    authentication,
     command_pool::Command,
     connect::ConnectSettings,
     connection_state::{AttemptKind, ConnectionState, LastFailure},
@@ -35,7 +36,11 @@ use super::{
     error_text,
     unanswered::{Abandoned, InFlight, Unanswered},
 };
-use crate::{error::SessionError, random::random_unit};
+use crate::{
+    error::SessionError,
+    random::random_unit,
+    stats::{Event, OpenConnection},
+};
 
 /// A command that is not answered for this long makes the connection suspect. Redis answers within a millisecond.
 const REPLY_TIMEOUT: Duration = Duration::from_millis(150);
@@ -255,6 +260,15 @@ impl Abandoned for Connection {
     }
 }
 
+impl authentication::Open for Connection {
+    fn open_connection(&self, generation: u64) -> Option<MultiplexedConnection> {
+        let ready = self.state().ready();
+        ready
+            .filter(|(_, number)| *number == generation)
+            .map(|(connection, _)| connection)
+    }
+}
+
 #[cfg(feature = "sentinel")]
 impl super::sentinel::Watched for Connection {
     fn settings(&self) -> &ConnectSettings {
@@ -299,21 +313,27 @@ impl Attempt {
         let opened = connection.endpoint.open(&connection.settings, on_close);
         let error = match timeout(limit, opened).await {
             Ok(Ok(opened)) => {
-                let is_used = connection.state().opened(self.number, opened.connection);
+                let open = OpenConnection::new(connection.settings.counters.clone());
+                let is_used = connection
+                    .state()
+                    .opened(self.number, opened.connection, open);
+                if let (true, Some(source)) = (is_used, &connection.settings.credentials) {
+                    let renewed = Arc::downgrade(connection);
+                    tokio::spawn(source.clone().keep_authenticated(renewed, self.number));
+                }
                 #[cfg(feature = "sentinel")]
                 if let (true, Some(master), Endpoint::Master(sentinels)) =
                     (is_used, opened.master, &connection.endpoint)
                 {
                     tokio::spawn(sentinels.clone().watch(master, connection, self.number));
                 }
-                #[cfg(not(feature = "sentinel"))]
-                let _ = is_used;
                 return;
             }
             Ok(Err(error)) => error,
             Err(_) if kind == AttemptKind::Probe => return,
             Err(_) => error::connect_timed_out(limit),
         };
+        connection.settings.counters.count(Event::ConnectionFailed);
         let failure = LastFailure {
             at: Instant::now(),
             backoff: BACKOFF.mul_f64(0.5 + random_unit()),
