@@ -1,24 +1,23 @@
 //! What the requests of one layer share.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
-};
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use tokio::sync::Mutex;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 #[cfg(feature = "encryption")]
 use crate::encryption::not_encrypted;
 use crate::{
     config::Config,
-    error::SessionError,
+    error::{ErrorKind, SessionError},
     failure_log::FailureLog,
     id::SessionId,
     record::{Decoded, Record},
-    stats::Counters,
+    stats::{Counters, Event, Timed},
     store::{Store, UserIndexKey},
+    trace,
     unreadable::UnreadableKeys,
 };
 
@@ -34,7 +33,7 @@ pub(crate) struct Context {
 
 /// What a layer shares with its clones, whatever options they set.
 pub(crate) struct Shared {
-    pub(crate) counters: Counters,
+    pub(crate) counters: Arc<Counters>,
     pub(crate) unreadable_keys: UnreadableKeys,
     pub(crate) failures: Arc<FailureLog>,
     /// Commits that continue after their client has disconnected.
@@ -46,14 +45,14 @@ impl Context {
     pub(crate) fn new(store: Store) -> Self {
         Self {
             config: Config::default(),
-            store,
             shared: Arc::new(Shared {
-                counters: Counters::default(),
+                counters: store.counters(),
                 unreadable_keys: UnreadableKeys::default(),
                 failures: Arc::default(),
                 detached_commits: TaskTracker::new(),
                 commit_locks: std::array::from_fn(|_| Mutex::default()),
             }),
+            store,
         }
     }
 
@@ -128,7 +127,27 @@ impl Context {
         &self.shared.commit_locks[id.bucket(COMMIT_LOCKS)]
     }
 
-    pub(crate) fn count(&self, counter: impl FnOnce(&Counters) -> &AtomicU64) {
-        counter(&self.shared.counters).fetch_add(1, Relaxed);
+    /// Runs a load within the deadline, with its span, its time and its failure.
+    pub(crate) async fn observe_load<T>(
+        &self,
+        load: impl Future<Output = Result<T, SessionError>> + Unpin,
+    ) -> Result<T, SessionError> {
+        let span = trace::load_span();
+        let begun = Instant::now();
+        let work = self.store.with_deadline(self.config.deadline, load);
+        let loaded = work.instrument(span.clone()).await;
+        self.shared.counters.time(Timed::Load, begun);
+        loaded.inspect_err(|error| {
+            trace::record_error(&span, error);
+            if error.kind() != ErrorKind::InvalidData {
+                self.count(Event::LoadFailed);
+            }
+            let event = "a session could not be loaded";
+            self.shared.failures.report(event, error);
+        })
+    }
+
+    pub(crate) fn count(&self, event: Event) {
+        self.shared.counters.count(event);
     }
 }

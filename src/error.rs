@@ -180,6 +180,14 @@ impl SessionError {
         )
     }
 
+    pub(crate) fn doubtful_update() -> Self {
+        Self::new(
+            ErrorKind::Conflict,
+            "the connection to Redis broke while a session was saved, and another request saved it since, so an `update` may or \
+             may not have been applied; it is not applied a second time: load the session again and check",
+        )
+    }
+
     pub(crate) fn deadline_exceeded(deadline: std::time::Duration) -> Self {
         Self::new(
             ErrorKind::Unavailable,

@@ -37,6 +37,7 @@ mod store;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod testing;
+mod trace;
 mod unreadable;
 mod users;
 
@@ -54,7 +55,7 @@ pub use crate::{
     service::{ResponseFuture, SessionService},
     session::{Session, lazy::LazySession},
     sessions::Sessions,
-    stats::CommitStats,
+    stats::Stats,
     users::{ParseSessionHandleError, SessionHandle, UserSession, UserSessions, Users},
 };
 #[cfg(feature = "axum")]

@@ -68,7 +68,7 @@ const ORDER: &[&[&str]] = &[
     &["record"],
     &["random.rs"],
     &["clock.rs"],
-    &["stats.rs"],
+    &["stats.rs", "trace.rs"],
     &["plain_http.rs"],
     &["body.rs"],
     &["failure_log.rs"],

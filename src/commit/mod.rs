@@ -23,7 +23,10 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
+    time::Instant,
 };
+
+use tracing::Instrument;
 
 use self::{
     queue::CommitQueue,
@@ -36,7 +39,9 @@ use crate::{
     expiry,
     id::SessionId,
     record::{Decoded, Record},
+    stats::{Event, Timed},
     store::{Created, Destroyed, Fault, Outcome, Rotation, retry_once},
+    trace,
 };
 
 /// Writes for one commit. Since the commits of one process queue after a conflict, only other nodes can use these up.
@@ -77,21 +82,26 @@ pub(crate) async fn commit(session: &SessionCell) -> Result<CommitOutcome, Sessi
     let _guard = session.committing.lock().await;
     let context = &session.context;
     let work = pin!(commit_changes(session));
-    let deadline = context.config.deadline;
-    let result = context.store.with_deadline(deadline, work).await;
+    let span = trace::commit_span();
+    let begun = Instant::now();
+    let work = context.store.with_deadline(context.config.deadline, work);
+    let result = work.instrument(span.clone()).await;
+    context.shared.counters.time(Timed::Save, begun);
     match &result {
-        Ok(CommitOutcome::Saved) => context.count(|counters| &counters.commits),
+        Ok(CommitOutcome::Saved) => context.count(Event::Saved),
         Ok(CommitOutcome::Discarded) => {
-            context.count(|counters| &counters.discarded);
+            context.count(Event::SaveDiscarded);
             tracing::debug!(
                 "a session's changes were discarded: the session was destroyed, rotated or had expired"
             );
         }
         Ok(CommitOutcome::Unchanged) => {}
         Err(error) => {
-            if error.kind() == ErrorKind::Conflict {
-                context.count(|counters| &counters.retries_exhausted);
-            }
+            context.count(match error.kind() {
+                ErrorKind::Conflict => Event::SaveConflict,
+                _ => Event::SaveFailed,
+            });
+            trace::record_error(&span, error);
             let event = "a session could not be saved";
             context.shared.failures.report(event, error);
         }
@@ -125,6 +135,9 @@ async fn commit_changes(session: &SessionCell) -> Result<CommitOutcome, SessionE
         }
         match send(session, write).await? {
             Stored::Write(write) => {
+                if let Some(event) = write.kind.event() {
+                    session.context.count(event);
+                }
                 // Cloned only if it is needed, since the record of a write that is held twice is copied.
                 let changes_index = write.previous_user.is_some() || write.is_login;
                 let indexed = changes_index.then(|| write.clone());
@@ -139,7 +152,7 @@ async fn commit_changes(session: &SessionCell) -> Result<CommitOutcome, SessionE
             }
             _ if session.state().epoch != epoch => return Ok(CommitOutcome::Unchanged),
             Stored::Other(current) => {
-                session.context.count(|counters| &counters.retries);
+                session.context.count(Event::SaveRetried);
                 session.rebase(&current)?;
                 if let Some(id) = id {
                     queue.wait(&session.context, id, attempt).await;
@@ -170,7 +183,10 @@ async fn delete_destroyed(
         let mut state = session.state();
         state.finish_delete(pending.id);
         match (pending.reason, destroyed) {
-            (DeleteReason::Destroyed, Destroyed::Deleted) => state.cookie = CookieAction::Remove,
+            (DeleteReason::Destroyed, Destroyed::Deleted) => {
+                session.context.count(Event::Destroyed);
+                state.cookie = CookieAction::Remove;
+            }
             // A login came first. The browser has its cookie or is about to get it.
             (DeleteReason::Destroyed | DeleteReason::NotFound, Destroyed::Tombstone) => {
                 state.status = Status::Rotated { presented: None };
@@ -202,6 +218,7 @@ async fn delete_after_destroy(
 }
 
 async fn destroy_key(session: &SessionCell, id: SessionId) -> Result<Destroyed, SessionError> {
+    trace::record_operation("destroy");
     let key = session.context.key(id);
     let store = &session.context.store;
     let destroyed = retry_once(|| store.destroy(&key)).await;
@@ -246,6 +263,7 @@ async fn send_with_retry(
 }
 
 async fn execute(session: &SessionCell, write: &Write) -> Result<Outcome, Fault> {
+    trace::record_operation(write.kind.name());
     let Context { config, store, .. } = &*session.context;
     let key = |id| session.context.key(id);
     let value = write.record.stored();
@@ -303,7 +321,7 @@ async fn resolve_rejection(
     let key = write.kind.id().map(|id| session.context.key(id));
     match session.context.decode(&key.unwrap_or_default(), &stored)? {
         Decoded::Session(_) if in_doubt && state.changes.has_non_idempotent() => {
-            Err(doubtful_update())
+            Err(SessionError::doubtful_update())
         }
         Decoded::Session(current) => Ok(Stored::Other(current)),
         Decoded::Tombstone { .. } => Ok(Stored::Tombstone),
@@ -376,14 +394,6 @@ impl SessionCell {
             }
         }
     }
-}
-
-fn doubtful_update() -> SessionError {
-    SessionError::new(
-        ErrorKind::Conflict,
-        "the connection to Redis broke while a session was saved, and another request saved it since, so an `update` may or \
-         may not have been applied; it is not applied a second time: load the session again and check",
-    )
 }
 
 fn attempts_exhausted() -> SessionError {

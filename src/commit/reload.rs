@@ -3,7 +3,7 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use super::{
-    SessionCell, doubtful_update,
+    SessionCell,
     state::{State, Status},
     user_index,
 };
@@ -14,6 +14,7 @@ use crate::{
     expiry,
     id::SessionId,
     record::{Decoded, Record, same_revision},
+    stats::Event,
     store::{Fault, retry_once},
 };
 
@@ -87,12 +88,7 @@ pub(crate) async fn read(
     ttl: Option<Duration>,
 ) -> Result<Option<Record>, SessionError> {
     let work = pin!(read_live(context, id, ttl));
-    let deadline = context.config.deadline;
-    let read = context.store.with_deadline(deadline, work).await;
-    read.inspect_err(|error| {
-        let event = "a session could not be loaded";
-        context.shared.failures.report(event, error);
-    })
+    context.observe_load(work).await
 }
 
 async fn read_live(
@@ -107,24 +103,38 @@ async fn read_live(
         None => retry_once(|| store.value(&key)).await,
     };
     let Some(bytes) = bytes.map_err(Fault::into_error)? else {
+        context.count(Event::LoadMissing);
         return Ok(None);
     };
     let decoded = match context.decode(&key, &bytes) {
-        Err(error) if error.kind() == ErrorKind::InvalidData && config.discard_unreadable => {
-            return Ok(None);
+        Err(error) if error.kind() == ErrorKind::InvalidData => {
+            context.count(Event::LoadUnreadable);
+            return if config.discard_unreadable {
+                Ok(None)
+            } else {
+                Err(error)
+            };
         }
         decoded => decoded?,
     };
     let (live, ttl) = match decoded {
         Decoded::Session(record) => {
             let ttl = expiry::ttl(config, record.metadata);
+            context.count(match ttl {
+                Some(_) => Event::LoadFound,
+                None => Event::LoadExpired,
+            });
             (ttl.map(|_| record), ttl)
         }
         Decoded::Tombstone { until, .. } => {
+            context.count(Event::LoadRotated);
             let left = Duration::from_millis(until.saturating_sub(unix_millis()));
             (None, Some(left))
         }
-        Decoded::Empty => (None, None),
+        Decoded::Empty => {
+            context.count(Event::LoadMissing);
+            (None, None)
+        }
     };
     // The read could not know that another request changed the timeout, or that the session has ended.
     if let (Some(asked), Some(ttl)) = (asked, ttl)
@@ -160,7 +170,7 @@ fn adopt(session: &SessionCell, stored: &Record) -> Result<(), SessionError> {
                 return Ok(());
             }
             None if state.in_doubt.is_some() && state.changes.has_non_idempotent() => {
-                return Err(doubtful_update());
+                return Err(SessionError::doubtful_update());
             }
             None => {}
         }

@@ -10,6 +10,7 @@ use crate::{
     error::SessionError,
     id::SessionId,
     record::{Record, UserId, same_revision, tombstone},
+    stats::Event,
 };
 
 /// How long a tombstone blocks the id of a rotated session: longer than a request that began with it should take.
@@ -97,6 +98,26 @@ impl WriteKind {
             Self::Save { id, .. } | Self::Delete { id, .. } | Self::Rotate { from: id, .. } => {
                 Some(*id)
             }
+        }
+    }
+
+    /// For spans.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Create { .. } => "create",
+            Self::Save { .. } => "save",
+            Self::Delete { .. } => "delete",
+            Self::Rotate { .. } => "rotate",
+        }
+    }
+
+    /// What it is counted as, beside a save.
+    pub(super) fn event(&self) -> Option<Event> {
+        match self {
+            Self::Create { .. } => Some(Event::Begun),
+            Self::Save { .. } => None,
+            Self::Delete { .. } => Some(Event::Emptied),
+            Self::Rotate { .. } => Some(Event::Rotated),
         }
     }
 

@@ -17,7 +17,7 @@ use crate::{
     health,
     service::SessionService,
     sessions::Sessions,
-    stats::CommitStats,
+    stats::Stats,
     users::Users,
 };
 
@@ -224,9 +224,21 @@ impl RedisSessionLayer {
         commits.wait().await;
     }
 
-    /// Returns counters of the saves of this layer and its clones.
+    /// Returns the counters of this layer and its clones: loads, saves, sessions and connections.
+    ///
+    /// With the feature `metrics`, the same numbers are exported through the facade of that name: see
+    /// [deployment](crate::docs::deployment#metrics-and-traces).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use axum_redis_sessions::RedisSessionLayer;
+    ///
+    /// let layer = RedisSessionLayer::in_memory();
+    /// assert_eq!(layer.stats().commits, 0);
+    /// ```
     #[must_use]
-    pub fn commit_stats(&self) -> CommitStats {
+    pub fn stats(&self) -> Stats {
         self.context.shared.counters.stats()
     }
 

@@ -88,7 +88,7 @@ impl RedisSessionLayer {
     /// request that loads it fails with [`ErrorKind::InvalidData`](crate::ErrorKind::InvalidData).
     ///
     /// For the move from another session library under the same prefix and cookie name, whose users then log in again. The value is left to
-    /// its TTL. The first one is logged as a warning, and all are counted in [`CommitStats`](crate::CommitStats). A mistake in the
+    /// its TTL. The first one is logged as a warning, and all are counted in [`Stats`](crate::Stats). A mistake in the
     /// prefix then looks as if all visitors were logged out.
     ///
     /// A process prolongs such a value once, by the load that finds it; later loads leave its TTL alone. For up to 1,024 keys.

@@ -27,6 +27,7 @@ use crate::{
     record::{Decoded, Record},
     request::RequestHead,
     signing::Signature,
+    stats::Event,
     store::{Fault, retry_once},
 };
 
@@ -102,12 +103,7 @@ impl LazySession {
                         let others: Vec<_> = presented.take(MAX_PRESENTED - 1).collect();
                         // Boxed, so that the handler's future, which axum boxes, stays small.
                         let load = Box::pin(load_first_live(context, first, others));
-                        let deadline = context.config.deadline;
-                        let loaded = context.store.with_deadline(deadline, load).await;
-                        loaded.inspect_err(|error| {
-                            let event = "a session could not be loaded";
-                            context.shared.failures.report(event, error);
-                        })?
+                        context.observe_load(load).await?
                     }
                 };
                 session.0.state().headers_sent = headers_sent.load(Relaxed);
@@ -321,7 +317,10 @@ async fn load(
     let (tasks, failures) = (&shared.detached_commits, &shared.failures);
     let unknown = || empty(Status::New { presented });
     let decoded = match loaded.map_err(Fault::into_error) {
-        Ok(None) => return Ok(unknown()),
+        Ok(None) => {
+            context.count(Event::LoadMissing);
+            return Ok(unknown());
+        }
         Ok(Some(bytes)) => context.decode(&key, &bytes),
         Err(error) => Err(error),
     };
@@ -346,11 +345,13 @@ async fn load(
         Decoded::Session(record) => {
             // Not deleted: if this node's clock is wrong, the session is alive for the others.
             let Some(ttl) = expiry::ttl(&context.config, record.metadata) else {
+                context.count(Event::LoadExpired);
                 if let Some(ahead) = expiry::created_in_future(record.metadata) {
                     failures.report_clock(ahead);
                 }
                 return Ok(unknown());
             };
+            context.count(Event::LoadFound);
             // The read could not know that this session has a timeout of its own.
             if ttl != idle || was_unreadable {
                 store.touch_later(key.clone(), ttl, deadline, tasks, failures);
@@ -370,8 +371,10 @@ async fn load(
             let now = unix_millis();
             let left = Duration::from_millis(until.saturating_sub(now));
             if left.is_zero() {
+                context.count(Event::LoadMissing);
                 return Ok(unknown());
             }
+            context.count(Event::LoadRotated);
             store.touch_later(key, left, deadline, tasks, failures);
             let grace = context.config.rotation_grace;
             // By now the browser has the cookie of the new id, or its response was lost: a new session may begin.
@@ -383,14 +386,17 @@ async fn load(
             let status = Status::Rotated { presented };
             Ok(Session::new(context.clone(), status, base))
         }
-        Decoded::Empty => Ok(unknown()),
+        Decoded::Empty => {
+            context.count(Event::LoadMissing);
+            Ok(unknown())
+        }
     }
 }
 
 fn note_unreadable(context: &Context, key: &str, error: &SessionError) {
     let shared = &context.shared;
     shared.unreadable_keys.add(key);
-    shared.counters.unreadable.fetch_add(1, Relaxed);
+    context.count(Event::LoadUnreadable);
     if context.config.discard_unreadable {
         let event = "a visitor has an empty session, since the stored one cannot be read";
         shared.failures.report(event, error);

@@ -26,7 +26,7 @@ pub(crate) use self::{
 };
 #[cfg(test)]
 use crate::testing::stepped::SteppedStore;
-use crate::{error::SessionError, failure_log::FailureLog};
+use crate::{error::SessionError, failure_log::FailureLog, stats::Counters};
 
 #[derive(Clone)]
 pub(crate) enum Store {
@@ -179,6 +179,16 @@ impl Store {
     /// The value under `key` and its TTL, which is not changed.
     pub(crate) async fn peek(&self, key: &str) -> Result<Option<(Bytes, Duration)>, Fault> {
         dispatch!(unscheduled self, store => store.peek(key).await)
+    }
+
+    /// What counts its connections, and everything else of its layer.
+    pub(crate) fn counters(&self) -> Arc<Counters> {
+        match self {
+            Self::Redis(store) => store.counters(),
+            Self::Memory(_) => Arc::default(),
+            #[cfg(test)]
+            Self::Stepped(_) => Arc::default(),
+        }
     }
 
     /// Whether the server accepts scripts that it does not know yet, if saves need any.

@@ -6,6 +6,7 @@ use super::{PAGE_SIZE, UserSessions, list::grace_elapsed};
 use crate::{
     error::SessionError,
     record::Decoded,
+    stats::Event,
     store::{Cursor, Destroyed, IndexEntry, retry_once},
 };
 
@@ -114,7 +115,10 @@ impl UserSessions {
             current.destroy();
         }
         Ok(match destroyed {
-            Destroyed::Deleted => Revoked::Deleted,
+            Destroyed::Deleted => {
+                self.context.count(Event::Revoked);
+                Revoked::Deleted
+            }
             Destroyed::Tombstone => Revoked::Rotated,
         })
     }

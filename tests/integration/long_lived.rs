@@ -89,7 +89,7 @@ async fn reload_shows_what_others_stored_and_replays_unsaved_changes() {
         assert!(!there.contains_key("mine"), "reload saves nothing");
         here.save().await.expect("saved");
         assert_eq!(
-            layer.commit_stats().retries,
+            layer.stats().retries,
             0,
             "the save built on the reloaded version"
         );

@@ -36,6 +36,7 @@ mod logout_of_failed;
 mod long_lived;
 mod managed;
 mod model;
+mod observed;
 mod outage;
 mod outside_requests;
 mod presented_cookies;

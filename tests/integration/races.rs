@@ -161,11 +161,7 @@ async fn parallel_updates_of_one_key_all_count() {
     assert_eq!(served(&join_all(requests).await), 200);
     let seen = browser.get(nodes.url(0, "/look")).await.body;
     assert_eq!(seen, "user None, 2 keys, n Some(200)");
-    let replays: u64 = nodes
-        .layers
-        .iter()
-        .map(|layer| layer.commit_stats().retries)
-        .sum();
+    let replays: u64 = nodes.layers.iter().map(|layer| layer.stats().retries).sum();
     assert!(replays > 0, "no two requests overlapped");
 }
 
@@ -221,7 +217,7 @@ async fn a_late_save_cannot_undo_a_logout() {
     let dropped: u64 = nodes
         .layers
         .iter()
-        .map(|layer| layer.commit_stats().discarded)
+        .map(|layer| layer.stats().discarded)
         .sum();
     assert!(
         dropped > 50,

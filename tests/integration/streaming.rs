@@ -115,7 +115,7 @@ async fn a_stream_gets_an_error_after_a_logout() {
     let logout = send(&app, "/destroy", Some(&cookie)).await;
     assert_eq!(logout.status(), StatusCode::OK);
     assert_eq!(line(&mut streaming).await, "Ended\n");
-    assert_eq!(layer.commit_stats().discarded, 1);
+    assert_eq!(layer.stats().discarded, 1);
 }
 
 #[tokio::test]

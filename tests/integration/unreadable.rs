@@ -169,7 +169,7 @@ async fn unreadable_sessions_can_be_discarded() {
             let cookie = begin_at(&app, "/").await;
             let key = key(&cookie);
             set(&server, &key, words).await;
-            let counted = layer.commit_stats().unreadable;
+            let counted = layer.stats().unreadable;
             for (path, body) in [
                 ("/visits", "0"),
                 ("/only-if", "false"),
@@ -179,7 +179,7 @@ async fn unreadable_sessions_can_be_discarded() {
                 assert_eq!((reply.status, &*reply.body), (200, body), "{name}, {eager}");
                 assert!(reply.values("set-cookie").is_empty(), "{name}");
             }
-            assert_eq!(layer.commit_stats().unreadable, counted + 3, "{name}");
+            assert_eq!(layer.stats().unreadable, counted + 3, "{name}");
             // A new session, under an id of its own; also beside the old cookie.
             let login = ask(&app, "/log-in/zoe", &[&cookie]).await;
             let new = login.cookie().expect("a new session");
@@ -208,7 +208,7 @@ async fn unreadable_sessions_can_be_discarded() {
     let cookie = begin_at(&app, "/").await;
     set(&server, &key(&cookie), UNREADABLE[0].1).await;
     assert_eq!(ask(&app, "/visits", &[&cookie]).await.status, 500);
-    assert_eq!(layer.commit_stats().unreadable, 1);
+    assert_eq!(layer.stats().unreadable, 1);
 }
 
 #[tokio::test]
@@ -220,7 +220,7 @@ async fn an_outage_is_not_mistaken_for_an_unreadable_session() {
     server.kill();
     let reply = ask(&app, "/visits", &[&cookie]).await;
     assert_eq!((reply.status, reply.cookie()), (503, None));
-    assert_eq!(layer.commit_stats().unreadable, 0);
+    assert_eq!(layer.stats().unreadable, 0);
 }
 
 #[tokio::test]

@@ -175,7 +175,7 @@ async fn a_service_that_fails_saves_nothing() {
         }));
     let error = failing.oneshot(request(None)).await.expect_err("failed");
     assert_eq!(error.kind(), ErrorKind::Decode);
-    assert_eq!(layer.commit_stats().commits, 0);
+    assert_eq!(layer.stats().commits, 0);
 }
 
 #[tokio::test]
@@ -192,10 +192,7 @@ async fn the_layer_applied_twice_acts_once() {
             .count(),
         1
     );
-    assert_eq!(
-        (outer.commit_stats().commits, inner.commit_stats().commits),
-        (1, 0)
-    );
+    assert_eq!((outer.stats().commits, inner.stats().commits), (1, 0));
 }
 
 #[test]

@@ -119,7 +119,7 @@ async fn debug_output_is_redacted_for_every_public_type() {
         assert_eq!(shown.status(), 200);
 
         show("RedisSessionLayer", &layer);
-        show("CommitStats", &layer.commit_stats());
+        show("Stats", &layer.stats());
         show("Users", &layer.users());
         show("Sessions", &layer.sessions());
         let inner = tower::service_fn(async |_: Request<String>| {

@@ -1,11 +1,17 @@
-//! What a readiness check asks beside the operations of requests.
+//! What only readiness checks and counters ask.
+
+use std::sync::Arc;
 
 use ::redis::Value;
 
 use super::{RedisStore, transport::command_pool::command, unexpected_reply};
-use crate::{error::SessionError, store::outcome::Fault};
+use crate::{error::SessionError, stats::Counters, store::outcome::Fault};
 
 impl RedisStore {
+    pub(crate) fn counters(&self) -> Arc<Counters> {
+        self.transport.counters()
+    }
+
     /// By EVAL: a script that the server knows already is called by EVALSHA.
     pub(crate) async fn check_scripts(&self, key: &str) -> Result<(), Fault> {
         if self.scripts.is_none() {

@@ -14,7 +14,7 @@ use tower::{Layer, ServiceExt, service_fn};
 
 use super::{Event, Map, Mix, Op, Shadow};
 use crate::{
-    CommitStats, LazySession, RedisSessionLayer, SessionError,
+    LazySession, RedisSessionLayer, SessionError, Stats,
     record::{Decoded, Record},
     store::Store,
     testing::stepped::{Grant, SteppedStore},
@@ -229,7 +229,7 @@ impl World {
         while still < 2 {
             still += 1;
             for request in 0..self.stages.len() {
-                let before = self.layer.commit_stats();
+                let before = self.layer.stats();
                 let Stage::Running(pending) = &mut self.stages[request] else {
                     continue;
                 };
@@ -239,7 +239,7 @@ impl World {
                 };
                 still = 0;
                 self.stages[request] = Stage::Responded;
-                let finished = finished(request, &response, before, self.layer.commit_stats());
+                let finished = finished(request, &response, before, self.layer.stats());
                 let is_expected = match finished.status {
                     200 => true,
                     500 => self.mix.ops[request].fails(),
@@ -323,12 +323,7 @@ async fn handle(
     })
 }
 
-fn finished(
-    request: usize,
-    response: &Response<String>,
-    before: CommitStats,
-    after: CommitStats,
-) -> Finished {
+fn finished(request: usize, response: &Response<String>, before: Stats, after: Stats) -> Finished {
     Finished {
         request,
         status: response.status().as_u16(),

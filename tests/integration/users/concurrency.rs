@@ -98,7 +98,7 @@ async fn a_retried_login_does_not_count_against_itself() {
     let (answer, ()) = tokio::join!(send(&app, "/log-in", Some(&cookie)), other_tab);
     let status = answer.status();
     assert_eq!(status, StatusCode::OK, "{}", text(answer).await);
-    assert_eq!(layer.commit_stats().retries, 1, "one conflict");
+    assert_eq!(layer.stats().retries, 1, "one conflict");
     assert_eq!(count(&layer, "ann").await, 1);
     // The index entry of the first try is gone.
     assert_eq!(

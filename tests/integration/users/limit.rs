@@ -251,7 +251,7 @@ async fn a_login_with_conflicts_counts_once() {
         }
         assert_eq!(devices(&layer.users(), &user).await, ["phone"]);
     }
-    let replays = layer.commit_stats().retries;
+    let replays = layer.stats().retries;
     assert!(replays > 50, "too few requests overlapped: {replays}");
 }
 

@@ -19,7 +19,7 @@ pub fn app(layer: RedisSessionLayer) -> Router {
         .route(
             "/stats",
             get(|| async move {
-                let stats = stats.commit_stats();
+                let stats = stats.stats();
                 format!(
                     "{} {} {} {}",
                     stats.commits, stats.retries, stats.retries_exhausted, stats.discarded

@@ -16,6 +16,7 @@ use redis::{
 };
 
 use super::error_text;
+use crate::stats::Counters;
 
 /// Returns the password to use for a new connection.
 pub(crate) type PasswordProvider = Arc<dyn Fn() -> String + Send + Sync>;
@@ -44,6 +45,7 @@ pub(crate) struct ConnectSettings {
     /// For one attempt to connect, whatever the deadline of the requests that wait for it.
     pub(crate) timeout: Duration,
     pub(crate) capabilities: Arc<Capabilities>,
+    pub(crate) counters: Arc<Counters>,
     /// Translates the addresses that the nodes of a cluster announce.
     #[cfg(feature = "cluster")]
     pub(crate) address_map: Option<AddressMap>,
@@ -78,6 +80,7 @@ impl Default for ConnectSettings {
             password: None,
             timeout: DEFAULT_CONNECT_TIMEOUT,
             capabilities: Arc::default(),
+            counters: Arc::default(),
             #[cfg(feature = "cluster")]
             address_map: None,
         }

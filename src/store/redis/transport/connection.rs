@@ -35,7 +35,11 @@ use super::{
     error_text,
     unanswered::{Abandoned, InFlight, Unanswered},
 };
-use crate::{error::SessionError, random::random_unit};
+use crate::{
+    error::SessionError,
+    random::random_unit,
+    stats::{Event, OpenConnection},
+};
 
 /// A command that is not answered for this long makes the connection suspect. Redis answers within a millisecond.
 const REPLY_TIMEOUT: Duration = Duration::from_millis(150);
@@ -295,7 +299,10 @@ impl Attempt {
         let opened = connection.endpoint.open(&connection.settings, on_close);
         let error = match timeout(limit, opened).await {
             Ok(Ok(opened)) => {
-                let is_used = connection.state().opened(self.number, opened.connection);
+                let open = OpenConnection::new(connection.settings.counters.clone());
+                let is_used = connection
+                    .state()
+                    .opened(self.number, opened.connection, open);
                 #[cfg(feature = "sentinel")]
                 if let (true, Some(master), Endpoint::Master(sentinels)) =
                     (is_used, opened.master, &connection.endpoint)
@@ -310,6 +317,7 @@ impl Attempt {
             Err(_) if kind == AttemptKind::Probe => return,
             Err(_) => error::connect_timed_out(limit),
         };
+        connection.settings.counters.count(Event::ConnectionFailed);
         let failure = LastFailure {
             at: Instant::now(),
             backoff: BACKOFF.mul_f64(0.5 + random_unit()),

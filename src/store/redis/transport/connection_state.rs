@@ -9,7 +9,7 @@ use redis::aio::MultiplexedConnection;
 use tokio::task::AbortHandle;
 
 use super::unanswered::Unanswered;
-use crate::error::SessionError;
+use crate::{error::SessionError, stats::OpenConnection};
 
 /// If an attempt to connect has not succeeded after this long, another one is made beside it.
 const HEDGE_DELAY: Duration = Duration::from_millis(250);
@@ -39,6 +39,7 @@ pub(super) struct Open {
     generation: u64,
     since: Instant,
     watch: ReplyWatch,
+    _counted: OpenConnection,
 }
 
 enum ReplyWatch {
@@ -150,7 +151,12 @@ impl ConnectionState {
     }
 
     /// Connecting or Connected → Connected, unless another attempt was faster. Returns whether this connection is used.
-    pub(super) fn opened(&mut self, number: u64, connection: MultiplexedConnection) -> bool {
+    pub(super) fn opened(
+        &mut self,
+        number: u64,
+        connection: MultiplexedConnection,
+        counted: OpenConnection,
+    ) -> bool {
         let Some(attempts) = self.attempts() else {
             return false;
         };
@@ -164,6 +170,7 @@ impl ConnectionState {
                 generation: number,
                 since: Instant::now(),
                 watch: ReplyWatch::None,
+                _counted: counted,
             },
             replacement: Attempts::default(),
         };

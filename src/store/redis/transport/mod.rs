@@ -17,9 +17,7 @@ pub(crate) mod sentinel;
 mod topology;
 mod unanswered;
 
-#[cfg(feature = "cluster")]
-use std::sync::Arc;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use redis::Value;
 
@@ -30,7 +28,7 @@ use self::{
     error::CommandError,
     node::Node,
 };
-use crate::{config::ReplicaAcks, error::SessionError};
+use crate::{config::ReplicaAcks, error::SessionError, stats::Counters};
 
 #[derive(Clone)]
 pub(crate) enum Transport {
@@ -129,6 +127,10 @@ impl Transport {
             #[cfg(feature = "cluster")]
             Self::Cluster(cluster) => cluster.send(key, command, Some(acks)).await,
         }
+    }
+
+    pub(super) fn counters(&self) -> Arc<Counters> {
+        self.settings().counters.clone()
     }
 
     /// Of `candidates`, one for each server that has keys such as theirs.
