@@ -9,6 +9,7 @@ mod commit;
 mod config;
 mod context;
 mod cookie;
+mod credentials;
 #[cfg(feature = "encryption")]
 mod encryption;
 mod error;
@@ -47,6 +48,7 @@ pub use redis;
 pub use crate::{
     body::ErrorBody,
     config::{SameSite, SessionLimit},
+    credentials::Credentials,
     error::{ConfigError, ErrorKind, SessionError},
     flash::{FlashLevel, FlashMessage},
     id::{ParseSessionIdError, SessionId},

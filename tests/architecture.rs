@@ -54,6 +54,7 @@ const ORDER: &[&[&str]] = &[
     &["store/redis/transport"],
     &["store/redis/transport/connect.rs"],
     &["store/redis/transport/error.rs"],
+    &["store/redis/transport/authentication.rs"],
     &["store/redis/transport/error_text.rs"],
     &[
         "store/user_index.rs",
@@ -66,7 +67,7 @@ const ORDER: &[&[&str]] = &[
     &["next_path.rs"],
     &["id.rs"],
     &["record"],
-    &["random.rs"],
+    &["random.rs", "credentials.rs"],
     &["clock.rs"],
     &["stats.rs", "trace.rs"],
     &["plain_http.rs"],

@@ -90,6 +90,7 @@ use crate::{
     doc = "| [`with_cluster_address_map`](Self::with_cluster_address_map) | none | translate the addresses of cluster nodes |"
 )]
 /// | [`with_password_provider`](Self::with_password_provider) | the client's | the password of each new connection |
+/// | [`with_credentials_provider`](Self::with_credentials_provider) | the client's | fetched credentials, such as tokens that are valid for minutes |
 /// | [`with_replica_acks`](Self::with_replica_acks) | none | logout and rotation wait for replicas |
 /// | [`with_replica_acks_for_every_write`](Self::with_replica_acks_for_every_write) | off | every save waits for replicas |
 /// | [`with_last_write_wins`](Self::with_last_write_wins) | off | save without scripts and without comparing versions |

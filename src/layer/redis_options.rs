@@ -1,8 +1,9 @@
-use std::{sync::Arc, time::Duration};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use super::RedisSessionLayer;
 use crate::{
     config::Config,
+    credentials::Credentials,
     store::{RedisStore, Store},
 };
 
@@ -71,7 +72,43 @@ impl RedisSessionLayer {
         password: impl Fn() -> String + Send + Sync + 'static,
     ) -> Self {
         self.with_redis("with_password_provider", |store, _| {
-            store.with_password(Arc::new(password))
+            store.with_credentials(Arc::new(move || {
+                let credentials = Credentials::password(password());
+                Box::pin(async move { Ok(credentials) })
+            }))
+        })
+    }
+
+    /// Sets an asynchronous function that fetches the user name and password, such as a token that is valid for minutes (AWS IAM, Microsoft
+    /// Entra). Default: those of the URL or client.
+    ///
+    /// With [`Credentials::valid_for`], they are fetched again after three quarters of that time, and open connections are authenticated anew
+    /// (AUTH), without a failed request; all connections of the layer share them. Without, they are fetched for each new connection, as by
+    /// [`with_password_provider`](Self::with_password_provider), whose place this option takes. While the function waits, so does the attempt to
+    /// connect, for [`with_connect_timeout`](Self::with_connect_timeout) at most. Its error is not shown, since it may contain a token: log it
+    /// in the function.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    ///
+    /// use axum_redis_sessions::{Credentials, RedisSessionLayer};
+    ///
+    /// # async fn fetch_token() -> Result<String, std::io::Error> { Ok(String::new()) }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let layer = RedisSessionLayer::open("redis://redis.example.com/")?.with_credentials_provider(async || {
+    ///     let token = fetch_token().await?;
+    ///     Ok(Credentials::new("app", token).valid_for(Duration::from_secs(15 * 60)))
+    /// });
+    /// # Ok(()) }
+    /// ```
+    pub fn with_credentials_provider<F>(self, fetch: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<Credentials, Box<dyn Error + Send + Sync>>> + Send + 'static,
+    {
+        self.with_redis("with_credentials_provider", |store, _| {
+            store.with_credentials(Arc::new(move || Box::pin(fetch())))
         })
     }
 

@@ -20,6 +20,7 @@ mod cluster;
 mod commands;
 mod connecting;
 mod cookies;
+mod credentials;
 #[cfg(feature = "encryption")]
 mod encryption;
 mod faults;

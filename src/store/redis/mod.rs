@@ -13,10 +13,11 @@ use futures_util::{TryFutureExt, future::try_join};
 
 #[cfg(feature = "sentinel")]
 pub(crate) use self::transport::sentinel::Sentinels;
-pub(crate) use self::transport::{Transport, connect::PasswordProvider, endpoint::Endpoint};
+pub(crate) use self::transport::{Transport, endpoint::Endpoint};
 use self::{
     scripts::Scripts,
     transport::{
+        authentication::CredentialSource,
         command_pool::{Command, command},
         connect::{ConnectSettings, Feature},
         error::{self, CommandError},
@@ -25,6 +26,7 @@ use self::{
 use super::outcome::{Created, Destroyed, Fault, Outcome, Rotation, rotate_in_two_steps};
 use crate::{
     config::ReplicaAcks,
+    credentials::CredentialsProvider,
     error::SessionError,
     id::prefix_of,
     record::{revision, same_revision},
@@ -71,8 +73,9 @@ impl RedisStore {
         Self { acks, ..self }
     }
 
-    pub(crate) fn with_password(self, password: PasswordProvider) -> Self {
-        self.configured(|settings| settings.password = Some(password))
+    pub(crate) fn with_credentials(self, provider: CredentialsProvider) -> Self {
+        let source = Arc::new(CredentialSource::new(provider));
+        self.configured(|settings| settings.credentials = Some(source))
     }
 
     pub(crate) fn with_connect_timeout(self, timeout: Duration) -> Self {

@@ -15,11 +15,8 @@ use redis::{
     io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
 
-use super::error_text;
-use crate::stats::Counters;
-
-/// Returns the password to use for a new connection.
-pub(crate) type PasswordProvider = Arc<dyn Fn() -> String + Send + Sync>;
+use super::{authentication::CredentialSource, error_text};
+use crate::{credentials::Credentials, stats::Counters};
 
 /// How long connecting may take: a DNS lookup with one dead name server, TCP, TLS, and AUTH.
 pub(crate) const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -41,7 +38,7 @@ const MAX_WRITE: usize = 64 * 1024;
 /// What all connections of a layer have in common.
 #[derive(Clone)]
 pub(crate) struct ConnectSettings {
-    pub(crate) password: Option<PasswordProvider>,
+    pub(crate) credentials: Option<Arc<CredentialSource>>,
     /// For one attempt to connect, whatever the deadline of the requests that wait for it.
     pub(crate) timeout: Duration,
     pub(crate) capabilities: Arc<Capabilities>,
@@ -77,7 +74,7 @@ pub(crate) enum Feature {
 impl Default for ConnectSettings {
     fn default() -> Self {
         Self {
-            password: None,
+            credentials: None,
             timeout: DEFAULT_CONNECT_TIMEOUT,
             capabilities: Arc::default(),
             counters: Arc::default(),
@@ -114,8 +111,20 @@ pub(crate) async fn open(
     settings: &ConnectSettings,
     on_close: impl Fn() + Clone + Send + Sync + 'static,
 ) -> Result<MultiplexedConnection, RedisError> {
-    let info = with_settings(info.clone(), settings.password.as_ref());
-    let opened = negotiate_protocol(info, settings, on_close).await?;
+    let source = settings.credentials.as_ref();
+    let credentials = match source {
+        Some(source) => Some(source.get().await?),
+        None => None,
+    };
+    let info = with_settings(info.clone(), credentials.as_ref());
+    let opened = negotiate_protocol(info, settings, on_close).await;
+    if let (Err(error), Some(source)) = (&opened, source)
+        && !error.is_io_error()
+    {
+        // The next attempt has new ones.
+        source.discard();
+    }
+    let opened = opened?;
     settings.capabilities.reset();
     Ok(opened)
 }
@@ -196,11 +205,14 @@ fn may_lack_resp3(error: &RedisError, info: &ConnectionInfo) -> bool {
     !is_final
 }
 
-fn with_settings(info: ConnectionInfo, password: Option<&PasswordProvider>) -> ConnectionInfo {
+fn with_settings(info: ConnectionInfo, credentials: Option<&Credentials>) -> ConnectionInfo {
     let tcp = tcp_settings(info.tcp_settings().clone());
     let mut redis = info.redis_settings().clone();
-    if let Some(password) = password {
-        redis = redis.set_password(password());
+    if let Some(Credentials { user, password, .. }) = credentials {
+        if let Some(user) = user {
+            redis = redis.set_username(user);
+        }
+        redis = redis.set_password(password);
     }
     // CLIENT SETINFO would be logged as an ACL violation for a user with few rights.
     if redis.lib_name().is_none() {

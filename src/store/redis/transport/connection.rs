@@ -27,6 +27,7 @@ use redis::{Pipeline, RedisError, ServerErrorKind, Value, aio::MultiplexedConnec
 use tokio::{runtime::Handle, sync::Notify, time::timeout};
 
 use super::{
+    authentication,
     command_pool::Command,
     connect::ConnectSettings,
     connection_state::{AttemptKind, ConnectionState, LastFailure},
@@ -255,6 +256,15 @@ impl Abandoned for Connection {
     }
 }
 
+impl authentication::Open for Connection {
+    fn open_connection(&self, generation: u64) -> Option<MultiplexedConnection> {
+        let ready = self.state().ready();
+        ready
+            .filter(|(_, number)| *number == generation)
+            .map(|(connection, _)| connection)
+    }
+}
+
 #[cfg(feature = "sentinel")]
 impl super::sentinel::Watched for Connection {
     fn settings(&self) -> &ConnectSettings {
@@ -303,14 +313,16 @@ impl Attempt {
                 let is_used = connection
                     .state()
                     .opened(self.number, opened.connection, open);
+                if let (true, Some(source)) = (is_used, &connection.settings.credentials) {
+                    let renewed = Arc::downgrade(connection);
+                    tokio::spawn(source.clone().keep_authenticated(renewed, self.number));
+                }
                 #[cfg(feature = "sentinel")]
                 if let (true, Some(master), Endpoint::Master(sentinels)) =
                     (is_used, opened.master, &connection.endpoint)
                 {
                     tokio::spawn(sentinels.clone().watch(master, connection, self.number));
                 }
-                #[cfg(not(feature = "sentinel"))]
-                let _ = is_used;
                 return;
             }
             Ok(Err(error)) => error,

@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use redis::{RedisError, ServerErrorKind};
 
-use super::error_text::{
-    code_or_kind, contains, contains_ignoring_case, has_no_code, io_error, is_tls, is_unsupported,
-    text_of,
+use super::{
+    authentication::FAILED,
+    error_text::{
+        code_or_kind, contains, contains_ignoring_case, has_no_code, io_error, is_tls,
+        is_unsupported, text_of,
+    },
 };
 use crate::{
     config::ReplicaAcks,
@@ -71,6 +74,8 @@ pub(crate) fn unreachable(error: &RedisError) -> SessionError {
         "check the certificate, the CA that the client trusts, the host name in the address, and that this port speaks TLS"
     } else if let Some("WRONGPASS" | "NOAUTH") = error.code() {
         "check the user and password"
+    } else if contains(error, FAILED) {
+        "the function of with_credentials_provider returned an error: let it log the reason"
     } else if contains(error, "switch database") {
         "the server does not have the database of the address (redis://host:port/DATABASE): use another number, or 0, the only one in a \
          cluster"

@@ -1,5 +1,6 @@
 //! How commands reach Redis: one server, the master that Sentinel names, or a cluster.
 
+pub(crate) mod authentication;
 #[cfg(feature = "cluster")]
 mod cluster;
 pub(super) mod command_pool;

@@ -191,7 +191,7 @@ impl Sentinels {
             return Ok(address);
         }
         let own = ConnectSettings {
-            password: None,
+            credentials: None,
             timeout: settings.timeout,
             ..ConnectSettings::default()
         };
