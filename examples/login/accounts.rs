@@ -107,6 +107,10 @@ impl Accounts {
         Ok(user.filter(|_| is_correct))
     }
 
+    pub(crate) fn delete(&self, id: &str) {
+        self.users().retain(|user| user.id != id);
+    }
+
     pub(crate) fn by_id(&self, id: &str) -> Option<User> {
         self.find(|user| user.id == id)
     }

@@ -4,13 +4,15 @@
 //! PORT=8080 cargo run --example login                              # another port than 3000
 //! ```
 //!
-//! Sign up, sign in, list the user's devices, and sign out on one device or on all others.
+//! Sign up, sign in with a way back, list the user's devices, sign out on one device or on all others, and delete the account, which asks for
+//! the password again. A page notices within a second that it was signed out elsewhere.
 //!
 //! Accounts are always in memory: replace `accounts.rs` with your database. A public application also needs a rate limit for
 //! logins, a check against leaked passwords, and a password reset.
 
 mod accounts;
 mod device;
+mod live;
 mod pages;
 mod request;
 
@@ -18,13 +20,14 @@ use std::{env, net::SocketAddr};
 
 use axum::{
     Form, Router,
-    extract::{DefaultBodyLimit, State},
+    extract::{DefaultBodyLimit, Query, State},
     http::{HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Redirect, Response},
     routing::{get, post},
 };
 use axum_redis_sessions::{
-    RedisSessionLayer, Session, SessionError, SessionHandle, SessionLimit, UserSession,
+    FlashLevel, FlashMessages, NextPath, RecentLogin, RedisSessionLayer, Session, SessionError,
+    SessionHandle, SessionLimit, UserSession,
 };
 use serde::Deserialize;
 use tower_http::{csrf::CsrfLayer, set_header::SetResponseHeaderLayer};
@@ -71,6 +74,9 @@ fn app(sessions: RedisSessionLayer, accounts: Accounts) -> Router {
         .route("/", get(home))
         .route("/sign-up", get(sign_up_page).post(sign_up))
         .route("/sign-in", get(sign_in_page).post(sign_in))
+        .route("/delete-account", get(delete_page).post(delete_account))
+        .route("/live", get(live::socket))
+        .route("/live.js", get(live::script))
         .route("/sign-out", post(sign_out))
         .route("/sign-out-there", post(sign_out_there))
         .route("/sign-out-elsewhere", post(sign_out_elsewhere))
@@ -79,6 +85,7 @@ fn app(sessions: RedisSessionLayer, accounts: Accounts) -> Router {
         .layer(
             sessions
                 .with_sessions_per_user(20, SessionLimit::RevokeOldest)
+                .with_sign_in_page("/sign-in")
                 .with_error_response(pages::unavailable),
         )
         // Outside of the sessions, so that a rejected request costs no Redis command. SameSite=Lax protects against posts from other
@@ -86,10 +93,10 @@ fn app(sessions: RedisSessionLayer, accounts: Accounts) -> Router {
         .layer(CsrfLayer::new().with_rejection_response(|_| pages::cross_site()))
         // After signing out, the back button must not show a page from the cache.
         .layer(always(header::CACHE_CONTROL, "no-store"))
-        // No scripts, no content from other sites, and no framing (clickjacking).
+        // No inline scripts, no content from other sites, and no framing (clickjacking).
         .layer(always(
             header::CONTENT_SECURITY_POLICY,
-            "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+            "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
         ))
 }
 
@@ -99,11 +106,8 @@ fn always(name: HeaderName, value: &'static str) -> SetResponseHeaderLayer<Heade
 
 /// The list of the user's devices.
 async fn home(
-    SignedIn {
-        user,
-        session,
-        sessions,
-    }: SignedIn,
+    SignedIn { user, sessions, .. }: SignedIn,
+    FlashMessages(messages): FlashMessages,
 ) -> Result<Response, Failure> {
     let devices = sessions.list().await?;
     let mut devices: Vec<_> = devices
@@ -118,8 +122,7 @@ async fn home(
         .collect();
     // The current device first, then the others, newest first.
     devices.sort_by_key(|row| !row.is_current);
-    let flash = take_flash(&session)?;
-    Ok(pages::home(&user, &devices, flash).into_response())
+    Ok(pages::home(&user, &devices, &messages).into_response())
 }
 
 #[derive(Deserialize)]
@@ -128,10 +131,19 @@ struct Credentials {
     password: String,
     /// Present if the box is checked, with any value.
     remember: Option<String>,
+    /// The page that asked for the login: a path on this host, whatever the browser sends.
+    #[serde(default)]
+    next: NextPath,
 }
 
-async fn sign_up_page(session: Session) -> Result<Response, Failure> {
-    Ok(pages::sign_up("", take_flash(&session)?, None).into_response())
+#[derive(Deserialize)]
+struct WayBack {
+    #[serde(default)]
+    next: NextPath,
+}
+
+async fn sign_up_page(FlashMessages(messages): FlashMessages) -> impl IntoResponse {
+    pages::sign_up("", &messages, None)
 }
 
 async fn sign_up(
@@ -143,18 +155,31 @@ async fn sign_up(
     match accounts.sign_up(&form.name, form.password).await? {
         Ok(user) => {
             log_in(&session, &user, &device, form.remember.is_some())?;
-            flash(&session, format!("Welcome, {}.", user.name))?;
+            session.flash(FlashLevel::Success, format!("Welcome, {}.", user.name))?;
             Ok(Redirect::to("/").into_response())
         }
         Err(invalid) => {
-            let page = pages::sign_up(&form.name, None, Some(invalid));
+            let page = pages::sign_up(&form.name, &[], Some(invalid));
             Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response())
         }
     }
 }
 
-async fn sign_in_page(session: Session) -> Result<Response, Failure> {
-    Ok(pages::sign_in("", take_flash(&session)?, false).into_response())
+/// Also for a user who is signed in, but too long ago for a grave action.
+async fn sign_in_page(
+    State(accounts): State<Accounts>,
+    session: Session,
+    Query(WayBack { next }): Query<WayBack>,
+    FlashMessages(messages): FlashMessages,
+) -> impl IntoResponse {
+    let user = session.user().and_then(|id| accounts.by_id(&id));
+    let page = pages::SignIn {
+        name: user.as_ref().map_or("", |user| &user.name),
+        next: &next,
+        is_confirmation: user.is_some() && next != NextPath::default(),
+        is_wrong: false,
+    };
+    pages::sign_in(&page, &messages)
 }
 
 async fn sign_in(
@@ -164,12 +189,45 @@ async fn sign_in(
     Form(form): Form<Credentials>,
 ) -> Result<Response, Failure> {
     let Some(user) = accounts.sign_in(&form.name, form.password).await? else {
-        let page = pages::sign_in(&form.name, None, true);
+        let page = pages::SignIn {
+            name: &form.name,
+            next: &form.next,
+            is_confirmation: false,
+            is_wrong: true,
+        };
+        let page = pages::sign_in(&page, &[]);
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
     };
-    log_in(&session, &user, &device, form.remember.is_some())?;
-    flash(&session, format!("Welcome back, {}.", user.name))?;
-    Ok(Redirect::to("/").into_response())
+    if session.user().as_ref() == Some(&user.id) {
+        session.confirm_authentication();
+    } else {
+        log_in(&session, &user, &device, form.remember.is_some())?;
+        session.flash(FlashLevel::Success, format!("Welcome back, {}.", user.name))?;
+    }
+    Ok(Redirect::to(form.next.as_str()).into_response())
+}
+
+/// How long ago a user may have signed in who deletes the account, in seconds.
+const RECENT: u64 = 300;
+
+/// Guarded like the deletion itself, so that the password is asked for before the form is shown.
+async fn delete_page(_: RecentLogin<RECENT>, SignedIn { user, .. }: SignedIn) -> impl IntoResponse {
+    pages::delete_account(&user)
+}
+
+async fn delete_account(
+    State(accounts): State<Accounts>,
+    _: RecentLogin<RECENT>,
+    SignedIn {
+        user,
+        session,
+        sessions,
+    }: SignedIn,
+) -> Result<Redirect, Failure> {
+    accounts.delete(&user.id);
+    sessions.revoke_all().await?;
+    session.flash(FlashLevel::Info, "Your account is deleted.")?;
+    Ok(Redirect::to("/sign-up"))
 }
 
 fn log_in(
@@ -188,7 +246,7 @@ fn log_in(
 async fn sign_out(session: Session) -> Result<Redirect, Failure> {
     session.destroy();
     // Starts a new session, which ends when the next page has taken the message.
-    flash(&session, "You are signed out.".to_owned())?;
+    session.flash(FlashLevel::Info, "You are signed out.")?;
     Ok(Redirect::to("/sign-in"))
 }
 
@@ -212,7 +270,7 @@ async fn sign_out_there(
         }
         None => "That device was signed out already.".to_owned(),
     };
-    flash(&session, message)?;
+    session.flash(FlashLevel::Success, message)?;
     Ok(Redirect::to("/"))
 }
 
@@ -226,7 +284,7 @@ async fn sign_out_elsewhere(
         1 => "Signed out on 1 other device.".to_owned(),
         revoked => format!("Signed out on {revoked} other devices."),
     };
-    flash(&session, message)?;
+    session.flash(FlashLevel::Success, message)?;
     Ok(Redirect::to("/"))
 }
 
@@ -236,14 +294,4 @@ fn device_of(session: &UserSession) -> Device {
     device.unwrap_or_else(|| Device::new("", String::new()))
 }
 
-/// Stores a message for the next page only.
-fn flash(session: &Session, message: String) -> Result<(), SessionError> {
-    session.insert(FLASH, message)
-}
-
-fn take_flash(session: &Session) -> Result<Option<String>, SessionError> {
-    session.take(FLASH)
-}
-
 const DEVICE: &str = "device";
-const FLASH: &str = "flash";

@@ -7,7 +7,7 @@ use axum::{
     http::{Method, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
-use axum_redis_sessions::SessionError;
+use axum_redis_sessions::{FlashMessage, NextPath, SessionError};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::{
@@ -25,7 +25,7 @@ pub(crate) struct Row {
     pub(crate) is_current: bool,
 }
 
-pub(crate) fn home(user: &User, devices: &[Row], flash: Option<String>) -> Markup {
+pub(crate) fn home(user: &User, devices: &[Row], messages: &[FlashMessage]) -> Markup {
     let others = devices.iter().filter(|row| !row.is_current).count();
     let main = html! {
         h1 { "Where you are signed in" }
@@ -39,8 +39,10 @@ pub(crate) fn home(user: &User, devices: &[Row], flash: Option<String>) -> Marku
                 button.wide { "Sign out everywhere else" }
             }
         }
+        p.aside { a href="/delete-account" { "Delete account" } }
+        script src="/live.js" defer {}
     };
-    page("Where you are signed in", Some(user), flash, &main)
+    page("Where you are signed in", Some(user), messages, &main)
 }
 
 fn device(row: &Row) -> Markup {
@@ -72,25 +74,58 @@ fn device(row: &Row) -> Markup {
     }
 }
 
-pub(crate) fn sign_in(name: &str, flash: Option<String>, is_wrong: bool) -> Markup {
+/// Before the account is deleted.
+pub(crate) fn delete_account(user: &User) -> Markup {
     let main = html! {
-        h1 { "Sign in" }
+        h1 { "Delete your account?" }
+        p { "You are signed out everywhere, and the account cannot be restored." }
+        form method="post" action="/delete-account" {
+            button.wide { "Delete the account of " (user.name) }
+        }
+        p.aside { a href="/" { "Back" } }
+    };
+    page("Delete account", Some(user), &[], &main)
+}
+
+pub(crate) struct SignIn<'a> {
+    pub(crate) name: &'a str,
+    /// Where to go afterwards.
+    pub(crate) next: &'a NextPath,
+    /// The user is signed in, and is asked for the password again.
+    pub(crate) is_confirmation: bool,
+    pub(crate) is_wrong: bool,
+}
+
+pub(crate) fn sign_in(form: &SignIn<'_>, messages: &[FlashMessage]) -> Markup {
+    let &SignIn {
+        name,
+        next,
+        is_confirmation,
+        is_wrong,
+    } = form;
+    let main = html! {
+        h1 { @if is_confirmation { "Enter your password again" } @else { "Sign in" } }
         // The message does not say which of the two is wrong.
         @if is_wrong { p.alert #alert role="alert" { "The name or the password is wrong." } }
         form.credentials method="post" action="/sign-in" {
             (name_field(name))
             label for="password" { "Password" }
             input #password name="password" type="password" autocomplete="current-password" required
-                aria-describedby=[is_wrong.then_some("alert")] autofocus[is_wrong];
-            (remember_field())
+                aria-describedby=[is_wrong.then_some("alert")] autofocus[is_wrong || is_confirmation];
+            @if !is_confirmation { (remember_field()) }
+            input type="hidden" name="next" value=(next);
             button.primary { "Sign in" }
         }
         p.aside { "New here? " a href="/sign-up" { "Create an account" } }
     };
-    page("Sign in", None, flash, &main)
+    page("Sign in", None, messages, &main)
 }
 
-pub(crate) fn sign_up(name: &str, flash: Option<String>, invalid: Option<InvalidSignUp>) -> Markup {
+pub(crate) fn sign_up(
+    name: &str,
+    messages: &[FlashMessage],
+    invalid: Option<InvalidSignUp>,
+) -> Markup {
     let alert = invalid.map(|invalid| match invalid {
         InvalidSignUp::Name => format!(
             "Choose a name of at most {} characters.",
@@ -117,7 +152,7 @@ pub(crate) fn sign_up(name: &str, flash: Option<String>, invalid: Option<Invalid
         }
         p.aside { "Have one already? " a href="/sign-in" { "Sign in" } }
     };
-    page("Create an account", None, flash, &main)
+    page("Create an account", None, messages, &main)
 }
 
 fn name_field(name: &str) -> Markup {
@@ -146,10 +181,11 @@ pub(crate) fn unavailable(error: &SessionError, request: &Parts) -> Response<Str
         h1 { "Temporarily unavailable" }
         p { "We cannot load your session at the moment. You have not been signed out. Please try again in a minute." }
         @if request.method == Method::GET {
-            p { a href=(request.uri.path()) { "Try again" } }
+            // Not the path itself: `//host` would lead to another one.
+            p { a href=(NextPath::new(request.uri.path())) { "Try again" } }
         }
     };
-    let page = page("Temporarily unavailable", None, None, &main).into_string();
+    let page = page("Temporarily unavailable", None, &[], &main).into_string();
     let response = Response::builder()
         .status(error.status())
         .header(header::CONTENT_TYPE, "text/html; charset=utf-8");
@@ -162,11 +198,11 @@ pub(crate) fn cross_site() -> Response<Body> {
         h1 { "This request came from another site" }
         p { "Nothing was changed. To do it here, go " a href="/" { "back to this site" } "." }
     };
-    let page = page("Request rejected", None, None, &main);
+    let page = page("Request rejected", None, &[], &main);
     (StatusCode::FORBIDDEN, page).into_response()
 }
 
-fn page(title: &str, user: Option<&User>, flash: Option<String>, main: &Markup) -> Markup {
+fn page(title: &str, user: Option<&User>, messages: &[FlashMessage], main: &Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -184,7 +220,9 @@ fn page(title: &str, user: Option<&User>, flash: Option<String>, main: &Markup) 
                         form method="post" action="/sign-out" { button { "Sign out" } }
                     }
                 }
-                @if let Some(flash) = flash { p.flash role="status" { (flash) } }
+                @for message in messages {
+                    p class={ "flash " (message.level) } role="status" { (message.text) }
+                }
                 main .narrow[user.is_none()] { (main) }
             }
         }

@@ -4,17 +4,17 @@ use std::net::SocketAddr;
 
 use axum::{
     extract::{ConnectInfo, FromRequestParts},
-    http::{StatusCode, header, request::Parts},
+    http::{Method, StatusCode, header, request::Parts},
     response::{IntoResponse, Redirect, Response},
 };
-use axum_redis_sessions::{Session, SessionError, UserSessions};
+use axum_redis_sessions::{LoggedIn, Session, SessionError, UserSessions};
 
 use crate::{
     accounts::{Accounts, User},
     device::Device,
 };
 
-/// The user of the session. Redirects to the sign-in page if there is none.
+/// The user of the session. A browser without one is sent to the sign-in page.
 pub(crate) struct SignedIn {
     pub(crate) user: User,
     pub(crate) session: Session,
@@ -29,17 +29,31 @@ impl FromRequestParts<Accounts> for SignedIn {
         parts: &mut Parts,
         accounts: &Accounts,
     ) -> Result<Self, Self::Rejection> {
+        let LoggedIn(id) = match LoggedIn::from_request_parts(parts, accounts).await {
+            Ok(user) => user,
+            // A form of an old page, whose values are lost: the guard answers a POST with 401, which no browser shows well.
+            Err(rejection)
+                if parts.method == Method::POST && rejection.session_error().is_none() =>
+            {
+                return Err(Redirect::to("/sign-in").into_response());
+            }
+            Err(rejection) => return Err(rejection.into_response()),
+        };
         let session = Session::from_request_parts(parts, accounts)
             .await
             .map_err(IntoResponse::into_response)?;
-        let user = session.user().and_then(|id| accounts.by_id(&id));
+        let user = accounts.by_id(&id);
         match (user, session.user_sessions()) {
             (Some(user), Some(sessions)) => Ok(Self {
                 user,
                 session,
                 sessions,
             }),
-            _ => Err(Redirect::to("/sign-in").into_response()),
+            // The account is gone.
+            _ => {
+                session.destroy();
+                Err(Redirect::to("/sign-in").into_response())
+            }
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::{
 pub struct Stage {
     pub driver: Chromedriver,
     app: App,
-    _redis: Option<Server>,
+    pub redis: Option<Server>,
 }
 
 /// Runs `case` with sessions in memory and again with Redis.
@@ -33,7 +33,7 @@ impl Stage {
         Self {
             app: App::start(redis.as_ref().map(Server::url)),
             driver: Chromedriver::start().await,
-            _redis: redis,
+            redis,
         }
     }
 

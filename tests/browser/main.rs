@@ -10,6 +10,7 @@ mod chromium;
 #[path = "../../examples/login/device.rs"]
 #[allow(dead_code)]
 mod device;
+mod guards;
 mod login;
 mod other_sites;
 mod pictures;
