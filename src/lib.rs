@@ -67,11 +67,19 @@ pub use crate::{
     guard::{LoggedIn, LoginRejection, RecentLogin},
 };
 
-/// Longer texts: deployment, security, reliability, performance, design and changelog. Their code is compiled with the crate.
+/// Longer texts: deployment, comparison, cookbook, security, reliability, performance, design and changelog. Their code is compiled with the crate.
 pub mod docs {
     #[doc = include_str!("docs/links.md")]
     #[doc = include_str!("docs/deployment.md")]
     pub mod deployment {}
+
+    #[doc = include_str!("docs/links.md")]
+    #[doc = include_str!("docs/compare.md")]
+    pub mod compare {}
+
+    #[doc = include_str!("docs/links.md")]
+    #[doc = include_str!("docs/cookbook.md")]
+    pub mod cookbook {}
 
     #[doc = include_str!("docs/links.md")]
     #[doc = include_str!("docs/security.md")]
