@@ -67,7 +67,8 @@ pub use crate::{
     guard::{LoggedIn, LoginRejection, RecentLogin},
 };
 
-/// Longer texts: deployment, which Redis, security, reliability, performance, design and changelog. Their code is compiled with the crate.
+/// Longer texts: deployment, which Redis, comparison, cookbook, security, reliability, performance, design and changelog. Their code is compiled
+/// with the crate.
 pub mod docs {
     #[doc = include_str!("docs/links.md")]
     #[doc = include_str!("docs/deployment.md")]
@@ -76,6 +77,14 @@ pub mod docs {
     #[doc = include_str!("docs/links.md")]
     #[doc = include_str!("docs/which_redis.md")]
     pub mod which_redis {}
+
+    #[doc = include_str!("docs/links.md")]
+    #[doc = include_str!("docs/compare.md")]
+    pub mod compare {}
+
+    #[doc = include_str!("docs/links.md")]
+    #[doc = include_str!("docs/cookbook.md")]
+    pub mod cookbook {}
 
     #[doc = include_str!("docs/links.md")]
     #[doc = include_str!("docs/security.md")]

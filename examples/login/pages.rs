@@ -181,7 +181,8 @@ pub(crate) fn unavailable(error: &SessionError, request: &Parts) -> Response<Str
         h1 { "Temporarily unavailable" }
         p { "We cannot load your session at the moment. You have not been signed out. Please try again in a minute." }
         @if request.method == Method::GET {
-            p { a href=(request.uri.path()) { "Try again" } }
+            // Not the path itself: `//host` would lead to another one.
+            p { a href=(NextPath::new(request.uri.path())) { "Try again" } }
         }
     };
     let page = page("Temporarily unavailable", None, &[], &main).into_string();
