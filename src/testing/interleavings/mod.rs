@@ -5,6 +5,7 @@
 //! is compared with a model that knows only the rules in [`Session`]'s documentation.
 
 mod clones;
+mod layers;
 mod model;
 mod tests;
 mod world;

@@ -14,7 +14,7 @@ use tower::{Layer, ServiceExt, service_fn};
 
 use super::{Event, Map, Mix, Op, Shadow};
 use crate::{
-    CommitStats, LazySession, RedisSessionLayer, SessionError,
+    CommitStats, LazySession, RedisSessionLayer, Session, SessionError,
     record::{Decoded, Record},
     store::Store,
     testing::stepped::{Grant, SteppedStore},
@@ -22,7 +22,7 @@ use crate::{
 
 const PREFIX: &str = "session:";
 
-type Pending = Pin<Box<dyn Future<Output = Result<Response<String>, Infallible>>>>;
+pub(super) type Pending = Pin<Box<dyn Future<Output = Result<Response<String>, Infallible>>>>;
 
 enum Stage {
     NotSent,
@@ -202,19 +202,7 @@ impl World {
         for (key, bytes) in self.store.memory().dump() {
             let id = key.strip_prefix(PREFIX).expect("our prefix").to_owned();
             match Record::decode(&bytes).expect("a record of ours") {
-                Decoded::Session(record) => {
-                    let value = |key| {
-                        serde_json::from_slice(&record.value(key).expect("there"))
-                            .expect("a number")
-                    };
-                    live.insert(
-                        id,
-                        record
-                            .keys()
-                            .map(|key| (key.to_owned(), value(key)))
-                            .collect(),
-                    );
-                }
+                Decoded::Session(record) => drop(live.insert(id, numbers(&record))),
                 Decoded::Tombstone { .. } => tombstones.push(id),
                 Decoded::Empty => panic!("an empty session is never stored"),
             }
@@ -280,36 +268,13 @@ async fn handle(
     request: Request<()>,
 ) -> Result<Response<String>, Infallible> {
     let handled = async {
-        let mut body = String::new();
         let session = LazySession::from_extensions(request.extensions())?
             .load()
             .await?;
         if with_user {
             session.set_user("zoe")?;
         }
-        match op {
-            Op::Read => {
-                let mut map = Map::new();
-                for key in session.keys() {
-                    map.extend(session.get(&key)?.map(|value: u64| (key, value)));
-                }
-                body = serde_json::to_string(&map).expect("numbers");
-            }
-            Op::Insert(key, value) | Op::FailedInsert(key, value) => session.insert(key, value)?,
-            Op::Update => drop(session.update("n", |n: Option<u64>| n.unwrap_or(0) + 1)?),
-            Op::Remove(key) => drop(session.remove(key)),
-            Op::Replace(key, value) => {
-                session.clear();
-                session.insert(key, value)?;
-            }
-            Op::Destroy | Op::FailedDestroy => session.destroy(),
-            Op::LogIn(user) | Op::FailedLogIn(user) => {
-                session.cycle_id();
-                session.insert("user", user)?;
-            }
-            Op::Cycle => session.cycle_id(),
-        }
-        Ok::<_, SessionError>(body)
+        perform(op, &session)
     };
     Ok(match handled.await {
         Ok(body) => {
@@ -321,6 +286,43 @@ async fn handle(
         }
         Err(error) => error.to_response(),
     })
+}
+
+/// Does the operation. The text is what a read finds.
+pub(super) fn perform(op: Op, session: &Session) -> Result<String, SessionError> {
+    match op {
+        Op::Read => {
+            let mut map = Map::new();
+            for key in session.keys() {
+                map.extend(session.get(&key)?.map(|value: u64| (key, value)));
+            }
+            return Ok(serde_json::to_string(&map).expect("numbers"));
+        }
+        Op::Insert(key, value) | Op::FailedInsert(key, value) => session.insert(key, value)?,
+        Op::Update => drop(session.update("n", |n: Option<u64>| n.unwrap_or(0) + 1)?),
+        Op::Remove(key) => drop(session.remove(key)),
+        Op::Replace(key, value) => {
+            session.clear();
+            session.insert(key, value)?;
+        }
+        Op::Destroy | Op::FailedDestroy => session.destroy(),
+        Op::LogIn(user) | Op::FailedLogIn(user) => {
+            session.cycle_id();
+            session.insert("user", user)?;
+        }
+        Op::Cycle => session.cycle_id(),
+    }
+    Ok(String::new())
+}
+
+/// The values of a stored session.
+pub(super) fn numbers(record: &Record) -> Map {
+    let value = |key| {
+        let value = record.value(key).expect("there");
+        serde_json::from_slice(&value).expect("a number")
+    };
+    let keys = record.keys();
+    keys.map(|key| (key.to_owned(), value(key))).collect()
 }
 
 fn finished(
@@ -358,7 +360,7 @@ fn set_cookie(response: &Response<String>) -> Option<SetCookie> {
     })
 }
 
-fn poll(pending: &mut Pending) -> Poll<Result<Response<String>, Infallible>> {
+pub(super) fn poll(pending: &mut Pending) -> Poll<Result<Response<String>, Infallible>> {
     /// Nobody need be woken: everybody is polled after each event.
     struct Idle;
     impl Wake for Idle {
