@@ -7,6 +7,7 @@
 #![allow(unreachable_pub)]
 
 mod chromium;
+mod cookie_changes;
 #[path = "../../examples/login/device.rs"]
 #[allow(dead_code)]
 mod device;
