@@ -19,18 +19,19 @@ use crate::{
 
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
-/// RFC 9213, its predecessor, and the forms for one CDN: they override Cache-Control.
-static CDN_CACHE_CONTROL: [HeaderName; 6] = [
+/// RFC 9213, its predecessor, and the forms for one CDN or for nginx: they override Cache-Control.
+static CDN_CACHE_CONTROL: [HeaderName; 7] = [
     HeaderName::from_static("cdn-cache-control"),
     HeaderName::from_static("surrogate-control"),
     HeaderName::from_static("cloudflare-cdn-cache-control"),
     HeaderName::from_static("netlify-cdn-cache-control"),
     HeaderName::from_static("vercel-cdn-cache-control"),
     HeaderName::from_static("edge-control"),
+    HeaderName::from_static("x-accel-expires"),
 ];
 
-/// Headers that describe a body or an outcome, beside `Content-*`.
-const DESCRIBES_BODY: [HeaderName; 11] = [
+/// Headers that describe a body or an outcome, or that act on the outcome: in the browser, or in a proxy, which sends a file instead.
+static DESCRIBES_OUTCOME: [HeaderName; 19] = [
     header::SET_COOKIE,
     header::LOCATION,
     header::ETAG,
@@ -42,7 +43,18 @@ const DESCRIBES_BODY: [HeaderName; 11] = [
     header::TRAILER,
     header::REFRESH,
     header::AGE,
+    header::CONNECTION,
+    header::UPGRADE,
+    HeaderName::from_static("clear-site-data"),
+    HeaderName::from_static("digest"),
+    HeaderName::from_static("repr-digest"),
+    HeaderName::from_static("x-accel-redirect"),
+    HeaderName::from_static("x-sendfile"),
+    HeaderName::from_static("x-lighttpd-send-file"),
 ];
+
+/// Beginnings of further ones, such as `Content-Type`, htmx' `HX-Redirect`, and the status of gRPC.
+const DESCRIBE_OUTCOME: [&str; 4] = ["content-", "hx-", "grpc-", "sec-websocket-"];
 
 /// Adds the Set-Cookie header that the session calls for, or the header in its place. Neither can be set afterwards.
 pub(crate) fn set_cookie(lazy: &LazySession, session: &SessionCell, headers: &mut HeaderMap) {
@@ -82,11 +94,11 @@ pub(crate) fn set_cookie(lazy: &LazySession, session: &SessionCell, headers: &mu
 /// Whether the handler marked the response for shared caches. A renewed cookie waits for another response, since a cookie makes its
 /// response `no-store`.
 ///
-/// `no-cache` is no such mark: each use asks this server anyway, and an app that sends it with all responses would never renew a cookie.
+/// `no-cache`, and `0` of nginx, is no such mark: each use asks this server anyway, and an app that sends it with all responses would never renew a cookie.
 pub(crate) fn is_for_shared_caches(headers: &HeaderMap) -> bool {
     let marks = |name: &HeaderName| {
         headers.contains_key(name)
-            && !has_directive(headers, name, &["no-store", "private", "no-cache"])
+            && !has_directive(headers, name, &["no-store", "private", "no-cache", "0"])
     };
     marks(&header::CACHE_CONTROL) || CDN_CACHE_CONTROL.iter().any(marks)
 }
@@ -99,13 +111,13 @@ pub(crate) fn replace_with_error<B: ErrorBody>(
     error: &SessionError,
 ) {
     let mut headers = mem::take(response.headers_mut());
-    for name in DESCRIBES_BODY {
-        headers.remove(name);
-    }
     let names: Vec<HeaderName> = headers.keys().cloned().collect();
     for name in names {
         let text = name.as_str();
-        if text.starts_with("content-") && !text.starts_with("content-security-policy") {
+        let has_prefix = DESCRIBE_OUTCOME.iter().any(|start| text.starts_with(start))
+            && !text.starts_with("content-security-policy");
+        let is_cache_control = || CDN_CACHE_CONTROL.contains(&name);
+        if has_prefix || is_cache_control() || DESCRIBES_OUTCOME.contains(&name) {
             headers.remove(&name);
         }
     }

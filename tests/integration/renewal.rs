@@ -16,12 +16,13 @@ use crate::{
     visits,
 };
 
-const CDN_HEADERS: [&str; 5] = [
+const CDN_HEADERS: [&str; 6] = [
     "cdn-cache-control",
     "surrogate-control",
     "cloudflare-cdn-cache-control",
     "netlify-cdn-cache-control",
     "vercel-cdn-cache-control",
+    "x-accel-expires",
 ];
 
 /// What a handler marks its response with, and whether a renewed cookie goes out with it.
@@ -48,6 +49,8 @@ fn marks() -> Vec<(&'static [(&'static str, &'static str)], bool)> {
         (&[("surrogate-control", "max-age=600")], false),
         (&[("cloudflare-cdn-cache-control", "max-age=600")], false),
         (&[("vercel-cdn-cache-control", "max-age=600")], false),
+        (&[("x-accel-expires", "600")], false),
+        (&[("x-accel-expires", "0")], true),
         (
             &[
                 ("cache-control", "private"),

@@ -29,7 +29,7 @@ const KEPT: [(&str, &str); 9] = [
     ("vary", "Origin"),
 ];
 
-const DROPPED: [(&str, &str); 14] = [
+const DROPPED: [(&str, &str); 28] = [
     ("set-cookie", "theme=dark"),
     ("location", "/welcome"),
     ("etag", "\"1\""),
@@ -44,6 +44,20 @@ const DROPPED: [(&str, &str); 14] = [
     ("content-range", "bytes 0-1/2"),
     ("content-location", "/1"),
     ("trailer", "Expires"),
+    ("repr-digest", "sha-256=:YQ==:"),
+    ("clear-site-data", "\"cookies\""),
+    ("x-accel-redirect", "/internal/file"),
+    ("x-accel-expires", "600"),
+    ("cdn-cache-control", "max-age=600"),
+    ("surrogate-control", "max-age=600"),
+    ("x-sendfile", "/srv/file"),
+    ("hx-redirect", "/welcome"),
+    ("hx-location", "/welcome"),
+    ("hx-trigger", "saved"),
+    ("grpc-status", "0"),
+    ("upgrade", "websocket"),
+    ("sec-websocket-accept", "a"),
+    ("sec-websocket-protocol", "b"),
 ];
 
 async fn large(session: Session) -> Result<(HeaderMap, &'static str), SessionError> {
