@@ -6,7 +6,7 @@ mod support;
 #[path = "support/visits.rs"]
 mod visits;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum_redis_sessions::RedisSessionLayer;
 use redis::{Client, TlsCertificates};
@@ -14,9 +14,11 @@ use redis::{Client, TlsCertificates};
 use crate::{
     support::{
         browser::Browser,
+        command_proxy::{CommandProxy, Verdict},
         proxy::{Mode, Proxy},
+        sentinels::{NAME, Sentinels},
         server::Server,
-        tls::{Authority, TlsServer},
+        tls::{Authority, TlsProxy, TlsServer},
     },
     visits::{assert_available, assert_unavailable, failures_until_connected, serve, serve_client},
 };
@@ -152,4 +154,53 @@ async fn tls_settings_are_kept_with_a_password_provider() {
     let app = serve(layer).await;
     let browser = Browser::new();
     assert_eq!(browser.get(app.url("/")).await.body, "1");
+}
+
+#[cfg(feature = "cluster")]
+#[tokio::test]
+async fn a_cluster_behind_tls_has_the_names_of_its_address_map() {
+    let authority = Authority::named("ours");
+    let server = Server::start_with(&["--cluster-enabled", "yes"]).await;
+    let slots: Vec<String> = (0..16_384).map(|slot| slot.to_string()).collect();
+    let words = ["CLUSTER", "ADDSLOTS"].into_iter();
+    let words: Vec<&str> = words.chain(slots.iter().map(String::as_str)).collect();
+    server.command::<String>(&words).await;
+    // The certificate is for this name, and the cluster announces 127.0.0.1.
+    let proxy = TlsProxy::before(server.port(), &authority.sign(HOST, LATER)).await;
+    let port = proxy.port();
+    let seed = client(port, &authority).get_connection_info().clone();
+    let layer = RedisSessionLayer::cluster([seed]).expect("an address");
+    let app = serve(layer.with_cluster_address_map(move |_, _| (HOST.to_owned(), port))).await;
+    let browser = Browser::new();
+    support::eventually(Duration::from_secs(10), async || {
+        browser.get(app.url("/")).await.status == 200
+    })
+    .await;
+    assert_eq!(browser.get(app.url("/")).await.body, "2");
+    assert_eq!(browser.get(app.url("/cycle")).await.status, 200);
+    assert_eq!(browser.get(app.url("/")).await.body, "3");
+}
+
+#[cfg(feature = "sentinel")]
+#[tokio::test]
+async fn sentinels_and_the_master_may_speak_tls() {
+    let authority = Authority::named("ours");
+    let sentinels = Sentinels::start().await;
+    // The sentinels announce an address, so the master's certificate is for that.
+    let master = sentinels.servers[0].port();
+    let proxy = TlsProxy::before(master, &authority.sign("127.0.0.1", LATER)).await;
+    let [from, to] = [master, proxy.port()].map(|port| format!("\r\n{port}\r\n"));
+    let ports = Arc::new(vec![(from, to)]);
+    let rule = move |_: &[String]| Verdict::Rewrite(ports.clone());
+    let names_proxy = CommandProxy::before(sentinels.sentinels[0].port(), rule).await;
+    let sentinel = TlsProxy::before(names_proxy.port(), &authority.sign(HOST, LATER)).await;
+
+    let [sentinel, master] =
+        [sentinel.port(), 1].map(|port| client(port, &authority).get_connection_info().clone());
+    let layer = RedisSessionLayer::sentinel(NAME, [sentinel], master).expect("addresses");
+    let app = serve(layer).await;
+    let browser = Browser::new();
+    for visit in 1..=3 {
+        assert_eq!(browser.get(app.url("/")).await.body, visit.to_string());
+    }
 }

@@ -12,11 +12,14 @@ use std::{
 };
 
 use axum_redis_sessions::RedisSessionLayer;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpSocket, TcpStream},
+};
 
 use crate::{
-    support::server::Server,
-    visits::{failures_until_connected, serve},
+    support::{browser::Browser, eventually, server::Server},
+    visits::{assert_available, assert_unavailable, failures_until_connected, serve},
 };
 
 const INSIDE: &str = "INSIDE_THE_NAMESPACE";
@@ -137,4 +140,42 @@ async fn a_dead_address_before_a_live_one_delays_nothing() {
     let is_silent = serve(layer(&server)).await;
     assert_eq!(failures_until_connected(&is_silent).await, 0);
     drop((listener, waiting));
+}
+
+#[tokio::test]
+async fn a_name_that_moves_to_another_server_is_followed() {
+    let name = "a_name_that_moves_to_another_server_is_followed";
+    if !is_inside(name, "", "127.0.0.1 redis.test\n") {
+        return;
+    }
+    let [old, new] = [Server::start().await, Server::start().await];
+    let port = new.port();
+    let listener = TcpListener::bind(("127.0.0.2", old.port()))
+        .await
+        .expect("bound");
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut server = TcpStream::connect(("127.0.0.1", port)).await?;
+                copy_bidirectional(&mut client, &mut server).await
+            });
+        }
+    });
+    let app = serve(layer(&old)).await;
+    let browser = Browser::new();
+    assert_eq!(browser.get(app.url("/")).await.body, "1");
+    // As a managed service fails over: the former master stays, as a replica.
+    new.command::<String>(&["REPLICAOF", "127.0.0.1", &old.port().to_string()])
+        .await;
+    eventually(Duration::from_secs(20), async || {
+        new.session_keys().await.len() == 1
+    })
+    .await;
+    new.command::<String>(&["REPLICAOF", "NO", "ONE"]).await;
+    old.command::<String>(&["REPLICAOF", "127.0.0.1", &port.to_string()])
+        .await;
+    assert_unavailable(&app, &browser).await;
+    fs::write("/etc/hosts", "127.0.0.2 redis.test\n").expect("written");
+    assert_available(&app, &browser).await;
+    assert_eq!(browser.get(app.url("/")).await.body, "2");
 }

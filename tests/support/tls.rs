@@ -33,7 +33,13 @@ pub struct TlsServer {
     /// The port without TLS.
     pub plain: Server,
     port: u16,
-    end: Option<JoinHandle<()>>,
+    _end: Option<TlsProxy>,
+}
+
+/// Terminates TLS in front of a port.
+pub struct TlsProxy {
+    port: u16,
+    task: JoinHandle<()>,
 }
 
 impl Authority {
@@ -86,18 +92,16 @@ impl TlsServer {
             Ok(plain) => Self {
                 plain,
                 port,
-                end: None,
+                _end: None,
             },
             Err(log) => {
                 assert!(log.contains("TLS"), "{log}");
                 let plain = Server::start().await;
-                let listener = TcpListener::bind(("127.0.0.1", port)).await;
-                let listener = listener.expect("a free port");
-                let end = end_tls(listener, identity, plain.port());
+                let end = TlsProxy::at(port, plain.port(), identity).await;
                 Self {
                     plain,
                     port,
-                    end: Some(tokio::spawn(end)),
+                    _end: Some(end),
                 }
             }
         }
@@ -108,11 +112,26 @@ impl TlsServer {
     }
 }
 
-impl Drop for TlsServer {
+impl TlsProxy {
+    pub async fn before(server: u16, identity: &Identity) -> Self {
+        Self::at(free_port(), server, identity).await
+    }
+
+    async fn at(port: u16, server: u16, identity: &Identity) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", port)).await;
+        let listener = listener.expect("a free port");
+        let task = tokio::spawn(end_tls(listener, identity, server));
+        Self { port, task }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl Drop for TlsProxy {
     fn drop(&mut self) {
-        if let Some(end) = &self.end {
-            end.abort();
-        }
+        self.task.abort();
     }
 }
 
