@@ -64,11 +64,15 @@ pub use crate::{
     guard::{LoggedIn, LoginRejection, RecentLogin},
 };
 
-/// Longer texts: deployment, security, reliability, performance, design and changelog. Their code is compiled with the crate.
+/// Longer texts: deployment, which Redis, security, reliability, performance, design and changelog. Their code is compiled with the crate.
 pub mod docs {
     #[doc = include_str!("docs/links.md")]
     #[doc = include_str!("docs/deployment.md")]
     pub mod deployment {}
+
+    #[doc = include_str!("docs/links.md")]
+    #[doc = include_str!("docs/which_redis.md")]
+    pub mod which_redis {}
 
     #[doc = include_str!("docs/links.md")]
     #[doc = include_str!("docs/security.md")]
