@@ -1,6 +1,12 @@
 //! Managed services and proxies, each played by a proxy that treats commands as they do.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+};
 
 use axum_redis_sessions::RedisSessionLayer;
 
@@ -181,4 +187,43 @@ async fn protected_mode_is_named() {
     let proxy = CommandProxy::before(server.port(), rule).await;
     let app = serve_client(proxy.client()).await;
     assert_reason(&app, &browser, &["protected mode"]).await;
+}
+
+/// What proxies answer when they lose the server, before or after it has executed the command.
+#[tokio::test]
+async fn a_server_that_its_proxy_loses_is_a_lost_connection() {
+    for text in [
+        "-upstream failure",
+        "-no upstream host",
+        "-ERR Connection refused",
+        "-ERR Connection timed out",
+    ] {
+        let server = Server::start().await;
+        let commands = AtomicUsize::new(0);
+        let is_down = Arc::new(AtomicBool::new(false));
+        let down = is_down.clone();
+        let rule = move |words: &[String]| {
+            if words[0] == "HELLO" {
+                Verdict::Pass
+            } else if down.load(Relaxed) {
+                Verdict::Reply(text.to_owned())
+            } else if commands.fetch_add(1, Relaxed) % 3 == 1 {
+                Verdict::PassAndReply(text.to_owned())
+            } else {
+                Verdict::Pass
+            }
+        };
+        let proxy = CommandProxy::before(server.port(), rule).await;
+        let app = serve_client(proxy.client()).await;
+        let browser = Browser::new();
+        for visit in 1..=10 {
+            let page = browser.get(app.url("/")).await;
+            assert_eq!(page.body, visit.to_string(), "{text}");
+        }
+        is_down.store(true, Relaxed);
+        assert_unavailable(&app, &browser).await;
+        assert_reason(&app, &browser, &["proxy", "cannot reach Redis"]).await;
+        is_down.store(false, Relaxed);
+        assert_eq!(browser.get(app.url("/")).await.body, "11", "{text}");
+    }
 }

@@ -14,7 +14,7 @@ use crate::{
         eventually,
         sentinels::{NAME, Sentinels},
     },
-    visits::{RECOVERY, serve},
+    visits::{RECOVERY, assert_reason, serve},
 };
 
 fn layer(sentinels: impl IntoIterator<Item = String>) -> RedisSessionLayer {
@@ -149,4 +149,18 @@ async fn an_idle_app_opens_no_connections() {
     // One is this question's, and the sentinels keep theirs.
     let after = connections().await;
     assert!(after <= before + 2, "{before}, {after}");
+}
+
+#[tokio::test]
+async fn a_server_given_as_a_sentinel_is_passed_over_and_named() {
+    let sentinels = Sentinels::start().await;
+    let server = sentinels.servers[0].url();
+    let urls = sentinels.sentinels.iter().map(|sentinel| sentinel.url());
+    let app = serve(layer([server.clone()].into_iter().chain(urls.skip(1)))).await;
+    let browser = Browser::new();
+    for visit in 1..=3 {
+        assert_eq!(browser.get(app.url("/")).await.body, visit.to_string());
+    }
+    let app = serve(layer([server])).await;
+    assert_reason(&app, &browser, &["not a sentinel"]).await;
 }

@@ -23,6 +23,8 @@ pub enum Verdict {
     Rewrite(Arc<Vec<(String, String)>>),
     /// A RESP value without the end of the line.
     Reply(String),
+    /// The command is passed on, but this is the reply.
+    PassAndReply(String),
     Close,
 }
 
@@ -101,6 +103,10 @@ async fn relay(
             }
             Verdict::PassTo(server) => exchange(&mut connections[server], &bytes).await?,
             Verdict::Reply(line) => format!("{line}\r\n").into_bytes(),
+            Verdict::PassAndReply(line) => {
+                exchange(&mut connections[0], &bytes).await?;
+                format!("{line}\r\n").into_bytes()
+            }
             Verdict::Close => return None,
         };
         client.write_all(&reply).await.ok()?;

@@ -120,6 +120,10 @@ impl Connection {
 
     fn command_failed(&self, error: RedisError, generation: u64) -> CommandError {
         let error = error_text::unwrap_script_error(error);
+        if error_text::is_upstream_failure(&error) {
+            // The connection to the proxy is good.
+            return CommandError::ConnectionLost(error::upstream_failure());
+        }
         let is_wrong_server = match error.kind() {
             // A demoted master, or a replica that lost its master: the address may lead to another server by now.
             redis::ErrorKind::Server(kind) => {

@@ -90,6 +90,14 @@ pub(crate) fn unreachable(error: &RedisError) -> SessionError {
     )
 }
 
+/// A proxy answered, but not the server behind it.
+pub(crate) fn upstream_failure() -> SessionError {
+    SessionError::new(
+        ErrorKind::Unavailable,
+        "a proxy answered that it cannot reach Redis: check the proxy's log, and that the server behind it is up",
+    )
+}
+
 /// The result of WAIT is about another connection than the write.
 pub(crate) fn replaced() -> SessionError {
     SessionError::new(
@@ -120,11 +128,16 @@ pub(crate) fn unknown_master_name() -> SessionError {
 
 #[cfg(feature = "sentinel")]
 pub(crate) fn sentinel_unreachable(error: &RedisError) -> SessionError {
+    let hint = match is_unsupported(error) {
+        true => {
+            "what listens there is not a sentinel: give the addresses of the sentinels, whose port is usually 26379"
+        }
+        false => "check the addresses and credentials of the sentinels, and that they are up",
+    };
     SessionError::new(
         ErrorKind::Unavailable,
         format!(
-            "no sentinel can be reached ({}); the session was not changed: check the addresses and credentials of the sentinels, and \
-             that they are up",
+            "no sentinel can be reached ({}); the session was not changed: {hint}",
             cause(error)
         ),
     )

@@ -67,6 +67,18 @@ pub(super) fn is_unsupported(error: &RedisError) -> bool {
         && words.iter().any(|word| contains_ignoring_case(error, word))
 }
 
+/// Whether a proxy lost the server behind it: the command may have been executed, or not. The texts are Envoy's and Twemproxy's.
+pub(super) fn is_upstream_failure(error: &RedisError) -> bool {
+    let words = [
+        "upstream",
+        "connection refused",
+        "connection reset",
+        "connection timed out",
+        "host is down",
+    ];
+    has_no_code(error) && words.iter().any(|word| contains_ignoring_case(error, word))
+}
+
 /// Whether the error has only the general code ERR, or none, as those of some proxies.
 pub(super) fn has_no_code(error: &RedisError) -> bool {
     let code = error.code().unwrap_or_default();
