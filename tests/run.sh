@@ -92,8 +92,8 @@ for server in "$valkey_8_1" "$redis_6_2"; do
   say "Commands, races and faults, on $(version "$server")"
   REDIS_SERVER=$server cargo test --locked --all-features --lib conformance
   # Skipped is what takes longest and depends least on the server's version.
-  REDIS_SERVER=$server cargo test --locked --all-features --test integration -- access cluster connecting faults foreign_data outage \
-    proxies races replicas sentinel unresponsive --skip users:: --skip planned_failover --skip block_the_runtime
+  REDIS_SERVER=$server cargo test --locked --all-features --test integration -- access addresses cluster connecting faults \
+    foreign_data managed outage proxies races replicas sentinel server_states unresponsive --skip users:: --skip planned_failover --skip block_the_runtime
 done
 
 say "Without axum"
