@@ -4,9 +4,9 @@
 //! 2. **An attempt that hangs** does not block the next one: short attempts are made beside it, one after the other, and the first
 //!    attempt that opens a connection wins.
 //! 3. **While the server is known to be down**, requests fail at once.
-//! 4. **Missing replies.** If a request gives up on a command, a task goes on waiting for the reply. If that does not come within [`REPLY_TIMEOUT`] of the
-//!    command, a second connection is opened and replaces the first as soon as it is open. What counts is the oldest unanswered command,
-//!    not how long its request was willing to wait.
+//! 4. **Missing replies.** If a request gives up on a command, a task goes on waiting for the reply. If that does not come within
+//!    [`REPLY_TIMEOUT`] of the command, a second connection is opened and replaces the first as soon as it is open. Requests that come in
+//!    between wait for either. What counts is the oldest unanswered command, not how long its request was willing to wait.
 //! 5. **Replacement.** A connection is also replaced when it breaks, and when the server says that it must not be used (a replica, a
 //!    password that changed).
 //!

@@ -86,9 +86,14 @@ impl Default for ConnectionState {
 }
 
 impl ConnectionState {
+    /// The open connection, unless a command on it is unanswered for so long that another connection is being opened.
     pub(super) fn ready(&self) -> Option<(MultiplexedConnection, u64)> {
         match self {
-            Self::Connected { open, .. } => Some((open.connection.clone(), open.generation)),
+            Self::Connected { open, replacement } => {
+                let is_suspect = matches!(open.watch, ReplyWatch::Watched { .. });
+                let is_ready = !is_suspect || replacement.is_empty();
+                is_ready.then(|| (open.connection.clone(), open.generation))
+            }
             Self::Disconnected { .. } | Self::Connecting { .. } => None,
         }
     }
