@@ -23,8 +23,8 @@ use axum::{
     routing::get,
 };
 use axum_redis_sessions::{
-    ErrorKind, FlashLevel, LazySession, NextPath, RedisSessionLayer, SameSite, Session,
-    SessionError, SessionHandle, SessionId, SessionLimit, Timeouts,
+    Credentials, ErrorKind, FlashLevel, LazySession, NextPath, RedisSessionLayer, SameSite,
+    Session, SessionError, SessionHandle, SessionId, SessionLimit, Timeouts,
 };
 use tower::{Layer, Service};
 
@@ -147,6 +147,7 @@ async fn debug_output_is_redacted_for_every_public_type() {
     let mistake = mistake.validate().expect_err("a short key");
     show("ConfigError", &mistake);
     assert_redacted("ConfigError", &mistake.to_string());
+    show("Credentials", &Credentials::new(USER, PASSWORD));
     // Without a secret to show, and shown for the list below to be whole.
     show("SessionLimit", &SessionLimit::Reject);
     show("SameSite", &SameSite::Lax);
