@@ -146,6 +146,7 @@ pub(crate) fn vary(headers: &mut HeaderMap, config: &Config) {
     }
 }
 
+#[inline]
 fn vary_by(headers: &mut HeaderMap, name: HeaderValue) {
     let has_name = |value: &HeaderValue| {
         value.as_bytes().split(|byte| *byte == b',').any(|other| {

@@ -186,7 +186,11 @@ where
                         Err(_) => begin_destroy(lazy),
                     };
                     match commit {
-                        None => return Poll::Ready(result),
+                        None => {
+                            // Nothing is left to do when this future is dropped.
+                            *this.lazy = None;
+                            return Poll::Ready(result);
+                        }
                         Some(commit) => Stage::Committing {
                             commit,
                             result: Some(result),
