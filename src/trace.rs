@@ -3,7 +3,7 @@
 //! Where the level is off, each costs one comparison.
 
 use tracing::{
-    Level, Span,
+    Instrument, Level, Span,
     field::{Empty, debug},
 };
 
@@ -33,11 +33,24 @@ pub(crate) fn commit_span() -> Span {
 
 /// Notes in the span of the commit that is running what it does.
 pub(crate) fn record_operation(operation: &'static str) {
-    if tracing::enabled!(Level::DEBUG) {
+    if is_enabled() {
         Span::current().record("db.operation.name", operation);
     }
 }
 
-pub(crate) fn record_error(span: &Span, error: &SessionError) {
-    span.record("error.type", debug(error.kind()));
+/// Runs `work` in the span, which gets the kind of its error.
+pub(crate) async fn in_span<T>(
+    span: Span,
+    work: impl Future<Output = Result<T, SessionError>>,
+) -> Result<T, SessionError> {
+    let result = work.instrument(span.clone()).await;
+    if let Err(error) = &result {
+        span.record("error.type", debug(error.kind()));
+    }
+    result
+}
+
+/// So that without spans, nothing is wrapped.
+pub(crate) fn is_enabled() -> bool {
+    tracing::enabled!(Level::DEBUG)
 }

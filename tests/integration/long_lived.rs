@@ -314,6 +314,9 @@ async fn reload_finds_out_whether_a_save_in_doubt_was_executed() {
     };
     for others_save in [false, true] {
         let (here, _, id) = two(&layer, |session| session.insert("count", 1)).await;
+        // The server has the script from here on, so that the next save is one command.
+        here.insert("a", 1).expect("a number");
+        here.save().await.expect("saved");
         here.update("count", |n: Option<u32>| n.unwrap_or(0) + 1)
             .expect("a number");
         proxy.set(Mode::DiscardReplies);
