@@ -5,7 +5,6 @@ use std::{sync::Arc, time::Instant};
 use bytes::Bytes;
 use tokio::sync::Mutex;
 use tokio_util::task::TaskTracker;
-use tracing::Instrument;
 
 #[cfg(feature = "encryption")]
 use crate::encryption::not_encrypted;
@@ -132,13 +131,15 @@ impl Context {
         &self,
         load: impl Future<Output = Result<T, SessionError>> + Unpin,
     ) -> Result<T, SessionError> {
-        let span = trace::load_span();
         let begun = Instant::now();
         let work = self.store.with_deadline(self.config.deadline, load);
-        let loaded = work.instrument(span.clone()).await;
+        let loaded = if trace::is_enabled() {
+            Box::pin(trace::in_span(trace::load_span(), work)).await
+        } else {
+            work.await
+        };
         self.shared.counters.time(Timed::Load, begun);
         loaded.inspect_err(|error| {
-            trace::record_error(&span, error);
             if error.kind() != ErrorKind::InvalidData {
                 self.count(Event::LoadFailed);
             }

@@ -1,28 +1,23 @@
 //! Spans of `tracing` at debug level, with the fields of OpenTelemetry's semantic conventions for databases (1.33). Never an id, key or value.
 //!
-//! Where the level is off, each costs one comparison: a disabled span of `tracing` may still be logged by its feature `log`.
+//! Where the level is off, each costs one comparison.
 
 use tracing::{
-    Span,
+    Instrument, Level, Span,
     field::{Empty, debug},
-    level_filters::LevelFilter,
 };
 
 use crate::error::SessionError;
 
 macro_rules! client_span {
     ($name:literal, $operation:expr) => {
-        if is_off() {
-            Span::none()
-        } else {
-            tracing::debug_span!(
-                $name,
-                otel.kind = "client",
-                db.system.name = "redis",
-                db.operation.name = $operation,
-                error.r#type = Empty,
-            )
-        }
+        tracing::debug_span!(
+            $name,
+            otel.kind = "client",
+            db.system.name = "redis",
+            db.operation.name = $operation,
+            error.r#type = Empty,
+        )
     };
 }
 
@@ -38,15 +33,24 @@ pub(crate) fn commit_span() -> Span {
 
 /// Notes in the span of the commit that is running what it does.
 pub(crate) fn record_operation(operation: &'static str) {
-    if !is_off() {
+    if is_enabled() {
         Span::current().record("db.operation.name", operation);
     }
 }
 
-fn is_off() -> bool {
-    LevelFilter::current() < LevelFilter::DEBUG
+/// Runs `work` in the span, which gets the kind of its error.
+pub(crate) async fn in_span<T>(
+    span: Span,
+    work: impl Future<Output = Result<T, SessionError>>,
+) -> Result<T, SessionError> {
+    let result = work.instrument(span.clone()).await;
+    if let Err(error) = &result {
+        span.record("error.type", debug(error.kind()));
+    }
+    result
 }
 
-pub(crate) fn record_error(span: &Span, error: &SessionError) {
-    span.record("error.type", debug(error.kind()));
+/// So that without spans, nothing is wrapped.
+pub(crate) fn is_enabled() -> bool {
+    tracing::enabled!(Level::DEBUG)
 }

@@ -26,8 +26,6 @@ use std::{
     time::Instant,
 };
 
-use tracing::Instrument;
-
 use self::{
     queue::CommitQueue,
     state::{CookieAction, Plan, State, Status},
@@ -82,10 +80,13 @@ pub(crate) async fn commit(session: &SessionCell) -> Result<CommitOutcome, Sessi
     let _guard = session.committing.lock().await;
     let context = &session.context;
     let work = pin!(commit_changes(session));
-    let span = trace::commit_span();
     let begun = Instant::now();
     let work = context.store.with_deadline(context.config.deadline, work);
-    let result = work.instrument(span.clone()).await;
+    let result = if trace::is_enabled() {
+        Box::pin(trace::in_span(trace::commit_span(), work)).await
+    } else {
+        work.await
+    };
     context.shared.counters.time(Timed::Save, begun);
     match &result {
         Ok(CommitOutcome::Saved) => context.count(Event::Saved),
@@ -101,7 +102,6 @@ pub(crate) async fn commit(session: &SessionCell) -> Result<CommitOutcome, Sessi
                 ErrorKind::Conflict => Event::SaveConflict,
                 _ => Event::SaveFailed,
             });
-            trace::record_error(&span, error);
             let event = "a session could not be saved";
             context.shared.failures.report(event, error);
         }

@@ -14,7 +14,12 @@ use tokio_tungstenite::tungstenite::{
 
 use crate::{
     client::{ask, begin_at, on_each_store},
-    support::{app::serve, eventually, server::Server},
+    support::{
+        app::serve,
+        eventually,
+        proxy::{Mode, Proxy},
+        server::Server,
+    },
     visits::PATIENT,
 };
 
@@ -291,6 +296,57 @@ async fn an_outage_ends_nothing_and_loses_nothing() {
     server.resume();
     eventually(PATIENT, async || here.reload().await.is_ok()).await;
     here.save().await.expect("saved");
+}
+
+/// The save's reply is lost, so the handler does not know whether it was executed.
+#[tokio::test]
+async fn reload_finds_out_whether_a_save_in_doubt_was_executed() {
+    let server = Server::start().await;
+    let proxy = Proxy::before(server.port()).await;
+    let layer = RedisSessionLayer::open(format!("redis://127.0.0.1:{}/", proxy.port()))
+        .expect("an address")
+        .with_deadline(Duration::from_millis(150));
+    let direct = RedisSessionLayer::new(server.client());
+    let count = async |id| {
+        let session = direct.sessions().load(id).await.expect("asked");
+        let count = session.expect("alive").get::<u32>("count");
+        count.expect("a number").expect("a count")
+    };
+    for others_save in [false, true] {
+        let (here, _, id) = two(&layer, |session| session.insert("count", 1)).await;
+        // The server has the script from here on, so that the next save is one command.
+        here.insert("a", 1).expect("a number");
+        here.save().await.expect("saved");
+        here.update("count", |n: Option<u32>| n.unwrap_or(0) + 1)
+            .expect("a number");
+        proxy.set(Mode::DiscardReplies);
+        assert_eq!(kind(here.save().await), Some(ErrorKind::Unavailable));
+        eventually(PATIENT, async || count(id).await == 2).await;
+        if others_save {
+            let other = direct.sessions().load(id).await.expect("asked");
+            let other = other.expect("alive");
+            other.insert("other", 1).expect("a number");
+            other.save().await.expect("saved");
+        }
+        // Not the same connection, whose replies would be out of step.
+        proxy.reset_open();
+        proxy.set(Mode::Forward);
+        let begun = std::time::Instant::now();
+        let reloaded = loop {
+            let reloaded = kind(here.reload().await);
+            if reloaded != Some(ErrorKind::Unavailable) || begun.elapsed() > PATIENT {
+                break reloaded;
+            }
+        };
+        if others_save {
+            // Applied or not? The handler is told, instead of counting twice.
+            assert_eq!(reloaded, Some(ErrorKind::Conflict));
+        } else {
+            assert_eq!(reloaded, None);
+            here.save().await.expect("nothing is left to save");
+        }
+        assert_eq!(count(id).await, 2);
+    }
 }
 
 #[tokio::test]
