@@ -83,6 +83,7 @@ async fn check_session(context: &Context, id: SessionId) -> Result<(), SessionEr
         expected: second,
         to: &new_key,
         value: third,
+        record: None,
         lifetime: TTL,
         tombstone: &tombstone,
         tombstone_lifetime: TTL,

@@ -4,6 +4,8 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod body;
+#[cfg(feature = "local-cache")]
+mod cache;
 mod clock;
 mod commit;
 mod config;
@@ -45,6 +47,9 @@ mod users;
 /// The client, so that an app need not match its version.
 pub use redis;
 
+#[cfg(feature = "local-cache")]
+#[cfg_attr(docsrs, doc(cfg(feature = "local-cache")))]
+pub use crate::cache::{CacheStats, LocalCache};
 pub use crate::{
     body::ErrorBody,
     config::{SameSite, SessionLimit},
@@ -99,6 +104,10 @@ pub mod docs {
     #[doc = include_str!("docs/charts/links.md")]
     #[doc = include_str!("docs/performance.md")]
     pub mod performance {}
+
+    #[doc = include_str!("docs/links.md")]
+    #[doc = include_str!("docs/local_cache.md")]
+    pub mod local_cache {}
 
     #[doc = include_str!("docs/links.md")]
     #[doc = include_str!("docs/design.md")]

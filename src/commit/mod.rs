@@ -266,14 +266,14 @@ async fn execute(session: &SessionCell, write: &Write) -> Result<Outcome, Fault>
     trace::record_operation(write.kind.name());
     let Context { config, store, .. } = &*session.context;
     let key = |id| session.context.key(id);
-    let value = write.record.stored();
+    let record = &write.record;
     let ttl = expiry::ttl(config, write.record.metadata).unwrap_or_default();
     match &write.kind {
-        WriteKind::Create { id } => match store.create(&key(*id), value, ttl).await? {
+        WriteKind::Create { id } => match store.create(&key(*id), record, ttl).await? {
             Created::Created => Ok(Outcome::Saved),
             Created::AlreadyExists => Err(Fault::Failed(SessionError::id_taken())),
         },
-        WriteKind::Save { key, expected, .. } => store.save(key, expected, value, ttl).await,
+        WriteKind::Save { key, expected, .. } => store.save(key, expected, record, ttl).await,
         WriteKind::Delete { id, expected } => store.delete(&key(*id), expected).await,
         WriteKind::Rotate {
             from,
@@ -285,7 +285,8 @@ async fn execute(session: &SessionCell, write: &Write) -> Result<Outcome, Fault>
                 from: &key(*from),
                 expected,
                 to: &key(*to),
-                value,
+                value: record.stored(),
+                record: Some(record),
                 lifetime: ttl,
                 tombstone,
                 tombstone_lifetime: TOMBSTONE_TTL,

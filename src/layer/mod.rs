@@ -89,6 +89,10 @@ use crate::{
     feature = "cluster",
     doc = "| [`with_cluster_address_map`](Self::with_cluster_address_map) | none | translate the addresses of cluster nodes |"
 )]
+#[cfg_attr(
+    feature = "local-cache",
+    doc = "| [`with_local_cache`](Self::with_local_cache) | off | sessions in this process's memory, which Redis invalidates |"
+)]
 /// | [`with_password_provider`](Self::with_password_provider) | the client's | the password of each new connection |
 /// | [`with_credentials_provider`](Self::with_credentials_provider) | the client's | fetched credentials, such as tokens that are valid for minutes |
 /// | [`with_replica_acks`](Self::with_replica_acks) | none | logout and rotation wait for replicas |
@@ -243,6 +247,14 @@ impl RedisSessionLayer {
         self.context.shared.counters.stats()
     }
 
+    /// Returns counters of the local cache; `None` without [`with_local_cache`](Self::with_local_cache).
+    #[cfg(feature = "local-cache")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "local-cache")))]
+    #[must_use]
+    pub fn cache_stats(&self) -> Option<crate::CacheStats> {
+        Some(self.context.store.cache()?.stats())
+    }
+
     pub(crate) fn configured(mut self, configure: impl FnOnce(&mut Context)) -> Self {
         configure(Arc::make_mut(&mut self.context));
         self
@@ -261,6 +273,10 @@ impl RedisSessionLayer {
     fn check(&self) -> Result<(), ConfigError> {
         let config = &self.context.config;
         config.check()?;
+        #[cfg(feature = "local-cache")]
+        if let Some(cache) = self.context.store.cache() {
+            cache.options().check()?;
+        }
         match config.unsupported_option {
             Some(option) => Err(ConfigError(
                 format!("{option} needs Redis, and this layer keeps sessions in memory: remove it")

@@ -148,6 +148,30 @@ impl RedisSessionLayer {
         })
     }
 
+    /// Keeps sessions in this process's memory, and lets Redis report their changes (client tracking): a load costs no command, and a save one.
+    /// Default: off.
+    ///
+    /// A save compares versions as ever, so no update is lost. But another node can read a session that was changed or **ended** elsewhere until
+    /// the report arrives, normally for a few milliseconds, and for [`max_staleness`](crate::LocalCache::max_staleness) if its connection is
+    /// stuck. [The docs](crate::docs::local_cache) say when not to use it, and what the Redis user and server need: RESP3 and `+client|tracking`.
+    /// Without these, nothing is cached, and a warning says so.
+    ///
+    /// Clones of the layer share the cache.
+    ///
+    /// ```
+    /// use axum_redis_sessions::{LocalCache, RedisSessionLayer};
+    ///
+    /// let layer = RedisSessionLayer::open("redis://127.0.0.1/")?.with_local_cache(LocalCache::new());
+    /// # Ok::<(), axum_redis_sessions::ConfigError>(())
+    /// ```
+    #[cfg(feature = "local-cache")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "local-cache")))]
+    pub fn with_local_cache(self, cache: crate::LocalCache) -> Self {
+        self.with_redis("with_local_cache", |store, _| {
+            store.with_cache(crate::cache::Cache::new(cache))
+        })
+    }
+
     fn with_redis(
         self,
         option: &'static str,

@@ -5,6 +5,7 @@
 //! └── the revision ──────┘
 //! ```
 
+mod fields;
 mod null_check;
 mod scan;
 mod user_id;
@@ -15,9 +16,12 @@ use std::{borrow::Cow, collections::HashSet, fmt, mem};
 
 use bytes::Bytes;
 
-use self::scan::{Malformed, Span, scan};
 #[cfg(feature = "encryption")]
 pub(crate) use self::write::clear_len;
+use self::{
+    fields::{Field, Fields},
+    scan::{Malformed, Span, scan},
+};
 pub(crate) use self::{
     user_id::UserId,
     value::{decode, encode},
@@ -75,20 +79,11 @@ pub(crate) struct Record {
     /// The store is to hold it encrypted by the present key, and does not.
     pub(crate) needs_sealing: bool,
     /// All keys but the crate's own.
-    fields: Vec<Field>,
+    fields: Fields,
     /// The unescaped names of the keys that are stored with escapes; usually empty.
     unescaped: Vec<Box<str>>,
     pub(crate) metadata: Metadata,
     pub(crate) user: Option<UserId>,
-}
-
-#[derive(Clone, Copy)]
-struct Field {
-    /// Including the quotes.
-    key: Span,
-    value: Span,
-    /// The index of the key's name in `unescaped`.
-    unescaped: Option<u32>,
 }
 
 /// The meaning of the bytes under a session's key.
@@ -123,7 +118,7 @@ impl Record {
             bytes: bytes.clone(),
             sealed: None,
             needs_sealing: false,
-            fields: decoder.fields,
+            fields: decoder.fields.into(),
             unescaped: decoder.unescaped,
             metadata: decoder.metadata,
             user: decoder.user,
@@ -169,6 +164,23 @@ impl Record {
 
     pub(crate) fn set_sealed(&mut self, sealed: Bytes) {
         self.sealed = Some(Box::new(sealed));
+    }
+
+    /// The same record, whose clones share its memory.
+    #[cfg(feature = "local-cache")]
+    pub(crate) fn shared(&self) -> Self {
+        Self {
+            fields: self.fields.shared(),
+            ..self.clone()
+        }
+    }
+
+    /// The bytes of memory that it takes.
+    #[cfg(feature = "local-cache")]
+    pub(crate) fn size(&self) -> usize {
+        let names: usize = self.unescaped.iter().map(|name| name.len() + 32).sum();
+        let sealed = self.sealed.as_ref().map_or(0, |sealed| sealed.len() + 48);
+        self.bytes.len() + sealed + size_of_val(&*self.fields) + names
     }
 
     /// The value's JSON text, sharing the record's buffer.

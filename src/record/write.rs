@@ -5,8 +5,8 @@ use std::cell::{Cell, RefCell};
 use bytes::Bytes;
 
 use super::{
-    ABSOLUTE_TIMEOUT, CONFIRMED_AT, CREATED, Field, GRACE, IDLE_TIMEOUT, INDEXED_AT, Metadata,
-    PERMANENT, RESERVED, REV_OPENING, REVISION_LEN, ROTATED, Record, USER, UserId, scan::Span,
+    ABSOLUTE_TIMEOUT, CONFIRMED_AT, CREATED, GRACE, IDLE_TIMEOUT, INDEXED_AT, Metadata, PERMANENT,
+    RESERVED, REV_OPENING, REVISION_LEN, ROTATED, Record, USER, UserId, fields::Field, scan::Span,
 };
 use crate::{clock::unix_nanos, error::SessionError, random::random_bytes};
 
@@ -140,7 +140,7 @@ impl<'a> Encoder<'a> {
                 bytes: return_scratch(self.buffer),
                 sealed: None,
                 needs_sealing: false,
-                fields: self.fields,
+                fields: self.fields.into(),
                 unescaped: self.unescaped,
                 metadata: self.metadata,
                 user: self.user,
@@ -216,7 +216,7 @@ pub(crate) fn tombstone(
         if let Some(user) = &record.user {
             write_user(&mut buffer, user);
         }
-        for field in &record.fields {
+        for field in record.fields.iter() {
             buffer.push(b',');
             buffer.extend_from_slice(record.part(field.key));
             buffer.push(b':');

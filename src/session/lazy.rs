@@ -12,6 +12,10 @@ use std::{
 use tokio::sync::OnceCell;
 
 use super::Session;
+#[cfg(feature = "local-cache")]
+use super::cached::{self, Found};
+#[cfg(feature = "local-cache")]
+use crate::cache::LoadMode;
 use crate::{
     clock::unix_millis,
     commit::{
@@ -101,6 +105,13 @@ impl LazySession {
                     None => return Ok(self.empty()),
                     Some(first) => {
                         let others: Vec<_> = presented.take(MAX_PRESENTED - 1).collect();
+                        #[cfg(feature = "local-cache")]
+                        if others.is_empty()
+                            && let Some(session) = cached::hit(context, first)
+                        {
+                            session.0.state().headers_sent = headers_sent.load(Relaxed);
+                            return Ok(session);
+                        }
                         // Boxed, so that the handler's future, which axum boxes, stays small.
                         let load = Box::pin(load_first_live(context, first, others));
                         context.observe_load(load).await?
@@ -306,7 +317,17 @@ async fn load(
     let key = context.key(id);
     // What cannot be used is not prolonged, once that is known.
     let was_unreadable = context.shared.unreadable_keys.contains(&key);
-    let loaded = if was_unreadable {
+    #[cfg(feature = "local-cache")]
+    let cached = match cached::load(context, (id, signature), &key, LoadMode::Cached).await? {
+        Found::Session(session) => return Ok(session),
+        Found::Other(bytes) => Some(Ok(bytes)),
+        Found::Off => None,
+    };
+    #[cfg(not(feature = "local-cache"))]
+    let cached = None;
+    let loaded = if let Some(loaded) = cached {
+        loaded
+    } else if was_unreadable {
         retry_once(|| store.value(&key)).await
     } else {
         retry_once(|| store.load(&key, idle)).await

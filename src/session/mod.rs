@@ -1,5 +1,7 @@
 //! The session as a handler sees it: a map with synchronous access.
 
+#[cfg(feature = "local-cache")]
+mod cached;
 mod expiry;
 pub(crate) mod lazy;
 mod long_lived;

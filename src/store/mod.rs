@@ -2,6 +2,8 @@
 //!
 //! Every operation can be repeated after a lost connection: one that was executed already recognizes its own result.
 
+#[cfg(feature = "local-cache")]
+mod cached;
 mod deadline;
 mod memory;
 pub(crate) mod outcome;
@@ -20,10 +22,12 @@ pub(crate) use self::outcome::rotate_in_two_steps;
 pub(crate) use self::redis::Sentinels;
 pub(crate) use self::{
     memory::MemoryStore,
-    outcome::{Created, Destroyed, Fault, Outcome, Rotation, retry_once},
+    outcome::{Created, Destroyed, Fault, NewVersion, Outcome, Rotation, retry_once},
     redis::{Endpoint, RedisStore, Transport},
     user_index::{AddOptions, Cursor, IndexEntry, UserIndexKey},
 };
+#[cfg(feature = "local-cache")]
+use crate::cache::Cache;
 #[cfg(test)]
 use crate::testing::stepped::SteppedStore;
 use crate::{error::SessionError, failure_log::FailureLog, stats::Counters};
@@ -62,6 +66,8 @@ macro_rules! dispatch {
 impl Store {
     /// Returns the value under `key`, and sets its TTL to `lifetime`.
     pub(crate) async fn load(&self, key: &str, lifetime: Duration) -> Result<Option<Bytes>, Fault> {
+        #[cfg(feature = "local-cache")]
+        let _modification = self.cache().map(|cache| cache.modify(key));
         dispatch!(self, store => store.load(key, lifetime).await)
     }
 
@@ -86,6 +92,8 @@ impl Store {
                 let store = store.clone();
                 let failures = failures.clone();
                 tasks.spawn(async move {
+                    #[cfg(feature = "local-cache")]
+                    let _modification = store.cache().map(|cache| cache.modify(&key));
                     let touch = store.touch(&key, lifetime).map_err(Fault::into_error);
                     if let Err(error) = redis_deadline(&store, deadline, touch).await {
                         failures.report(
@@ -105,10 +113,14 @@ impl Store {
     pub(crate) async fn create(
         &self,
         key: &str,
-        value: &Bytes,
+        value: &impl NewVersion,
         lifetime: Duration,
     ) -> Result<Created, Fault> {
-        dispatch!(self, store => store.create(key, value, lifetime).await)
+        #[cfg(feature = "local-cache")]
+        if let Some(cache) = self.cache() {
+            return Box::pin(self.create_cached(cache, key, value, lifetime)).await;
+        }
+        dispatch!(self, store => store.create(key, value.bytes(), lifetime).await)
     }
 
     /// Replaces the version `expected`.
@@ -116,25 +128,47 @@ impl Store {
         &self,
         key: &str,
         expected: &[u8],
-        value: &Bytes,
+        value: &impl NewVersion,
         lifetime: Duration,
     ) -> Result<Outcome, Fault> {
-        dispatch!(self, store => store.save(key, expected, value, lifetime).await)
+        #[cfg(feature = "local-cache")]
+        if let Some(cache) = self.cache() {
+            return Box::pin(self.save_cached(cache, key, expected, value, lifetime)).await;
+        }
+        dispatch!(self, store => store.save(key, expected, value.bytes(), lifetime).await)
     }
 
     /// Deletes the version `expected`.
     pub(crate) async fn delete(&self, key: &str, expected: &[u8]) -> Result<Outcome, Fault> {
+        #[cfg(feature = "local-cache")]
+        let _modification = self.cache().map(|cache| cache.end(key));
         dispatch!(self, store => store.delete(key, expected).await)
     }
 
     /// Deletes any version and a key of any other type, but not a tombstone.
     pub(crate) async fn destroy(&self, key: &str) -> Result<Destroyed, Fault> {
+        #[cfg(feature = "local-cache")]
+        let _modification = self.cache().map(|cache| cache.end(key));
         dispatch!(self, store => store.destroy(key).await)
     }
 
     /// Moves a session to another key. At every moment one of the two keys has it.
     pub(crate) async fn rotate(&self, rotation: &Rotation<'_>) -> Result<Outcome, Fault> {
+        #[cfg(feature = "local-cache")]
+        if let Some(cache) = self.cache() {
+            return self.rotate_cached(cache, rotation).await;
+        }
         dispatch!(self, store => store.rotate(rotation).await)
+    }
+
+    #[cfg(feature = "local-cache")]
+    pub(crate) fn cache(&self) -> Option<&Arc<Cache>> {
+        match self {
+            Self::Redis(store) => store.cache(),
+            Self::Memory(_) => None,
+            #[cfg(test)]
+            Self::Stepped(store) => store.cache(),
+        }
     }
 
     /// Adds a session to the index. `false`: the limit is reached.

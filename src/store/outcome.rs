@@ -4,7 +4,7 @@ use std::{future::Future, time::Duration};
 
 use bytes::Bytes;
 
-use crate::error::SessionError;
+use crate::{error::SessionError, record::Record};
 
 /// Why an operation failed.
 #[derive(Debug)]
@@ -57,6 +57,36 @@ pub(crate) enum Destroyed {
     Tombstone,
 }
 
+/// A value to store. If it is a record, the local cache keeps it.
+pub(crate) trait NewVersion {
+    fn bytes(&self) -> &Bytes;
+
+    #[cfg(feature = "local-cache")]
+    fn record(&self) -> Option<&Record>;
+}
+
+impl NewVersion for Bytes {
+    fn bytes(&self) -> &Bytes {
+        self
+    }
+
+    #[cfg(feature = "local-cache")]
+    fn record(&self) -> Option<&Record> {
+        None
+    }
+}
+
+impl NewVersion for Record {
+    fn bytes(&self) -> &Bytes {
+        self.stored()
+    }
+
+    #[cfg(feature = "local-cache")]
+    fn record(&self) -> Option<&Record> {
+        Some(self)
+    }
+}
+
 /// Moves a session from one key to another.
 pub(crate) struct Rotation<'a> {
     pub(crate) from: &'a str,
@@ -64,6 +94,9 @@ pub(crate) struct Rotation<'a> {
     pub(crate) expected: &'a [u8],
     pub(crate) to: &'a str,
     pub(crate) value: &'a Bytes,
+    /// The value's record, for the local cache.
+    #[cfg_attr(not(feature = "local-cache"), expect(dead_code))]
+    pub(crate) record: Option<&'a Record>,
     pub(crate) lifetime: Duration,
     pub(crate) tombstone: &'a Bytes,
     pub(crate) tombstone_lifetime: Duration,

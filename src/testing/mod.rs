@@ -5,6 +5,8 @@ mod conformance;
 pub mod fuzzing;
 #[cfg(test)]
 mod interleavings;
+#[cfg(all(test, feature = "local-cache"))]
+mod link;
 #[cfg(test)]
 mod server;
 #[cfg(test)]

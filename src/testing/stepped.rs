@@ -10,6 +10,8 @@ use std::{
 
 use bytes::Bytes;
 
+#[cfg(feature = "local-cache")]
+use super::link::Link;
 use crate::{
     clock::unix_millis,
     error::{ErrorKind, SessionError},
@@ -44,6 +46,20 @@ pub(crate) enum Grant {
     DropBefore,
 }
 
+/// What an operation does to keys. Which keys it writes is seen by comparing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "local-cache"), expect(dead_code))]
+pub(super) enum Access<'a> {
+    Read(&'a str),
+    /// Sets the TTL, which counts as a write.
+    Touch(&'a str),
+    /// Sets the TTL, and reads the key again.
+    TouchAndRead(&'a str),
+    Write,
+    /// Reads the key that it wrote.
+    WriteAndRead(&'a str),
+}
+
 #[derive(Clone)]
 pub(crate) struct SteppedStore {
     memory: MemoryStore,
@@ -51,6 +67,9 @@ pub(crate) struct SteppedStore {
     /// What rotated keys held, for a mutant.
     rotated: Arc<Mutex<BTreeMap<String, Bytes>>>,
     protocol: Protocol,
+    /// The connection of a node with a cache, or of one beside it.
+    #[cfg(feature = "local-cache")]
+    link: Option<Arc<Link>>,
 }
 
 #[derive(Default)]
@@ -73,7 +92,23 @@ impl SteppedStore {
             gate,
             rotated: Arc::default(),
             protocol,
+            #[cfg(feature = "local-cache")]
+            link: None,
         }
+    }
+
+    /// The same store, over a node's connection.
+    #[cfg(feature = "local-cache")]
+    pub(super) fn linked(&self, link: Arc<Link>) -> Self {
+        Self {
+            link: Some(link),
+            ..self.clone()
+        }
+    }
+
+    #[cfg(feature = "local-cache")]
+    pub(super) fn link(&self) -> Option<&Link> {
+        self.link.as_deref()
     }
 
     pub(crate) fn close_gate(&self) {
@@ -109,7 +144,7 @@ impl SteppedStore {
                 None => self.memory.load(key, lifetime).await,
             }
         };
-        self.scheduled(load).await
+        self.scheduled(Access::Touch(key), load).await
     }
 
     pub(crate) async fn create(
@@ -118,7 +153,7 @@ impl SteppedStore {
         value: &Bytes,
         lifetime: Duration,
     ) -> Result<Created, Fault> {
-        self.scheduled(self.memory.create(key, value, lifetime))
+        self.scheduled(Access::Write, self.memory.create(key, value, lifetime))
             .await
     }
 
@@ -139,11 +174,12 @@ impl SteppedStore {
             }
             self.memory.save(key, expected, value, lifetime).await
         };
-        self.scheduled(save).await
+        self.scheduled(Access::Write, save).await
     }
 
     pub(crate) async fn delete(&self, key: &str, expected: &[u8]) -> Result<Outcome, Fault> {
-        self.scheduled(self.memory.delete(key, expected)).await
+        self.scheduled(Access::Write, self.memory.delete(key, expected))
+            .await
     }
 
     pub(crate) async fn destroy(&self, key: &str) -> Result<Destroyed, Fault> {
@@ -154,7 +190,7 @@ impl SteppedStore {
             }
             self.memory.destroy(key).await
         };
-        self.scheduled(destroy).await
+        self.scheduled(Access::Write, destroy).await
     }
 
     pub(crate) async fn rotate(&self, rotation: &Rotation<'_>) -> Result<Outcome, Fault> {
@@ -177,12 +213,14 @@ impl SteppedStore {
             } = rotation;
             let retired = self
                 .scheduled(
+                    Access::Write,
                     self.memory
                         .save(from, expected, tombstone, *tombstone_lifetime),
                 )
                 .await?;
             if retired == Outcome::Saved {
                 self.scheduled(
+                    Access::Write,
                     self.memory
                         .create(rotation.to, rotation.value, rotation.lifetime),
                 )
@@ -210,11 +248,15 @@ impl SteppedStore {
             }
             Ok(outcome)
         };
-        self.scheduled(rotate).await
+        self.scheduled(Access::Write, rotate).await
     }
 
     /// Carries `work` out once the scheduler says so, and as it says.
-    async fn scheduled<T>(&self, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    pub(super) async fn scheduled<T>(
+        &self,
+        access: Access<'_>,
+        work: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Fault> {
         let grant = poll_fn(|_| {
             let mut gate = self.gate();
             if gate.open {
@@ -241,6 +283,14 @@ impl SteppedStore {
                 "the connection broke",
             ))
         };
+        #[cfg(feature = "local-cache")]
+        if let (Some(link), Grant::Pass) = (&self.link, grant) {
+            let request = self.gate().current;
+            let replied = link.execute(request, &self.memory, access, work);
+            return replied.await.unwrap_or_else(|| Err(dropped()));
+        }
+        #[cfg(not(feature = "local-cache"))]
+        let _ = access;
         match grant {
             Grant::Pass => work.await,
             Grant::DropAfter => {

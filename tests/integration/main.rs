@@ -32,6 +32,8 @@ mod host_names;
 mod http;
 mod layer_order;
 mod lifetimes;
+#[cfg(feature = "local-cache")]
+mod local_cache;
 mod login;
 mod logout_of_failed;
 mod long_lived;

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Forwards to `port`, but answers HELLO itself, or closes the connection. Returns the part of a URL after the credentials.
-async fn without_hello(port: u16, reply: Option<&'static str>) -> String {
+pub(crate) async fn without_hello(port: u16, reply: Option<&'static str>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let address = listener.local_addr().expect("an address");
     tokio::spawn(async move {

@@ -2,6 +2,8 @@
 
 mod readiness;
 mod scripts;
+#[cfg(feature = "local-cache")]
+mod tracked;
 pub(crate) mod transport;
 mod user_index;
 
@@ -15,7 +17,7 @@ use futures_util::{TryFutureExt, future::try_join};
 pub(crate) use self::transport::sentinel::Sentinels;
 pub(crate) use self::transport::{Transport, endpoint::Endpoint};
 use self::{
-    scripts::Scripts,
+    scripts::{CachedScript, Scripts},
     transport::{
         authentication::CredentialSource,
         command_pool::{Command, command},
@@ -24,6 +26,8 @@ use self::{
     },
 };
 use super::outcome::{Created, Destroyed, Fault, Outcome, Rotation, rotate_in_two_steps};
+#[cfg(feature = "local-cache")]
+use crate::cache::Cache;
 use crate::{
     config::ReplicaAcks,
     credentials::CredentialsProvider,
@@ -38,11 +42,13 @@ pub(crate) struct RedisStore {
     /// `None`: last write wins.
     scripts: Option<Arc<Scripts>>,
     acks: Option<ReplicaAcks>,
+    #[cfg(feature = "local-cache")]
+    cache: Option<Arc<Cache>>,
 }
 
 /// Whether a failover may undo an acknowledged write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Durability {
+pub(crate) enum Durability {
     /// A change that the user can make again.
     Normal,
     /// A logout or a rotation. Undone, it would give access back that was revoked.
@@ -59,6 +65,8 @@ impl RedisStore {
             transport,
             scripts: Some(Arc::new(Scripts::new())),
             acks: None,
+            #[cfg(feature = "local-cache")]
+            cache: None,
         }
     }
 
@@ -268,19 +276,7 @@ impl RedisStore {
         let Some(scripts) = self.scripts.as_ref().filter(|_| can_write_both) else {
             return self.rotate_in_two_steps(rotation).await;
         };
-        let mut digits = [itoa::Buffer::new(); 2];
-        let [lifetime, tombstone_lifetime] = &mut digits;
-        let arguments = [
-            revision(rotation.expected),
-            rotation.value,
-            lifetime.format(millis(rotation.lifetime)).as_bytes(),
-            rotation.tombstone,
-            tombstone_lifetime
-                .format(millis(rotation.tombstone_lifetime))
-                .as_bytes(),
-        ];
-        let keys = [rotation.from, rotation.to];
-        let rotate = scripts.rotate.command(&keys, &arguments);
+        let rotate = rotate_command(&scripts.rotate, rotation);
         match self.execute(rotation.from, rotate, durability).await {
             Ok(reply) => outcome(reply),
             // One address in front of a cluster.
@@ -328,11 +324,7 @@ impl RedisStore {
         mut command: Command,
         durability: Durability,
     ) -> Result<Value, CommandError> {
-        let mut acks = self.acks;
-        if durability == Durability::Normal {
-            acks = acks.filter(|acks| acks.every_write);
-        }
-        let mut reply = match acks {
+        let mut reply = match self.acks(durability) {
             None => self.transport.send(key, &mut command).await,
             Some(acks) => Box::pin(self.send_and_wait(key, &mut command, acks)).await,
         };
@@ -344,6 +336,14 @@ impl RedisStore {
             reply = Box::pin(self.execute(key, eval, durability)).await;
         }
         reply
+    }
+
+    fn acks(&self, durability: Durability) -> Option<ReplicaAcks> {
+        let acks = self.acks;
+        match durability {
+            Durability::Normal => acks.filter(|acks| acks.every_write),
+            Durability::Critical => acks,
+        }
     }
 
     async fn send_and_wait(
@@ -361,6 +361,21 @@ impl RedisStore {
         }
         Ok(reply)
     }
+}
+
+fn rotate_command(script: &CachedScript, rotation: &Rotation<'_>) -> Command {
+    let mut digits = [itoa::Buffer::new(); 2];
+    let [lifetime, tombstone_lifetime] = &mut digits;
+    let arguments = [
+        revision(rotation.expected),
+        rotation.value,
+        lifetime.format(millis(rotation.lifetime)).as_bytes(),
+        rotation.tombstone,
+        tombstone_lifetime
+            .format(millis(rotation.tombstone_lifetime))
+            .as_bytes(),
+    ];
+    script.command(&[rotation.from, rotation.to], &arguments)
 }
 
 fn getex(key: &str, lifetime: Duration) -> Command {

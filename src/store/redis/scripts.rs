@@ -10,6 +10,17 @@ pub(super) struct Scripts {
     pub(super) destroy: CachedScript,
     pub(super) rotate: CachedScript,
     pub(super) add_to_index: CachedScript,
+    #[cfg(feature = "local-cache")]
+    pub(super) tracked: TrackedScripts,
+}
+
+/// Scripts that read the key after they wrote it, so that the server reports its next change. Deliberately not by EXISTS, which an ACL that
+/// suffices without the cache does not allow.
+#[cfg(feature = "local-cache")]
+pub(super) struct TrackedScripts {
+    pub(super) create: CachedScript,
+    pub(super) save: CachedScript,
+    pub(super) rotate: CachedScript,
 }
 
 /// A script that is called by its hash.
@@ -24,17 +35,43 @@ pub(super) struct CachedScript {
 /// GETRANGE compares the revision without copying a large session into Lua. A key with an empty string counts as missing. If the own
 /// new version is stored already, the reply to a first try was lost. Its TTL is set again, because WAIT only covers the writes of its own
 /// connection.
-const SAVE: &str = "\
+macro_rules! save {
+    ($after_write:literal) => {
+        concat!(
+            "\
 local head = redis.call('GETRANGE', KEYS[1], '0', #ARGV[1] == 26 and '25' or #ARGV[1] - 1)
 if head == ARGV[1] then
   redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+",
+            $after_write,
+            "\
   return 1
 end
 if head == '' then return 0 end
 local stored = redis.call('GET', KEYS[1])
 if string.sub(stored, 1, 26) ~= string.sub(ARGV[2], 1, 26) then return stored end
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
-return 1";
+",
+            $after_write,
+            "return 1"
+        )
+    };
+}
+
+const SAVE: &str = save!("");
+
+#[cfg(feature = "local-cache")]
+const SAVE_TRACKED: &str = save!("  redis.call('GETRANGE', KEYS[1], '0', '0')\n");
+
+/// If the own version is stored already, the reply to a first try was lost.
+#[cfg(feature = "local-cache")]
+const CREATE_TRACKED: &str = "\
+if redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2], 'NX') then
+  redis.call('GETRANGE', KEYS[1], '0', '0')
+  return 1
+end
+if redis.call('GETRANGE', KEYS[1], '0', '25') == string.sub(ARGV[1], 1, 26) then return 1 end
+return 0";
 
 const DELETE: &str = "\
 local head = redis.call('GETRANGE', KEYS[1], '0', #ARGV[1] == 26 and '25' or #ARGV[1] - 1)
@@ -65,18 +102,34 @@ if redis.call('DEL', KEYS[1]) == 0 and ARGV[1] then
 end
 return 1";
 
-const ROTATE: &str = "\
+macro_rules! rotate {
+    ($after_write:literal, $again:literal) => {
+        concat!(
+            "\
 local head = redis.call('GETRANGE', KEYS[1], '0', #ARGV[1] == 26 and '25' or #ARGV[1] - 1)
 if head == ARGV[1] then
   redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
   redis.call('SET', KEYS[1], ARGV[4], 'PX', ARGV[5])
+",
+            $after_write,
+            "\
   return 1
 end
 if head == '' then return 0 end
 local stored = redis.call('GET', KEYS[1])
 if stored ~= ARGV[4] then return stored end
 redis.call('PEXPIRE', KEYS[1], ARGV[5])
-return 1";
+return ",
+            $again
+        )
+    };
+}
+
+const ROTATE: &str = rotate!("", "1");
+
+/// Returns 2 if the reply to a first try was lost: the new key was not read.
+#[cfg(feature = "local-cache")]
+const ROTATE_TRACKED: &str = rotate!("  redis.call('GETRANGE', KEYS[2], '0', '0')\n", "2");
 
 /// At the limit (ARGV[5]), a session is added only if it is in the index already, under this name or the one that it replaces (ARGV[4]). The
 /// index then lives for at least ARGV[3] milliseconds.
@@ -95,6 +148,12 @@ impl Scripts {
             destroy: CachedScript::new(DESTROY),
             rotate: CachedScript::new(ROTATE),
             add_to_index: CachedScript::new(ADD_TO_INDEX),
+            #[cfg(feature = "local-cache")]
+            tracked: TrackedScripts {
+                create: CachedScript::new(CREATE_TRACKED),
+                save: CachedScript::new(SAVE_TRACKED),
+                rotate: CachedScript::new(ROTATE_TRACKED),
+            },
         }
     }
 }

@@ -4,6 +4,10 @@
 //! orders are gone through by running again from the start with the next choice. After each, what the store and the browser hold
 //! is compared with a model that knows only the rules in [`Session`]'s documentation.
 
+#[cfg(feature = "local-cache")]
+mod cache;
+#[cfg(feature = "local-cache")]
+mod cache_tests;
 mod clones;
 mod layers;
 mod model;
@@ -110,29 +114,40 @@ impl Mix {
 
 /// Goes through every order. The number of orders, or the first that breaks a rule.
 pub(super) fn explore(mix: Mix) -> Result<usize, String> {
+    explore_with(|choose| {
+        let mut events = Vec::new();
+        let choose = |options: &[Event]| {
+            let event = options[choose(options.len())];
+            events.push(event);
+            event
+        };
+        run(mix, choose).map_err(|violation| {
+            format!(
+                "{violation}\nops {:?}, {:?}\nevents {events:?}",
+                mix.ops, mix.protocol
+            )
+        })
+    })
+}
+
+/// Runs once for each sequence of choices. `run` asks for a choice with the number of options.
+fn explore_with(
+    mut run: impl FnMut(&mut dyn FnMut(usize) -> usize) -> Result<(), String>,
+) -> Result<usize, String> {
     let mut choices: Vec<(usize, usize)> = Vec::new();
     let mut orders = 0;
     loop {
         let mut depth = 0;
-        let mut events = Vec::new();
-        let choose = |options: &[Event]| {
+        run(&mut |options| {
             if depth == choices.len() {
-                choices.push((0, options.len()));
+                choices.push((0, options));
             }
             let (chosen, of) = choices[depth];
-            assert_eq!(of, options.len(), "the same choices lead to the same place");
+            assert_eq!(of, options, "the same choices lead to the same place");
             depth += 1;
-            events.push(options[chosen]);
-            options[chosen]
-        };
-        let verdict = run(mix, choose);
+            chosen
+        })?;
         orders += 1;
-        if let Err(violation) = verdict {
-            return Err(format!(
-                "{violation}\nops {:?}, {:?}\nevents {events:?}",
-                mix.ops, mix.protocol
-            ));
-        }
         // The next order: the last choice that has another option left.
         while let Some((chosen, of)) = choices.pop() {
             if chosen + 1 < of {

@@ -262,7 +262,7 @@ impl World {
     }
 }
 
-async fn handle(
+pub(super) async fn handle(
     op: Op,
     with_user: bool,
     request: Request<()>,
@@ -336,7 +336,7 @@ fn finished(request: usize, response: &Response<String>, before: Stats, after: S
     }
 }
 
-fn set_cookie(response: &Response<String>) -> Option<SetCookie> {
+pub(super) fn set_cookie(response: &Response<String>) -> Option<SetCookie> {
     let line = response
         .headers()
         .get(header::SET_COOKIE)?

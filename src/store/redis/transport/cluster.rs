@@ -48,8 +48,8 @@ pub(crate) struct Cluster {
 }
 
 #[derive(Default)]
-struct ClusterState {
-    topology: Option<Topology>,
+pub(super) struct ClusterState {
+    pub(super) topology: Option<Topology>,
     nodes: HashMap<Address, Node>,
     /// Since when.
     refreshing: Option<Instant>,
@@ -131,6 +131,8 @@ impl Cluster {
                     return answer;
                 }
             }
+            #[cfg(feature = "local-cache")]
+            self.redirected(key, redirect == Redirect::None);
             redirections += 1;
             let Some(next) = self
                 .redirection(error, &address)
@@ -204,7 +206,7 @@ impl Cluster {
         Ok(found)
     }
 
-    fn node(&self, address: &Address) -> Node {
+    pub(super) fn node(&self, address: &Address) -> Node {
         let mut state = self.state();
         if let Some(node) = state.nodes.get(address) {
             return node.clone();
@@ -303,7 +305,7 @@ impl Cluster {
         self.seeds.iter().any(|seed| Address::of(seed) == *address)
     }
 
-    fn state(&self) -> MutexGuard<'_, ClusterState> {
+    pub(super) fn state(&self) -> MutexGuard<'_, ClusterState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -356,6 +358,8 @@ impl Refresh {
                     let mut state = cluster.state();
                     // A request that holds a removed node goes on with it.
                     state.nodes.retain(|address, _| topology.has(address));
+                    #[cfg(feature = "local-cache")]
+                    cluster.topology_read(state.topology.as_ref() != Some(&topology));
                     state.topology = Some(topology);
                     state.error = None;
                     return;

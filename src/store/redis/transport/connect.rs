@@ -15,7 +15,11 @@ use redis::{
     io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
 
+#[cfg(feature = "local-cache")]
+use super::tracking::{self, Reports, TrackingGuard};
 use super::{authentication::CredentialSource, error_text};
+#[cfg(feature = "local-cache")]
+use crate::cache::Cache;
 use crate::{credentials::Credentials, stats::Counters};
 
 /// How long connecting may take: a DNS lookup with one dead name server, TCP, TLS, and AUTH.
@@ -46,6 +50,17 @@ pub(crate) struct ConnectSettings {
     /// Translates the addresses that the nodes of a cluster announce.
     #[cfg(feature = "cluster")]
     pub(crate) address_map: Option<AddressMap>,
+    /// Gets the server's reports of changes.
+    #[cfg(feature = "local-cache")]
+    pub(crate) cache: Option<Arc<Cache>>,
+}
+
+/// An open connection.
+pub(super) struct Connected {
+    pub(super) connection: MultiplexedConnection,
+    /// If the server reports changes.
+    #[cfg(feature = "local-cache")]
+    pub(super) tracking: Option<TrackingGuard>,
 }
 
 /// From an announced host and port to those that this process can reach.
@@ -80,6 +95,8 @@ impl Default for ConnectSettings {
             counters: Arc::default(),
             #[cfg(feature = "cluster")]
             address_map: None,
+            #[cfg(feature = "local-cache")]
+            cache: None,
         }
     }
 }
@@ -106,11 +123,11 @@ impl Capabilities {
 }
 
 /// Opens a connection. `on_close` is called when the server closes it.
-pub(crate) async fn open(
+pub(super) async fn open(
     info: &ConnectionInfo,
     settings: &ConnectSettings,
     on_close: impl Fn() + Clone + Send + Sync + 'static,
-) -> Result<MultiplexedConnection, RedisError> {
+) -> Result<Connected, RedisError> {
     let source = settings.credentials.as_ref();
     let credentials = match source {
         Some(source) => Some(source.get().await?),
@@ -135,7 +152,7 @@ async fn negotiate_protocol(
     info: ConnectionInfo,
     settings: &ConnectSettings,
     on_close: impl Fn() + Clone + Send + Sync + 'static,
-) -> Result<MultiplexedConnection, RedisError> {
+) -> Result<Connected, RedisError> {
     // The caller has a timeout for the whole.
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(None)
@@ -149,7 +166,15 @@ async fn negotiate_protocol(
     let capabilities = &settings.capabilities;
     let mut is_refused = true;
     if capabilities.may_support(Feature::Resp3) {
+        #[cfg(feature = "local-cache")]
+        let reports = settings.cache.as_ref().map(Reports::new);
+        #[cfg(feature = "local-cache")]
+        let handler = reports.clone();
         let with_close_event = config.clone().set_push_sender(move |push: PushInfo| {
+            #[cfg(feature = "local-cache")]
+            if let Some(handler) = &handler {
+                handler.handle(&push);
+            }
             if push.kind == PushKind::Disconnection {
                 on_close();
             }
@@ -160,12 +185,27 @@ async fn negotiate_protocol(
             .await;
         match opened {
             Err(error) if may_lack_resp3(&error, &info) => is_refused = is_reply(&error),
-            opened => return opened,
+            opened => {
+                #[cfg_attr(not(feature = "local-cache"), expect(unused_mut))]
+                let mut connection = opened?;
+                return Ok(Connected {
+                    #[cfg(feature = "local-cache")]
+                    tracking: match reports {
+                        Some(reports) => reports.begin(&mut connection).await,
+                        None => None,
+                    },
+                    connection,
+                });
+            }
         }
     }
     let opened = client(ProtocolVersion::RESP2)?
         .get_multiplexed_async_connection_with_config(&config)
         .await;
+    #[cfg(feature = "local-cache")]
+    if let (Ok(_), Some(cache)) = (&opened, &settings.cache) {
+        tracking::warn_without_resp3(cache);
+    }
     match &opened {
         // A connection that was only closed may have met a server that was restarting.
         Ok(_) if is_refused => {
@@ -174,7 +214,11 @@ async fn negotiate_protocol(
         Ok(_) => {}
         Err(_) => capabilities.reset_protocol(),
     }
-    opened
+    opened.map(|connection| Connected {
+        connection,
+        #[cfg(feature = "local-cache")]
+        tracking: None,
+    })
 }
 
 /// Whether the server answered, and did not only close the connection.

@@ -36,6 +36,10 @@ use super::{
     error_text,
     unanswered::{Abandoned, InFlight, Unanswered},
 };
+#[cfg(feature = "local-cache")]
+use super::{command_pool::command, tracking::heartbeat};
+#[cfg(feature = "local-cache")]
+use crate::cache::Tracking;
 use crate::{
     error::SessionError,
     random::random_unit,
@@ -144,6 +148,10 @@ impl Connection {
                 return CommandError::ConnectionLost(error::unreachable(&error));
             }
         };
+        #[cfg(feature = "local-cache")]
+        if let (true, Some(cache)) = (is_wrong_server, &self.settings.cache) {
+            cache.flush();
+        }
         if is_wrong_server
             && self
                 .state()
@@ -220,6 +228,28 @@ impl Connection {
             self.begin_due_attempt();
         }
         is_open
+    }
+
+    #[cfg(feature = "local-cache")]
+    pub(super) fn tracking(&self) -> Option<Arc<Tracking>> {
+        self.state().tracking().cloned()
+    }
+
+    /// Asks the server for signs of life as long as this connection is in use, if it reports changes.
+    #[cfg(feature = "local-cache")]
+    fn begin_heartbeat(self: &Arc<Self>, generation: u64) {
+        let (Some(cache), Some(tracking)) = (self.settings.cache.clone(), self.tracking()) else {
+            return;
+        };
+        let connection = Arc::downgrade(self);
+        tokio::spawn(heartbeat(cache, tracking, move || {
+            let connection = connection.upgrade()?;
+            let is_open = connection.state().is_open(generation);
+            is_open.then_some(async move {
+                let answer = connection.send(&mut command("PING", &[])).await;
+                matches!(answer, Ok(_) | Err(CommandError::Server(_)))
+            })
+        }));
     }
 
     fn close(&self, generation: u64) {
@@ -316,7 +346,11 @@ impl Attempt {
                 let open = OpenConnection::new(connection.settings.counters.clone());
                 let is_used = connection
                     .state()
-                    .opened(self.number, opened.connection, open);
+                    .opened(self.number, opened.connected, open);
+                #[cfg(feature = "local-cache")]
+                if is_used {
+                    connection.begin_heartbeat(self.number);
+                }
                 if let (true, Some(source)) = (is_used, &connection.settings.credentials) {
                     let renewed = Arc::downgrade(connection);
                     tokio::spawn(source.clone().keep_authenticated(renewed, self.number));

@@ -1,5 +1,7 @@
 //! The states of a connection, and the transitions between them.
 
+#[cfg(feature = "local-cache")]
+use std::sync::Arc;
 use std::{
     mem,
     time::{Duration, Instant},
@@ -8,7 +10,11 @@ use std::{
 use redis::aio::MultiplexedConnection;
 use tokio::task::AbortHandle;
 
-use super::unanswered::Unanswered;
+#[cfg(feature = "local-cache")]
+use super::tracking::TrackingGuard;
+use super::{connect::Connected, unanswered::Unanswered};
+#[cfg(feature = "local-cache")]
+use crate::cache::Tracking;
 use crate::{error::SessionError, stats::OpenConnection};
 
 /// If an attempt to connect has not succeeded after this long, another one is made beside it.
@@ -35,6 +41,9 @@ pub(super) enum ConnectionState {
 
 pub(super) struct Open {
     connection: MultiplexedConnection,
+    /// However the connection ends or is replaced, this is dropped with it.
+    #[cfg(feature = "local-cache")]
+    tracking: Option<TrackingGuard>,
     /// The number of the attempt that opened it. An error of an old connection must not close the new one.
     generation: u64,
     since: Instant,
@@ -94,6 +103,14 @@ impl ConnectionState {
                 let is_ready = !is_suspect || replacement.is_empty();
                 is_ready.then(|| (open.connection.clone(), open.generation))
             }
+            Self::Disconnected { .. } | Self::Connecting { .. } => None,
+        }
+    }
+
+    #[cfg(feature = "local-cache")]
+    pub(super) fn tracking(&self) -> Option<&Arc<Tracking>> {
+        match self {
+            Self::Connected { open, .. } => open.tracking.as_ref().map(TrackingGuard::tracking),
             Self::Disconnected { .. } | Self::Connecting { .. } => None,
         }
     }
@@ -159,7 +176,7 @@ impl ConnectionState {
     pub(super) fn opened(
         &mut self,
         number: u64,
-        connection: MultiplexedConnection,
+        connected: Connected,
         counted: OpenConnection,
     ) -> bool {
         let Some(attempts) = self.attempts() else {
@@ -171,7 +188,9 @@ impl ConnectionState {
         attempts.abort();
         *self = Self::Connected {
             open: Open {
-                connection,
+                connection: connected.connection,
+                #[cfg(feature = "local-cache")]
+                tracking: connected.tracking,
                 generation: number,
                 since: Instant::now(),
                 watch: ReplyWatch::None,

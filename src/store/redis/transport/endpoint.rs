@@ -3,12 +3,12 @@
 #[cfg(feature = "sentinel")]
 use std::sync::Arc;
 
-use redis::{ConnectionInfo, aio::MultiplexedConnection};
+use redis::ConnectionInfo;
 
 #[cfg(feature = "sentinel")]
 use super::sentinel::Sentinels;
 use super::{
-    connect::{self, ConnectSettings},
+    connect::{self, ConnectSettings, Connected},
     error,
 };
 use crate::error::SessionError;
@@ -21,7 +21,7 @@ pub(crate) enum Endpoint {
 }
 
 pub(super) struct Opened {
-    pub(super) connection: MultiplexedConnection,
+    pub(super) connected: Connected,
     /// The server, if Sentinel named it.
     #[cfg(feature = "sentinel")]
     pub(super) master: Option<redis::ConnectionAddr>,
@@ -42,16 +42,16 @@ impl Endpoint {
             Self::Server(info) => {
                 let opened = connect::open(info, settings, on_close).await;
                 Ok(Opened {
-                    connection: opened.map_err(|error| error::unreachable(&error))?,
+                    connected: opened.map_err(|error| error::unreachable(&error))?,
                     #[cfg(feature = "sentinel")]
                     master: None,
                 })
             }
             #[cfg(feature = "sentinel")]
             Self::Master(sentinels) => {
-                let (connection, master) = sentinels.open_master(settings, on_close).await?;
+                let (connected, master) = sentinels.open_master(settings, on_close).await?;
                 Ok(Opened {
-                    connection,
+                    connected,
                     master: Some(master),
                 })
             }

@@ -9,7 +9,7 @@ use redis::{RedisError, ServerErrorKind};
 use super::{
     authentication::FAILED,
     error_text::{
-        code_or_kind, contains, contains_ignoring_case, has_no_code, io_error, is_tls,
+        self, code_or_kind, contains, contains_ignoring_case, has_no_code, io_error, is_tls,
         is_unsupported, text_of,
     },
 };
@@ -55,7 +55,7 @@ impl CommandError {
 
     /// Whether the ACL denies the command.
     pub(crate) fn is_denied(&self) -> bool {
-        matches!(self, Self::Server(error) if error.kind() == redis::ErrorKind::Server(ServerErrorKind::NoPerm) || error.code() == Some("NOPERM"))
+        matches!(self, Self::Server(error) if error_text::is_denied(error))
     }
 
     /// `prefix` is the prefix of the command's key.

@@ -98,6 +98,12 @@ pub(super) fn text_of(error: &RedisError) -> String {
     error.to_string()
 }
 
+/// Whether the ACL denies the command.
+pub(super) fn is_denied(error: &RedisError) -> bool {
+    error.kind() == redis::ErrorKind::Server(ServerErrorKind::NoPerm)
+        || error.code() == Some("NOPERM")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,6 +3,8 @@
 pub(crate) mod authentication;
 #[cfg(feature = "cluster")]
 mod cluster;
+#[cfg(all(feature = "cluster", feature = "local-cache"))]
+mod cluster_tracking;
 pub(super) mod command_pool;
 pub(crate) mod connect;
 mod connection;
@@ -16,6 +18,8 @@ mod replica_wait;
 pub(crate) mod sentinel;
 #[cfg(feature = "cluster")]
 mod topology;
+#[cfg(feature = "local-cache")]
+mod tracking;
 mod unanswered;
 
 use std::{sync::Arc, time::Duration};
@@ -29,6 +33,8 @@ use self::{
     error::CommandError,
     node::Node,
 };
+#[cfg(feature = "local-cache")]
+use crate::cache::Tracking;
 use crate::{config::ReplicaAcks, error::SessionError, stats::Counters};
 
 #[derive(Clone)]
@@ -148,6 +154,20 @@ impl Transport {
             Self::Node(_) => Ok(candidates.take(1).collect()),
             #[cfg(feature = "cluster")]
             Self::Cluster(cluster) => cluster.one_per_master(candidates, key_of).await,
+        }
+    }
+
+    /// The tracking of the connection that commands for `key` are sent over. `None`: it is not open, or the server reports no changes.
+    #[cfg(feature = "local-cache")]
+    #[cfg_attr(
+        not(feature = "cluster"),
+        expect(unused_variables, reason = "one server has all keys")
+    )]
+    pub(super) fn tracking(&self, key: &str) -> Option<Arc<Tracking>> {
+        match self {
+            Self::Node(node) => node.connections().requests.tracking(),
+            #[cfg(feature = "cluster")]
+            Self::Cluster(cluster) => cluster.tracking(key),
         }
     }
 

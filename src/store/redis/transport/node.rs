@@ -75,7 +75,14 @@ impl Node {
             endpoint, settings, ..
         } = &*self.0;
         let id = runtime.id();
-        let second = Connection::new(endpoint.clone(), settings.clone());
+        #[cfg_attr(not(feature = "local-cache"), expect(unused_mut))]
+        let mut for_acks = settings.clone();
+        #[cfg(feature = "local-cache")]
+        {
+            // It only writes, which the other connection hears of.
+            for_acks.cache = None;
+        }
+        let second = Connection::new(endpoint.clone(), for_acks);
         let connections = Arc::new(Connections {
             requests: Connection::new(endpoint.clone(), settings.clone()),
             replica_wait: Arc::new(ReplicaWait::new(second)),

@@ -19,7 +19,7 @@ use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnord
 use redis::{ConnectionAddr, ConnectionInfo, RedisError, Value, aio::MultiplexedConnection};
 
 use super::{
-    connect::{self, ConnectSettings},
+    connect::{self, ConnectSettings, Connected},
     error,
 };
 use crate::error::SessionError;
@@ -49,11 +49,7 @@ struct Sentinel {
 /// What one step on the way to a master came to.
 enum Step {
     Named(usize, Result<Option<ConnectionAddr>, RedisError>),
-    Opened(
-        usize,
-        ConnectionAddr,
-        Result<MultiplexedConnection, SessionError>,
-    ),
+    Opened(usize, ConnectionAddr, Result<Connected, SessionError>),
 }
 
 impl Sentinels {
@@ -79,7 +75,7 @@ impl Sentinels {
         &self,
         settings: &ConnectSettings,
         on_close: impl Fn() + Clone + Send + Sync + 'static,
-    ) -> Result<(MultiplexedConnection, ConnectionAddr), SessionError> {
+    ) -> Result<(Connected, ConnectionAddr), SessionError> {
         let mut steps: FuturesUnordered<BoxFuture<'_, Step>> = self.ask_all(settings);
         let mut tried = Vec::new();
         let mut failure = None;
@@ -102,9 +98,9 @@ impl Sentinels {
                 Step::Named(_, Err(error)) => {
                     failure.get_or_insert_with(|| error::sentinel_unreachable(&error));
                 }
-                Step::Opened(sentinel, address, Ok(connection)) => {
+                Step::Opened(sentinel, address, Ok(connected)) => {
                     self.preferred.store(sentinel, Relaxed);
-                    return Ok((connection, address));
+                    return Ok((connected, address));
                 }
                 // Says more than that a sentinel is down.
                 Step::Opened(_, _, Err(error)) => failure = Some(error),
@@ -195,7 +191,7 @@ impl Sentinels {
             timeout: settings.timeout,
             ..ConnectSettings::default()
         };
-        let mut connection = connect::open(&sentinel.info, &own, || {}).await?;
+        let mut connection = connect::open(&sentinel.info, &own, || {}).await?.connection;
         let reply = connection.send_packed_command(&command).await?;
         let address = self.address(&reply.extract_error()?)?;
         sentinel.keep(connection);
@@ -213,11 +209,12 @@ impl Sentinels {
         address: &ConnectionAddr,
         settings: &ConnectSettings,
         on_close: impl Fn() + Clone + Send + Sync + 'static,
-    ) -> Result<MultiplexedConnection, SessionError> {
+    ) -> Result<Connected, SessionError> {
         let info = self.master.clone().set_addr(address.clone());
         let opened = connect::open(&info, settings, on_close).await;
-        let mut connection = opened.map_err(|error| error::unreachable(&error))?;
-        let reply = connection.send_packed_command(&redis::cmd("ROLE")).await;
+        let mut connected = opened.map_err(|error| error::unreachable(&error))?;
+        let role = redis::cmd("ROLE");
+        let reply = connected.connection.send_packed_command(&role).await;
         let role = match reply {
             Ok(Value::Array(parts)) => parts.into_iter().next(),
             // An ACL that forbids ROLE counts as a yes.
@@ -225,7 +222,7 @@ impl Sentinels {
         };
         match role {
             Some(Value::BulkString(role)) if role != b"master" => Err(error::not_a_master()),
-            _ => Ok(connection),
+            _ => Ok(connected),
         }
     }
 }

@@ -38,11 +38,13 @@ impl Address {
 }
 
 /// The ranges of slots, each with its master, and the addresses of all nodes.
+#[derive(PartialEq)]
 pub(super) struct Topology {
     ranges: Vec<SlotRange>,
     addresses: Vec<Address>,
 }
 
+#[derive(PartialEq)]
 struct SlotRange {
     first: u16,
     last: u16,
