@@ -1,6 +1,9 @@
 //! What the requests of one layer share.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use tokio::sync::Mutex;
@@ -121,18 +124,29 @@ impl Context {
         }
     }
 
+    /// The value under `key` is not a session.
+    pub(crate) fn note_unreadable(&self, key: &str, error: &SessionError) {
+        self.shared.unreadable_keys.add(key);
+        self.count(Event::LoadUnreadable);
+        if self.config.discard_unreadable {
+            let event = "a visitor has an empty session, since the stored one cannot be read";
+            self.shared.failures.report(event, error);
+        }
+    }
+
     /// The lock for commits to a session that conflict within this process.
     pub(crate) fn commit_lock(&self, id: SessionId) -> &Mutex<()> {
         &self.shared.commit_locks[id.bucket(COMMIT_LOCKS)]
     }
 
-    /// Runs a load within the deadline, with its span, its time and its failure.
+    /// Runs a load within `deadline`, with its span, its time and its failure.
     pub(crate) async fn observe_load<T>(
         &self,
+        deadline: Duration,
         load: impl Future<Output = Result<T, SessionError>> + Unpin,
     ) -> Result<T, SessionError> {
         let begun = Instant::now();
-        let work = self.store.with_deadline(self.config.deadline, load);
+        let work = self.store.with_deadline(deadline, load);
         let loaded = if trace::is_enabled() {
             Box::pin(trace::in_span(trace::load_span(), work)).await
         } else {

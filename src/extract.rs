@@ -45,6 +45,33 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for Session {
     }
 }
 
+/// `Latest<Session>`: the session as Redis has it now, where a [local cache](crate::docs::local_cache) may be a moment behind.
+///
+/// For pages that must not be shown to a session that was ended elsewhere a moment ago: payments, passwords, administration. It costs one read. If
+/// a middleware loaded the session before, it is read again, and what the middleware changed is kept. Without a local cache, and if nothing
+/// loaded the session before, it is the same as `Session`.
+///
+/// # Examples
+///
+/// ```
+/// use axum_redis_sessions::{Latest, Session};
+///
+/// async fn account(Latest(session): Latest<Session>) -> String {
+///     format!("{:?}", session.user())
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Latest<T>(pub T);
+
+impl<S: Send + Sync> FromRequestParts<S> for Latest<Session> {
+    type Rejection = SessionError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        let lazy = LazySession::from_extensions(&parts.extensions)?;
+        lazy.load_latest().await.map(Self)
+    }
+}
+
 /// Takes the handle from the request's extensions. Redis is not contacted until [`load`](LazySession::load).
 impl<S: Send + Sync> FromRequestParts<S> for LazySession {
     type Rejection = SessionError;

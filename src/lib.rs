@@ -68,7 +68,7 @@ pub use crate::{
 #[cfg(feature = "axum")]
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 pub use crate::{
-    extract::FlashMessages,
+    extract::{FlashMessages, Latest},
     guard::{LoggedIn, LoginRejection, RecentLogin},
 };
 

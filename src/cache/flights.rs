@@ -24,14 +24,6 @@ pub(crate) enum Loaded {
     Other(Option<Bytes>),
 }
 
-/// Whether a load may be answered by the cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LoadMode {
-    Cached,
-    /// The store is asked.
-    Latest,
-}
-
 type Outcome = OnceCell<Result<Loaded, SessionError>>;
 
 #[derive(Default)]

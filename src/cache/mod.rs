@@ -34,7 +34,7 @@ use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync};
 pub(crate) use self::options::Broken;
 use self::{flights::Flights, stats::CacheCounters, tracking::Epochs};
 pub(crate) use self::{
-    flights::{Flight, LoadMode, Loaded},
+    flights::{Flight, Loaded},
     stats::DropCause,
     tracking::{Ticket, Tracking},
 };
@@ -153,9 +153,6 @@ impl Cache {
         let is_usable = self.epochs.is_trusted(&entry.ticket)
             && now < entry.expires
             && entry.ticket.tracking.is_fresh(now, limit);
-        if is_usable {
-            self.counters.stale_hits.fetch_add(1, Relaxed);
-        }
         is_usable.then_some(entry)
     }
 
@@ -260,7 +257,12 @@ impl Cache {
         self.invalidate(key, DropCause::Raced);
     }
 
-    /// Nothing that is cached can be trusted any more: the server was flushed, or is not a master any more.
+    /// The server is not a master any more, so its reports may be late.
+    pub(crate) fn distrust(&self) {
+        self.epochs.advance();
+    }
+
+    /// The stored sessions may be others altogether: the server was flushed, or said what is not known.
     pub(crate) fn flush(&self) {
         self.epochs.flush();
     }
@@ -353,6 +355,10 @@ impl Cache {
 
     pub(crate) fn count_hit(&self) {
         self.counters.hits.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn count_stale_hit(&self) {
+        self.counters.stale_hits.fetch_add(1, Relaxed);
     }
 
     pub(crate) fn count_miss(&self) {

@@ -121,6 +121,10 @@ impl LocalCache {
         self.max_staleness / 4
     }
 
+    pub(crate) fn serves_stale(&self) -> bool {
+        self.stale_if_error.is_some()
+    }
+
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         let error = |text: &'static str| Err(ConfigError(text.into()));
         if self.max_bytes < MIN_BYTES {

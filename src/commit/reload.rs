@@ -88,7 +88,7 @@ pub(crate) async fn read(
     ttl: Option<Duration>,
 ) -> Result<Option<Record>, SessionError> {
     let work = pin!(read_live(context, id, ttl));
-    context.observe_load(work).await
+    context.observe_load(context.config.deadline, work).await
 }
 
 async fn read_live(

@@ -10,16 +10,17 @@ use std::{
 
 use bytes::Bytes;
 
-use super::Session;
+use super::{LoadMode, Session};
 use crate::{
-    cache::{Cache, LoadMode, Loaded, Ticket},
+    cache::{Cache, Entry, Loaded, Ticket},
     commit::state::{Persisted, Status},
     context::Context,
-    error::SessionError,
+    error::{ErrorKind, SessionError},
     expiry,
     id::SessionId,
     record::{Decoded, Record},
     signing::Signature,
+    stats::Event,
     store::{Fault, retry_once},
 };
 
@@ -58,6 +59,63 @@ pub(super) fn hit(
         record,
         full - ttl.min(full),
     ))
+}
+
+/// With a session that may be served in an outage, a load does not wait longer than this. Redis answers within a millisecond.
+const STALE_AFTER: Duration = Duration::from_millis(50);
+
+/// A session from the cache, in place of one that cannot be loaded.
+pub(super) struct StaleIfError {
+    presented: Option<(SessionId, Signature)>,
+}
+
+impl StaleIfError {
+    pub(super) fn new(
+        context: &Context,
+        first: (SessionId, Signature),
+        others: &[(SessionId, Signature)],
+        mode: LoadMode,
+    ) -> Self {
+        let is_allowed = mode == LoadMode::Cached && others.is_empty();
+        let presented = Some(first).filter(|_| is_allowed);
+        Self {
+            presented: presented.filter(|(id, _)| stale_entry(context, *id).is_some()),
+        }
+    }
+
+    /// The result of `load`, or in an outage the session from the cache.
+    pub(super) async fn or_session(
+        self,
+        context: &Arc<Context>,
+        load: impl Future<Output = Result<Session, SessionError>> + Unpin,
+    ) -> Result<Session, SessionError> {
+        let Some((id, signature)) = self.presented else {
+            return context.observe_load(context.config.deadline, load).await;
+        };
+        let deadline = context.config.deadline.min(STALE_AFTER);
+        let error = match context.observe_load(deadline, load).await {
+            Err(error) if error.kind() == ErrorKind::Unavailable => error,
+            loaded => return loaded,
+        };
+        let Some((cache, key, entry)) = stale_entry(context, id) else {
+            return Err(error);
+        };
+        let Some(full) = expiry::ttl(&context.config, entry.record.metadata) else {
+            return Err(error);
+        };
+        cache.count_stale_hit();
+        let unused = full.saturating_sub(cache.ttl(&entry));
+        let record = entry.record.clone();
+        Ok(session(context, id, signature, key, record, unused))
+    }
+}
+
+fn stale_entry(context: &Context, id: SessionId) -> Option<(&Arc<Cache>, String, Arc<Entry>)> {
+    let cache = context.store.cache()?;
+    cache.options().serves_stale().then_some(())?;
+    let key = context.key(id);
+    let entry = cache.get_stale(&key)?;
+    Some((cache, key, entry))
 }
 
 /// Reads the session, and keeps it in the cache.
@@ -164,6 +222,7 @@ fn session(
     record: Record,
     unused: Duration,
 ) -> Session {
+    context.count(Event::LoadFound);
     let persisted = Persisted {
         id,
         key: Some(key),

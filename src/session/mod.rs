@@ -4,6 +4,7 @@
 mod cached;
 mod expiry;
 pub(crate) mod lazy;
+mod load;
 mod long_lived;
 mod update;
 mod user;
@@ -20,6 +21,14 @@ use crate::{
     id::SessionId,
     record::{RESERVED, Record, decode, encode},
 };
+
+/// Whether a load may be answered by the local cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LoadMode {
+    Cached,
+    /// Redis is asked.
+    Latest,
+}
 
 /// The session of one request: a map from string keys to serializable values.
 ///

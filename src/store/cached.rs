@@ -31,7 +31,8 @@ impl Store {
     ) -> Result<Created, Fault> {
         let modification = cache.modify(key);
         let ticket = self.ticket(key);
-        let (created, is_stored) = self.create_tracked(key, value.bytes(), lifetime).await?;
+        let created = self.create_tracked(key, value.bytes(), lifetime);
+        let (created, is_stored) = created.await?;
         if let (true, Some(ticket), Some(record)) = (is_stored, ticket, value.record()) {
             modification.install(ticket, record, lifetime);
         }
@@ -49,7 +50,13 @@ impl Store {
         let modification = cache.modify(key);
         let ticket = self.ticket(key);
         let saved = self.save_tracked(key, expected, value.bytes(), lifetime);
-        let (outcome, is_stored) = saved.await?;
+        let (outcome, is_stored) = match saved.await {
+            Err(fault @ Fault::NotSent(_)) => {
+                modification.cancel();
+                return Err(fault);
+            }
+            saved => saved?,
+        };
         if let (true, Some(ticket), Some(record)) = (is_stored, ticket, value.record()) {
             modification.install(ticket, record, lifetime);
         }

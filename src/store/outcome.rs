@@ -11,13 +11,15 @@ use crate::{error::SessionError, record::Record};
 pub(crate) enum Fault {
     /// The connection broke: the operation may have been executed, or not. It can be tried once more.
     ConnectionLost(SessionError),
+    /// It was not sent.
+    NotSent(SessionError),
     Failed(SessionError),
 }
 
 impl Fault {
     pub(crate) fn into_error(self) -> SessionError {
         match self {
-            Self::ConnectionLost(error) | Self::Failed(error) => error,
+            Self::ConnectionLost(error) | Self::NotSent(error) | Self::Failed(error) => error,
         }
     }
 }

@@ -66,7 +66,7 @@ async fn what_replicas_do_not_confirm_is_an_error_that_says_so_though_it_is_done
     let store = new_store();
     let unconfirmed = |answer: Result<(), Fault>| match answer {
         Err(Fault::Failed(error)) => error.kind() == ErrorKind::NotReplicated,
-        Err(Fault::ConnectionLost(_)) | Ok(()) => false,
+        Err(Fault::ConnectionLost(_) | Fault::NotSent(_)) | Ok(()) => false,
     };
     let create = async || store.create("k", &version(1), LONG).await.expect("created");
     create().await;

@@ -150,7 +150,7 @@ impl Connection {
         };
         #[cfg(feature = "local-cache")]
         if let (true, Some(cache)) = (is_wrong_server, &self.settings.cache) {
-            cache.flush();
+            cache.distrust();
         }
         if is_wrong_server
             && self

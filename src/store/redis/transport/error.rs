@@ -62,7 +62,8 @@ impl CommandError {
     pub(crate) fn into_fault(self, prefix: &str) -> Fault {
         match self {
             Self::ConnectionLost(error) | Self::NotExecuted(error) => Fault::ConnectionLost(error),
-            Self::NotSent(error) | Self::NotReplicated(error) => Fault::Failed(error),
+            Self::NotSent(error) => Fault::NotSent(error),
+            Self::NotReplicated(error) => Fault::Failed(error),
             Self::Server(error) => Fault::Failed(from_server_error(&error, prefix)),
         }
     }
