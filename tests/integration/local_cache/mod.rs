@@ -2,6 +2,7 @@
 
 mod commands;
 mod interplay;
+mod outage;
 mod rules;
 
 use std::time::Duration;
