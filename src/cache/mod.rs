@@ -284,7 +284,7 @@ impl Cache {
         self.remove(key, cause);
     }
 
-    /// What was just read under `key` is not a live session.
+    /// What was just read under `key` is not a live session, or cannot be kept.
     pub(crate) fn remove_ended(&self, key: &str) {
         self.remove(key, DropCause::Expired);
     }

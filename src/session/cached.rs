@@ -125,17 +125,25 @@ pub(super) async fn load(
     key: &str,
     mode: LoadMode,
 ) -> Result<Found, SessionError> {
-    let (Some(cache), Some(ticket)) = (context.store.cache(), context.store.ticket(key)) else {
+    let Some(cache) = context.store.cache() else {
         return Ok(Found::Off);
     };
+    let ticket = context.store.ticket(key);
+    // An entry that may be served in an outage stays, so nothing is changed while there is no connection.
+    if ticket.is_none() && cache.get_stale(key).is_none() {
+        return Ok(Found::Off);
+    }
     cache.count_miss();
-    let read = |ticket: Ticket| async move {
+    let read = |ticket: Option<Ticket>| async move {
         let read = retry_once(|| read(context, cache, key, ticket.clone()));
         read.await.map_err(Fault::into_error)
     };
-    let loaded = match mode {
-        LoadMode::Latest => read(ticket).await,
-        LoadMode::Cached => cache.flight(key, ticket).result(read).await,
+    let loaded = match (mode, ticket) {
+        (LoadMode::Cached, Some(ticket)) => {
+            let flight = cache.flight(key, ticket);
+            flight.result(|ticket| read(Some(ticket))).await
+        }
+        (_, ticket) => read(ticket).await,
     };
     Ok(match loaded? {
         Loaded::Session { record, unused } => Found::Session(session(
@@ -154,7 +162,7 @@ async fn read(
     context: &Context,
     cache: &Arc<Cache>,
     key: &str,
-    ticket: Ticket,
+    ticket: Option<Ticket>,
 ) -> Result<Loaded, Fault> {
     let Some((bytes, ttl)) = context.store.fetch(key).await? else {
         cache.remove_ended(key);
@@ -164,14 +172,18 @@ async fn read(
         cache.remove_ended(key);
         return Ok(Loaded::Other(Some(bytes)));
     };
-    match ttl {
-        Some(ttl) if !is_touch_due(ttl, full) => {
+    let unused = full.saturating_sub(ttl.unwrap_or_default());
+    match (ttl, ticket) {
+        (Some(ttl), Some(ticket)) if !is_touch_due(ttl, full) => {
             cache.install(key, ticket, &record, ttl);
-            let unused = full.saturating_sub(ttl);
             Ok(Loaded::Session { record, unused })
         }
         // Without a TTL: another program has changed it.
-        Some(_) | None => touch_and_read(context, cache, key, full).await,
+        (_, Some(_)) => touch_and_read(context, cache, key, full).await,
+        (_, None) => {
+            cache.remove_ended(key);
+            Ok(Loaded::Session { record, unused })
+        }
     }
 }
 

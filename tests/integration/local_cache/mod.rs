@@ -4,6 +4,7 @@ mod commands;
 mod interplay;
 mod outage;
 mod rules;
+mod stress;
 
 use std::time::Duration;
 
