@@ -10,6 +10,7 @@
 //!
 //! Nothing here sends commands: `store/cached.rs` does, and the connections report invalidations.
 
+mod entries;
 mod flights;
 mod options;
 mod stats;
@@ -28,15 +29,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync};
+use quick_cache::{OptionsBuilder, sync};
 
 #[cfg(test)]
 pub(crate) use self::options::Broken;
-use self::{flights::Flights, stats::CacheCounters, tracking::Epochs};
 pub(crate) use self::{
+    entries::Entry,
     flights::{Flight, Loaded},
     stats::DropCause,
     tracking::{Ticket, Tracking},
+};
+use self::{
+    entries::{Entries, Evictions, Weight},
+    flights::Flights,
+    stats::CacheCounters,
+    tracking::Epochs,
 };
 pub use self::{options::LocalCache, stats::CacheStats};
 use crate::record::Record;
@@ -49,11 +56,6 @@ const MAX_AGE: Duration = Duration::from_secs(60);
 /// and 5,000 invalidations a second, that happens to one read of a millisecond in 800. A power of two; 8 bytes each.
 const BUCKETS: usize = if cfg!(test) { 16 } else { 4096 };
 
-/// What an entry takes beside its key and its record: the maps' slots, the allocations' headers, counters.
-const ENTRY_OVERHEAD: usize = 256;
-
-type Entries = sync::Cache<Arc<str>, Arc<Entry>, Weight, RandomState, Evictions>;
-
 pub(crate) struct Cache {
     options: LocalCache,
     entries: Entries,
@@ -65,14 +67,6 @@ pub(crate) struct Cache {
     flights: Flights,
     /// The operator was told that the server reports no changes.
     was_warned: AtomicBool,
-}
-
-/// A session as it was stored when the server reported that it would announce changes.
-pub(crate) struct Entry {
-    pub(crate) record: Record,
-    ticket: Ticket,
-    /// When the key expires, by the TTL at the time when it was asked for.
-    expires: Instant,
 }
 
 /// A change of a key by this process that is on its way. Unless its result is installed, the key's entry is removed at its end, also
@@ -408,31 +402,6 @@ impl Drop for Modification<'_> {
         }
         if !self.is_done {
             self.cache.invalidate(self.key, DropCause::Modified);
-        }
-    }
-}
-
-/// In bytes, about.
-#[derive(Clone)]
-struct Weight;
-
-impl Weighter<Arc<str>, Arc<Entry>> for Weight {
-    fn weight(&self, key: &Arc<str>, entry: &Arc<Entry>) -> u64 {
-        (key.len() + entry.record.size() + ENTRY_OVERHEAD) as u64
-    }
-}
-
-/// Counts what has to make room.
-#[derive(Clone)]
-struct Evictions(Arc<CacheCounters>);
-
-impl Lifecycle<Arc<str>, Arc<Entry>> for Evictions {
-    /// The key that is put in: its former entry is not evicted.
-    type RequestState = Option<Arc<str>>;
-
-    fn on_evict(&self, inserted: &mut Self::RequestState, key: Arc<str>, _: Arc<Entry>) {
-        if inserted.as_ref() != Some(&key) {
-            self.0.dropped(DropCause::Evicted);
         }
     }
 }

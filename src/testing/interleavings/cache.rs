@@ -250,7 +250,7 @@ impl<'a> World<'a> {
                 let told = *told;
                 let (node, op) = self.mix.requests[request];
                 self.stores[node].enter(request);
-                let before = self.layers[node].commit_stats().commits;
+                let before = self.layers[node].stats().commits;
                 let Poll::Ready(Ok(response)) = poll(pending) else {
                     continue;
                 };
@@ -267,7 +267,7 @@ impl<'a> World<'a> {
                     let read: Map = serde_json::from_str(response.body()).expect("a map");
                     let is_hit = event == Event::Send(request);
                     self.check_read(node, told, &read, is_hit)?;
-                } else if self.layers[node].commit_stats().commits > before {
+                } else if self.layers[node].stats().commits > before {
                     self.stored.push(op);
                 }
             }

@@ -36,10 +36,6 @@ use super::{
     error_text,
     unanswered::{Abandoned, InFlight, Unanswered},
 };
-#[cfg(feature = "local-cache")]
-use super::{command_pool::command, tracking::heartbeat};
-#[cfg(feature = "local-cache")]
-use crate::cache::Tracking;
 use crate::{
     error::SessionError,
     random::random_unit,
@@ -67,7 +63,7 @@ const MIN_CONNECTION_AGE: Duration = Duration::from_millis(250);
 
 pub(crate) struct Connection {
     endpoint: Endpoint,
-    settings: ConnectSettings,
+    pub(super) settings: ConnectSettings,
     state: Mutex<ConnectionState>,
     /// An attempt to connect ended.
     attempt_ended: Notify,
@@ -230,28 +226,6 @@ impl Connection {
         is_open
     }
 
-    #[cfg(feature = "local-cache")]
-    pub(super) fn tracking(&self) -> Option<Arc<Tracking>> {
-        self.state().tracking().cloned()
-    }
-
-    /// Asks the server for signs of life as long as this connection is in use, if it reports changes.
-    #[cfg(feature = "local-cache")]
-    fn begin_heartbeat(self: &Arc<Self>, generation: u64) {
-        let (Some(cache), Some(tracking)) = (self.settings.cache.clone(), self.tracking()) else {
-            return;
-        };
-        let connection = Arc::downgrade(self);
-        tokio::spawn(heartbeat(cache, tracking, move || {
-            let connection = connection.upgrade()?;
-            let is_open = connection.state().is_open(generation);
-            is_open.then_some(async move {
-                let answer = connection.send(&mut command("PING", &[])).await;
-                matches!(answer, Ok(_) | Err(CommandError::Server(_)))
-            })
-        }));
-    }
-
     fn close(&self, generation: u64) {
         self.state().close(generation);
     }
@@ -266,7 +240,7 @@ impl Connection {
         self.state().is_responsive()
     }
 
-    fn state(&self) -> MutexGuard<'_, ConnectionState> {
+    pub(super) fn state(&self) -> MutexGuard<'_, ConnectionState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

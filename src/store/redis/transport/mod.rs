@@ -9,6 +9,8 @@ pub(super) mod command_pool;
 pub(crate) mod connect;
 mod connection;
 mod connection_state;
+#[cfg(feature = "local-cache")]
+mod connection_tracking;
 pub(crate) mod endpoint;
 pub(super) mod error;
 mod error_text;
