@@ -10,11 +10,13 @@
 
 pub(crate) mod changes;
 pub(crate) mod metadata_changes;
+#[cfg(feature = "migration")]
+pub(crate) mod old_session;
 mod queue;
 pub(crate) mod reload;
 pub(crate) mod state;
 mod status;
-mod user_index;
+pub(crate) mod user_index;
 pub(crate) mod write;
 
 use std::{
@@ -118,6 +120,12 @@ async fn commit_changes(session: &SessionCell) -> Result<CommitOutcome, SessionE
         // Boxed, here and below, so that what is rare does not enlarge the future of every commit.
         while let Some(delete) = session.next_delete() {
             Box::pin(delete_destroyed(session, delete)).await?;
+            outcome = CommitOutcome::Saved;
+        }
+        #[cfg(feature = "migration")]
+        while let Some(old) = session.next_old_delete() {
+            Box::pin(old_session::delete(&session.context, &old)).await?;
+            session.state().finish_old_delete(&old);
             outcome = CommitOutcome::Saved;
         }
         let write = match session.plan()? {
@@ -354,6 +362,11 @@ impl SessionCell {
 
     fn next_delete(&self) -> Option<PendingDelete> {
         self.state().pending_deletes.first().cloned()
+    }
+
+    #[cfg(feature = "migration")]
+    fn next_old_delete(&self) -> Option<old_session::OldCookie> {
+        self.state().old.pending_deletes.first().cloned()
     }
 
     fn plan(&self) -> Result<Plan, SessionError> {

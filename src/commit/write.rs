@@ -132,7 +132,7 @@ impl WriteKind {
 
 impl Write {
     /// Encrypts what the store is to hold, if the layer does.
-    pub(super) fn seal(&mut self, context: &Context) -> Result<(), SessionError> {
+    pub(crate) fn seal(&mut self, context: &Context) -> Result<(), SessionError> {
         if let Some(id) = self.kind.next_id()
             && let Some(sealed) = context.seal(id, self.record.bytes())?
         {

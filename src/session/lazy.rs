@@ -6,29 +6,29 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    time::Duration,
 };
 
 use tokio::sync::OnceCell;
 
-use super::Session;
+use super::{Session, load::load_first_live};
+#[cfg(feature = "migration")]
+use super::{
+    load::{ROTATED, load_by_id, rank},
+    migrate,
+};
 use crate::{
-    clock::unix_millis,
     commit::{
-        state::{Persisted, Status},
-        write::{DeleteReason, PendingDelete, TOMBSTONE_TTL},
+        state::Status,
+        write::{DeleteReason, PendingDelete},
     },
     config::Config,
     context::Context,
-    error::{ErrorKind, SessionError},
-    expiry,
+    error::SessionError,
     failure_log::FailureLog,
     id::SessionId,
-    record::{Decoded, Record},
+    record::Record,
     request::RequestHead,
     signing::Signature,
-    stats::Event,
-    store::{Fault, retry_once},
 };
 
 /// A browser presents several cookies of one name if they differ in Domain or Path. More than this number are ignored.
@@ -96,16 +96,15 @@ impl LazySession {
         }
         session
             .get_or_init(|| async {
-                let mut presented = head.presented.ids(&context.config);
-                let session = match presented.next() {
-                    None => return Ok(self.empty()),
-                    Some(first) => {
-                        let others: Vec<_> = presented.take(MAX_PRESENTED - 1).collect();
-                        // Boxed, so that the handler's future, which axum boxes, stays small.
-                        let load = Box::pin(load_first_live(context, first, others));
-                        context.observe_load(load).await?
-                    }
-                };
+                let mut ids = head.presented.ids(&context.config);
+                let first = ids.next();
+                if first.is_none() && !self.may_take_over() {
+                    return Ok(self.empty());
+                }
+                let others: Vec<_> = ids.take(MAX_PRESENTED - 1).collect();
+                // Boxed, so that the handler's future, which axum boxes, stays small.
+                let load = Box::pin(self.load_presented(first, others));
+                let session = context.observe_load(load).await?;
                 session.0.state().headers_sent = headers_sent.load(Relaxed);
                 Ok(session)
             })
@@ -145,6 +144,16 @@ impl LazySession {
                 user: None,
             });
             session.0.state().pending_deletes.extend(deletes);
+            #[cfg(feature = "migration")]
+            for migration in &self.config().migrations {
+                let old = migration.presented(self.0.head.presented.cookie_headers());
+                let mut state = session.0.state();
+                let pending = state.old.pending_deletes.len();
+                state.old.pending_deletes.extend(old);
+                if state.old.pending_deletes.len() > pending {
+                    state.old.migrations.push(migration.clone());
+                }
+            }
             session
         });
     }
@@ -225,6 +234,40 @@ impl LazySession {
         self.0.session.initialized() || self.0.replacement.get().is_some()
     }
 
+    async fn load_presented(
+        &self,
+        first: Option<(SessionId, Signature)>,
+        others: Vec<(SessionId, Signature)>,
+    ) -> Result<Session, SessionError> {
+        let context = &self.0.context;
+        let own = match first {
+            Some(first) => load_first_live(context, first, others).await,
+            None => Ok(self.empty()),
+        };
+        #[cfg(feature = "migration")]
+        if self.may_take_over() {
+            if let Ok(session) = &own {
+                migrate::retire(context, session).await;
+            }
+            // A tombstone of ours: the browser is about to get a newer cookie of ours.
+            if rank(&own) < ROTATED {
+                let taken = migrate::take_over(context, &self.0.head.presented, load_by_id);
+                if let Some(session) = Box::pin(taken).await? {
+                    return Ok(session);
+                }
+            }
+        }
+        own
+    }
+
+    /// Whether a cookie of another app can give this request a session.
+    fn may_take_over(&self) -> bool {
+        #[cfg(feature = "migration")]
+        return !self.config().migrations.is_empty() && !self.0.headers_sent.load(Relaxed);
+        #[cfg(not(feature = "migration"))]
+        false
+    }
+
     fn empty(&self) -> Session {
         let status = Status::New { presented: None };
         let session = Session::new(self.0.context.clone(), status, Record::default());
@@ -250,155 +293,5 @@ impl fmt::Debug for LazySession {
         f.debug_struct("LazySession")
             .field("was_accessed", &self.was_accessed())
             .finish_non_exhaustive()
-    }
-}
-
-/// Loads the first of the presented sessions that is live. Without one: one that was rotated, else one that cannot be read, else none.
-async fn load_first_live(
-    context: &Arc<Context>,
-    first: (SessionId, Signature),
-    others: Vec<(SessionId, Signature)>,
-) -> Result<Session, SessionError> {
-    let mut loaded = load(context, first).await;
-    let mut loaded_id = first.0;
-    for other in &others {
-        if rank(&loaded) == LIVE {
-            break;
-        }
-        // Boxed, since browsers rarely present several.
-        let found = Box::pin(load(context, *other)).await;
-        if rank(&found) > rank(&loaded) {
-            loaded = found;
-            loaded_id = other.0;
-        }
-    }
-    let session = loaded?;
-    if !others.is_empty() {
-        let ids = [first].into_iter().chain(others).map(|(id, _)| id);
-        let shadows = ids.filter(|id| *id != loaded_id).collect();
-        session.0.state().shadows = shadows;
-    }
-    Ok(session)
-}
-
-/// Also the rank of a store that is unavailable: nothing else is worth a try.
-const LIVE: u8 = 3;
-
-fn rank(loaded: &Result<Session, SessionError>) -> u8 {
-    match loaded {
-        Ok(session) => match session.0.state().status {
-            Status::New { .. } | Status::Gone => 0,
-            Status::Rotated { .. } => 2,
-            Status::Persisted(_) => LIVE,
-        },
-        Err(error) if error.kind() == ErrorKind::InvalidData => 1,
-        Err(_) => LIVE,
-    }
-}
-
-/// Reads the session and extends its idle timeout, by one command.
-async fn load(
-    context: &Arc<Context>,
-    (id, signature): (SessionId, Signature),
-) -> Result<Session, SessionError> {
-    let store = &context.store;
-    let (deadline, idle) = (context.config.deadline, context.config.idle_timeout);
-    let key = context.key(id);
-    // What cannot be used is not prolonged, once that is known.
-    let was_unreadable = context.shared.unreadable_keys.contains(&key);
-    let loaded = if was_unreadable {
-        retry_once(|| store.value(&key)).await
-    } else {
-        retry_once(|| store.load(&key, idle)).await
-    };
-    let presented = context.config.replica_acks.map(|_| id);
-    let empty = |status| Session::new(context.clone(), status, Record::default());
-    let shared = &context.shared;
-    let (tasks, failures) = (&shared.detached_commits, &shared.failures);
-    let unknown = || empty(Status::New { presented });
-    let decoded = match loaded.map_err(Fault::into_error) {
-        Ok(None) => {
-            context.count(Event::LoadMissing);
-            return Ok(unknown());
-        }
-        Ok(Some(bytes)) => context.decode(&key, &bytes),
-        Err(error) => Err(error),
-    };
-    let decoded = match decoded {
-        Err(error) if error.kind() == ErrorKind::InvalidData => {
-            note_unreadable(context, &key, &error);
-            let is_discarded = context.config.discard_unreadable;
-            // A logout deletes the value.
-            let presented = Some(id);
-            return if is_discarded {
-                Ok(empty(Status::New { presented }))
-            } else {
-                Err(error)
-            };
-        }
-        decoded => decoded?,
-    };
-    if was_unreadable {
-        context.shared.unreadable_keys.remove(&key);
-    }
-    match decoded {
-        Decoded::Session(record) => {
-            // Not deleted: if this node's clock is wrong, the session is alive for the others.
-            let Some(ttl) = expiry::ttl(&context.config, record.metadata) else {
-                context.count(Event::LoadExpired);
-                if let Some(ahead) = expiry::created_in_future(record.metadata) {
-                    failures.report_clock(ahead);
-                }
-                return Ok(unknown());
-            };
-            context.count(Event::LoadFound);
-            // The read could not know that this session has a timeout of its own.
-            if ttl != idle || was_unreadable {
-                store.touch_later(key.clone(), ttl, deadline, tasks, failures);
-            }
-            let persisted = Persisted {
-                id,
-                key: Some(key),
-                re_sign_cookie: signature == Signature::Former,
-            };
-            Ok(Session::new(
-                context.clone(),
-                Status::Persisted(persisted),
-                record,
-            ))
-        }
-        Decoded::Tombstone { until, readable } => {
-            let now = unix_millis();
-            let left = Duration::from_millis(until.saturating_sub(now));
-            if left.is_zero() {
-                context.count(Event::LoadMissing);
-                return Ok(unknown());
-            }
-            context.count(Event::LoadRotated);
-            store.touch_later(key, left, deadline, tasks, failures);
-            let grace = context.config.rotation_grace;
-            // By now the browser has the cookie of the new id, or its response was lost: a new session may begin.
-            if !grace.is_zero() && TOMBSTONE_TTL.saturating_sub(left) >= grace {
-                return Ok(unknown());
-            }
-            let readable = readable.filter(|(until, _)| *until > now);
-            let base = readable.map(|(_, record)| record).unwrap_or_default();
-            let status = Status::Rotated { presented };
-            Ok(Session::new(context.clone(), status, base))
-        }
-        Decoded::Empty => {
-            context.count(Event::LoadMissing);
-            Ok(unknown())
-        }
-    }
-}
-
-fn note_unreadable(context: &Context, key: &str, error: &SessionError) {
-    let shared = &context.shared;
-    shared.unreadable_keys.add(key);
-    context.count(Event::LoadUnreadable);
-    if context.config.discard_unreadable {
-        let event = "a visitor has an empty session, since the stored one cannot be read";
-        shared.failures.report(event, error);
     }
 }
