@@ -154,17 +154,6 @@ impl SessionError {
         )
     }
 
-    #[cfg(feature = "migration")]
-    pub(crate) fn invalid_old_session(why: impl fmt::Display) -> Self {
-        Self::new(
-            ErrorKind::InvalidData,
-            format!(
-                "a session of the old app cannot be read, since {why}; it counts as missing and was not changed: check the format and the prefix \
-                 of with_migration_from"
-            ),
-        )
-    }
-
     pub(crate) fn missing_layer() -> Self {
         Self::new(
             ErrorKind::MissingLayer,

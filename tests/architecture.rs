@@ -34,7 +34,7 @@ const ORDER: &[&[&str]] = &[
     &["session"],
     &["commit/reload.rs"],
     &["commit/mod.rs"],
-    &["commit/user_index.rs"],
+    &["commit/old_session.rs", "commit/user_index.rs"],
     &["commit/state.rs"],
     &["commit/status.rs"],
     &["commit"],

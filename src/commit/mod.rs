@@ -29,7 +29,7 @@ use std::{
 };
 
 use self::{
-    queue::CommitQueue,
+    queue::{CommitQueue, MAX_ATTEMPTS, attempts_exhausted},
     state::{CookieAction, Plan, State, Status},
     write::{DeleteReason, PendingDelete, TOMBSTONE_TTL, Write, WriteKind},
 };
@@ -43,9 +43,6 @@ use crate::{
     store::{Created, Destroyed, Fault, Outcome, Rotation, retry_once},
     trace,
 };
-
-/// Writes for one commit. Since the commits of one process queue after a conflict, only other nodes can use these up.
-const MAX_ATTEMPTS: u32 = 64;
 
 /// The session of one request, shared by its handler, its middleware and the service.
 pub(crate) struct SessionCell {
@@ -123,15 +120,17 @@ async fn commit_changes(session: &SessionCell) -> Result<CommitOutcome, SessionE
             outcome = CommitOutcome::Saved;
         }
         #[cfg(feature = "migration")]
-        while let Some(old) = session.next_old_delete() {
+        while let Some(old) = old_session::next(session.state()) {
             Box::pin(old_session::delete(&session.context, &old)).await?;
-            session.state().finish_old_delete(&old);
+            old_session::finish(session.state(), &old);
             outcome = CommitOutcome::Saved;
         }
         let write = match session.plan()? {
             Plan::Noop => return Ok(outcome),
             Plan::Discard => return Ok(session.discard(None)),
-            Plan::Write(_) if attempt > MAX_ATTEMPTS => return Err(attempts_exhausted()),
+            Plan::Write(_) if attempt > MAX_ATTEMPTS => {
+                return Err(attempts_exhausted());
+            }
             Plan::Write(write) => write,
         };
         let (id, epoch) = (write.kind.id(), write.epoch);
@@ -364,11 +363,6 @@ impl SessionCell {
         self.state().pending_deletes.first().cloned()
     }
 
-    #[cfg(feature = "migration")]
-    fn next_old_delete(&self) -> Option<old_session::OldCookie> {
-        self.state().old.pending_deletes.first().cloned()
-    }
-
     fn plan(&self) -> Result<Plan, SessionError> {
         self.state().plan(&self.context)
     }
@@ -407,16 +401,6 @@ impl SessionCell {
             }
         }
     }
-}
-
-fn attempts_exhausted() -> SessionError {
-    SessionError::new(
-        ErrorKind::Conflict,
-        format!(
-            "other requests changed this session before each of {MAX_ATTEMPTS} attempts to save it, so nothing was saved: try \
-             again, and write less often to one session"
-        ),
-    )
 }
 
 impl Drop for SessionCell {

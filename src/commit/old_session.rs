@@ -1,23 +1,14 @@
 //! The end of a session of another app that was not taken over.
 
-use std::sync::Arc;
+use std::sync::MutexGuard;
 
-pub(crate) use crate::format::OldCookie;
+use super::state::{CookieAction, State};
 use crate::{
     context::Context,
     error::SessionError,
-    format::{Migration, follow, is_pointer},
+    format::{OldCookie, follow, is_pointer},
     store::{Destroyed, Fault, retry_once},
 };
-
-/// What a request's state knows of other apps' sessions.
-#[derive(Default)]
-pub(crate) struct OldSessions {
-    /// Whose cookies the response removes.
-    pub(crate) migrations: Vec<Arc<Migration>>,
-    /// Destroyed sessions that are still to be deleted.
-    pub(crate) pending_deletes: Vec<OldCookie>,
-}
 
 /// Deletes the session that the cookie presents, wherever it is by now.
 pub(super) async fn delete(context: &Context, old: &OldCookie) -> Result<(), SessionError> {
@@ -42,4 +33,13 @@ pub(super) async fn delete(context: &Context, old: &OldCookie) -> Result<(), Ses
             return Ok(());
         }
     }
+}
+
+pub(super) fn next(state: MutexGuard<'_, State>) -> Option<OldCookie> {
+    state.old.pending_deletes.first().cloned()
+}
+
+pub(super) fn finish(mut state: MutexGuard<'_, State>, old: &OldCookie) {
+    state.old.pending_deletes.retain(|other| other != old);
+    state.cookie = CookieAction::Remove;
 }

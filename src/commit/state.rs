@@ -2,13 +2,11 @@
 
 use std::{mem, sync::Arc, time::SystemTime};
 
-#[cfg(feature = "migration")]
-use super::old_session::{OldCookie, OldSessions};
 pub(crate) use super::status::{IdChange, Persisted, Status};
 use super::{
     changes::Changes,
     metadata_changes::MetadataChange,
-    write::{DeleteReason, PendingDelete, Write, WriteKind},
+    write::{DeleteReason, OldSessions, PendingDelete, Write, WriteKind},
 };
 use crate::{
     clock::unix_secs,
@@ -41,7 +39,6 @@ pub(crate) struct State {
     pub(crate) headers_sent: bool,
     /// A shared cache may store the response, so a renewed cookie waits for another one.
     pub(crate) defers_renewal: bool,
-    #[cfg(feature = "migration")]
     pub(crate) old: OldSessions,
 }
 
@@ -76,7 +73,6 @@ impl State {
             cookie: CookieAction::Keep,
             headers_sent: false,
             defers_renewal: false,
-            #[cfg(feature = "migration")]
             old: OldSessions::default(),
         }
     }
@@ -101,7 +97,10 @@ impl State {
             }
             Status::Rotated { .. } | Status::Gone => self.id_change.is_new(),
         };
-        is_due || self.has_pending_deletes() || !self.changes.is_empty()
+        is_due
+            || self.old.has_deletes()
+            || !self.pending_deletes.is_empty()
+            || !self.changes.is_empty()
     }
 
     /// Whether the response is to send the cookie again, with a new Max-Age or a new signature.
@@ -116,21 +115,9 @@ impl State {
                 && self.changes.keys(&self.base).next().is_none()
                 && self.changes.user(&self.base).is_none()
         };
-        self.has_pending_deletes() || !(self.changes.is_empty() || is_blank())
-    }
-
-    #[cfg(feature = "migration")]
-    pub(crate) fn finish_old_delete(&mut self, old: &OldCookie) {
-        self.old.pending_deletes.retain(|other| other != old);
-        self.cookie = CookieAction::Remove;
-    }
-
-    fn has_pending_deletes(&self) -> bool {
-        #[cfg(feature = "migration")]
-        if !self.old.pending_deletes.is_empty() {
-            return true;
-        }
-        !self.pending_deletes.is_empty()
+        self.old.has_deletes()
+            || !self.pending_deletes.is_empty()
+            || !(self.changes.is_empty() || is_blank())
     }
 
     /// Asks for a new id. A grace that was asked for before ends: a login may be the reason.

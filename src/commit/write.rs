@@ -1,9 +1,13 @@
 //! One write to the store.
 
+#[cfg(feature = "migration")]
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+#[cfg(feature = "migration")]
+use crate::format::{Migration, OldCookie};
 use crate::{
     clock::unix_millis,
     context::Context,
@@ -71,6 +75,26 @@ pub(crate) enum DeleteReason {
     Shadow,
     /// The browser presented this id beside that of a session that got a new one. The deletion may fail.
     Superseded,
+}
+
+/// What a request's state knows of other apps' sessions.
+#[derive(Default)]
+pub(crate) struct OldSessions {
+    /// Whose cookies the response removes.
+    #[cfg(feature = "migration")]
+    pub(crate) migrations: Vec<Arc<Migration>>,
+    /// Destroyed sessions that are still to be deleted.
+    #[cfg(feature = "migration")]
+    pub(crate) pending_deletes: Vec<OldCookie>,
+}
+
+impl OldSessions {
+    pub(super) fn has_deletes(&self) -> bool {
+        #[cfg(feature = "migration")]
+        return !self.pending_deletes.is_empty();
+        #[cfg(not(feature = "migration"))]
+        false
+    }
 }
 
 impl WriteKind {

@@ -11,7 +11,7 @@ use super::{
     object::{Object, PERMANENT},
 };
 use crate::{
-    error::SessionError,
+    error::{ErrorKind, SessionError},
     record::{Encoded, Encoder, Metadata, Record, UserId, is_reserved},
 };
 
@@ -245,7 +245,13 @@ fn user_at(object: &Object, pointer: &str) -> Option<UserId> {
 }
 
 fn unreadable(error: &FormatError) -> SessionError {
-    SessionError::invalid_old_session(error.to_string())
+    SessionError::new(
+        ErrorKind::InvalidData,
+        format!(
+            "a session of the old app cannot be read, since {error}; it counts as missing and was not changed: check the format and the prefix \
+             of with_migration_from"
+        ),
+    )
 }
 
 /// Shows no key and no secret.
