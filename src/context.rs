@@ -88,7 +88,7 @@ impl Context {
             let json = opened.as_ref().map_or(stored, |opened| &opened.json);
             let mut decoded = Record::decode(json)?;
             if let Decoded::Session(record) = &mut decoded {
-                record.needs_sealing = !opened.as_ref().is_some_and(|opened| opened.by_first_key);
+                record.is_outdated = !opened.as_ref().is_some_and(|opened| opened.by_first_key);
                 if opened.is_some() {
                     record.set_sealed(stored.clone());
                 }

@@ -45,6 +45,15 @@ impl PresentedIds {
         self.by_header
     }
 
+    /// The Cookie headers; none if the id travels in another header.
+    #[cfg(feature = "migration")]
+    pub(crate) fn cookie_headers(&self) -> impl Iterator<Item = &[u8]> {
+        let headers = self.first.iter().chain(&self.more);
+        headers
+            .filter(|_| !self.by_header)
+            .map(HeaderValue::as_bytes)
+    }
+
     /// The well-formed ids in the header, or under the cookie's name; with signing keys, those with a valid signature.
     ///
     /// Deliberately not `cookie::Cookie::split_parse`: it needs UTF-8, and another cookie of this host may contain other bytes.

@@ -68,6 +68,13 @@ impl SessionId {
         (canonical.as_bytes() == text && !id.is_nil()).then_some(id)
     }
 
+    /// The id whose bits differ from these where the mask's are 1.
+    #[cfg(feature = "migration")]
+    pub(crate) fn masked(self, mask: [u8; 16]) -> Self {
+        let bytes = self.0.as_bytes();
+        Self::from_bytes(std::array::from_fn(|index| bytes[index] ^ mask[index]))
+    }
+
     /// All zeros, as from a broken generator (Fiber, GHSA-68rr-p4fp-j59v). Such an id is not accepted.
     pub(crate) fn is_nil(&self) -> bool {
         self.0.is_nil()

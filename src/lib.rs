@@ -20,6 +20,9 @@ mod expiry;
 mod extract;
 mod failure_log;
 mod flash;
+#[cfg(feature = "migration")]
+#[cfg_attr(docsrs, doc(cfg(feature = "migration")))]
+pub mod format;
 #[cfg(feature = "axum")]
 mod guard;
 mod health;
@@ -72,12 +75,21 @@ pub use crate::{
     guard::{LoggedIn, LoginRejection, RecentLogin},
 };
 
-/// Longer texts: deployment, which Redis, comparison, cookbook, security, reliability, performance, design and changelog. Their code is compiled
-/// with the crate.
+/// Longer texts: deployment, migration, which Redis, comparison, cookbook, security, reliability, performance, design and changelog. Their code is
+/// compiled with the crate.
 pub mod docs {
     #[doc = include_str!("docs/links.md")]
     #[doc = include_str!("docs/deployment.md")]
     pub mod deployment {}
+
+    // Its code needs the feature.
+    #[cfg_attr(
+        not(feature = "migration"),
+        doc = "Documented with the feature `migration`."
+    )]
+    #[cfg_attr(feature = "migration", doc = include_str!("docs/links.md"))]
+    #[cfg_attr(feature = "migration", doc = include_str!("docs/migrate.md"))]
+    pub mod migrate {}
 
     #[doc = include_str!("docs/links.md")]
     #[doc = include_str!("docs/which_redis.md")]

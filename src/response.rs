@@ -60,6 +60,8 @@ const DESCRIBE_OUTCOME: [&str; 4] = ["content-", "hx-", "grpc-", "sec-websocket-
 pub(crate) fn set_cookie(lazy: &LazySession, session: &SessionCell, headers: &mut HeaderMap) {
     let config = &session.context.config;
     let header = config.header.as_ref().filter(|_| lazy.is_by_header());
+    #[cfg(feature = "migration")]
+    let migrations = mem::take(&mut session.state().old.migrations);
     let cookie = {
         let mut state = session.state();
         state.headers_sent = true;
@@ -81,6 +83,14 @@ pub(crate) fn set_cookie(lazy: &LazySession, session: &SessionCell, headers: &mu
     match header {
         Some(header) => drop(headers.insert(header.name.clone(), cookie)),
         None => drop(headers.append(header::SET_COOKIE, cookie)),
+    }
+    #[cfg(feature = "migration")]
+    for migration in migrations {
+        let own = &config.cookie;
+        let is_replaced = migration.has_cookie(own.name(), own.domain.as_deref(), &own.path);
+        for line in migration.removals(is_replaced).unwrap_or_default() {
+            headers.append(header::SET_COOKIE, line);
+        }
     }
     // RFC 9111, section 7.3: a cache may store a response with Set-Cookie unless told otherwise.
     if !has_directive(headers, &header::CACHE_CONTROL, &["no-store"]) {

@@ -273,7 +273,13 @@ fn finish<B: ErrorBody>(
     match (committed, lazy.loaded()) {
         (Ok(_), Some(session)) => set_cookie(lazy, session.cell(), response.headers_mut()),
         (Ok(_), None) => {}
-        (Err(error), _) => replace_with_error(&mut response, lazy, &error),
+        (Err(error), session) => {
+            replace_with_error(&mut response, lazy, &error);
+            // What was stored before the failure, by `save`, may have a new id.
+            if let Some(session) = session {
+                set_cookie(lazy, session.cell(), response.headers_mut());
+            }
+        }
     }
     response
 }

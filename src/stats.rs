@@ -29,6 +29,8 @@ pub(crate) enum Event {
     Destroyed,
     Emptied,
     Revoked,
+    #[cfg(feature = "migration")]
+    Migrated,
     ConnectionOpened,
     ConnectionFailed,
 }
@@ -85,6 +87,11 @@ pub struct Stats {
     pub emptied: u64,
     /// Sessions that were revoked through [`UserSessions`](crate::UserSessions).
     pub revoked: u64,
+    /// Sessions of another app that were taken over, by [`with_migration_from`](crate::RedisSessionLayer::with_migration_from). Those that cannot be
+    /// read are counted in `unreadable`, once for each session and process.
+    #[cfg(feature = "migration")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "migration")))]
+    pub migrated: u64,
     /// Connections that are open now.
     pub connections_open: u64,
     /// Connections that were opened: at first use, or in place of one that broke or did not answer.
@@ -140,6 +147,8 @@ impl Counters {
             destroyed: event(Event::Destroyed),
             emptied: event(Event::Emptied),
             revoked: event(Event::Revoked),
+            #[cfg(feature = "migration")]
+            migrated: event(Event::Migrated),
             connections_open: self.connections_open.load(Relaxed),
             connections_opened: event(Event::ConnectionOpened),
             connection_failures: event(Event::ConnectionFailed),
@@ -198,6 +207,8 @@ impl Exported {
             (BEGUN, "Sessions that were created"),
             (ROTATED, "Sessions that got a new id"),
             (ENDED, "Sessions that were ended, by how"),
+            #[cfg(feature = "migration")]
+            (MIGRATED, "Sessions of another app that were taken over"),
             (OPENED, "Connections that were opened"),
             (FAILURES, "Attempts to connect that failed"),
         ] {
@@ -227,6 +238,8 @@ impl Exported {
                 ended("destroy"),
                 ended("removal"),
                 ended("revocation"),
+                #[cfg(feature = "migration")]
+                counter!(MIGRATED),
                 counter!(OPENED),
                 counter!(FAILURES),
             ],
@@ -251,6 +264,8 @@ const BEGUN: &str = "axum_redis_sessions_begun_total";
 const ROTATED: &str = "axum_redis_sessions_rotated_total";
 #[cfg(feature = "metrics")]
 const ENDED: &str = "axum_redis_sessions_ended_total";
+#[cfg(all(feature = "metrics", feature = "migration"))]
+const MIGRATED: &str = "axum_redis_sessions_migrated_total";
 #[cfg(feature = "metrics")]
 const DURATION: &str = "axum_redis_sessions_operation_duration_seconds";
 #[cfg(feature = "metrics")]

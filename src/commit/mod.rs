@@ -10,11 +10,13 @@
 
 pub(crate) mod changes;
 pub(crate) mod metadata_changes;
+#[cfg(feature = "migration")]
+pub(crate) mod old_session;
 mod queue;
 pub(crate) mod reload;
 pub(crate) mod state;
 mod status;
-mod user_index;
+pub(crate) mod user_index;
 pub(crate) mod write;
 
 use std::{
@@ -27,7 +29,7 @@ use std::{
 };
 
 use self::{
-    queue::CommitQueue,
+    queue::{CommitQueue, MAX_ATTEMPTS, attempts_exhausted},
     state::{CookieAction, Plan, State, Status},
     write::{DeleteReason, PendingDelete, TOMBSTONE_TTL, Write, WriteKind},
 };
@@ -41,9 +43,6 @@ use crate::{
     store::{Created, Destroyed, Fault, Outcome, Rotation, retry_once},
     trace,
 };
-
-/// Writes for one commit. Since the commits of one process queue after a conflict, only other nodes can use these up.
-const MAX_ATTEMPTS: u32 = 64;
 
 /// The session of one request, shared by its handler, its middleware and the service.
 pub(crate) struct SessionCell {
@@ -120,10 +119,18 @@ async fn commit_changes(session: &SessionCell) -> Result<CommitOutcome, SessionE
             Box::pin(delete_destroyed(session, delete)).await?;
             outcome = CommitOutcome::Saved;
         }
+        #[cfg(feature = "migration")]
+        while let Some(old) = old_session::next(session.state()) {
+            Box::pin(old_session::delete(&session.context, &old)).await?;
+            old_session::finish(session.state(), &old);
+            outcome = CommitOutcome::Saved;
+        }
         let write = match session.plan()? {
             Plan::Noop => return Ok(outcome),
             Plan::Discard => return Ok(session.discard(None)),
-            Plan::Write(_) if attempt > MAX_ATTEMPTS => return Err(attempts_exhausted()),
+            Plan::Write(_) if attempt > MAX_ATTEMPTS => {
+                return Err(attempts_exhausted());
+            }
             Plan::Write(write) => write,
         };
         let (id, epoch) = (write.kind.id(), write.epoch);
@@ -395,16 +402,6 @@ impl SessionCell {
             }
         }
     }
-}
-
-fn attempts_exhausted() -> SessionError {
-    SessionError::new(
-        ErrorKind::Conflict,
-        format!(
-            "other requests changed this session before each of {MAX_ATTEMPTS} attempts to save it, so nothing was saved: try \
-             again, and write less often to one session"
-        ),
-    )
 }
 
 impl Drop for SessionCell {

@@ -4,8 +4,15 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, MutexGuard};
 
-use crate::{context::Context, id::SessionId, random::random_unit};
+use crate::{
+    context::Context,
+    error::{ErrorKind, SessionError},
+    id::SessionId,
+    random::random_unit,
+};
 
+/// Writes for one commit. Since the commits of one process queue after a conflict, only other nodes can use these up.
+pub(super) const MAX_ATTEMPTS: u32 = 64;
 /// An immediate retry has the best chance, since it builds on the newest version. After this many in a row something keeps step
 /// with it, and a pause of random length breaks the step.
 const ATTEMPTS_BEFORE_PAUSE: u32 = 8;
@@ -40,4 +47,14 @@ impl<'a> CommitQueue<'a> {
     async fn wait_for_turn(&mut self, lock: &'a Mutex<()>) {
         self.turn = Some(Box::pin(lock.lock()).await);
     }
+}
+
+pub(super) fn attempts_exhausted() -> SessionError {
+    SessionError::new(
+        ErrorKind::Conflict,
+        format!(
+            "other requests changed this session before each of {MAX_ATTEMPTS} attempts to save it, so nothing was saved: try \
+             again, and write less often to one session"
+        ),
+    )
 }

@@ -6,7 +6,7 @@ pub(crate) use super::status::{IdChange, Persisted, Status};
 use super::{
     changes::Changes,
     metadata_changes::MetadataChange,
-    write::{DeleteReason, PendingDelete, Write, WriteKind},
+    write::{DeleteReason, OldSessions, PendingDelete, Write, WriteKind},
 };
 use crate::{
     clock::unix_secs,
@@ -39,6 +39,7 @@ pub(crate) struct State {
     pub(crate) headers_sent: bool,
     /// A shared cache may store the response, so a renewed cookie waits for another one.
     pub(crate) defers_renewal: bool,
+    pub(crate) old: OldSessions,
 }
 
 /// What the response tells the browser.
@@ -72,6 +73,7 @@ impl State {
             cookie: CookieAction::Keep,
             headers_sent: false,
             defers_renewal: false,
+            old: OldSessions::default(),
         }
     }
 
@@ -89,13 +91,16 @@ impl State {
             Status::New { .. } => false,
             Status::Persisted(_) => {
                 self.id_change.is_new()
-                    || self.base.needs_sealing
+                    || self.base.is_outdated
                     || self.cookie_needs_renewal(context)
                     || self.index_entry_needs_refresh(context)
             }
             Status::Rotated { .. } | Status::Gone => self.id_change.is_new(),
         };
-        is_due || !self.pending_deletes.is_empty() || !self.changes.is_empty()
+        is_due
+            || self.old.has_deletes()
+            || !self.pending_deletes.is_empty()
+            || !self.changes.is_empty()
     }
 
     /// Whether the response is to send the cookie again, with a new Max-Age or a new signature.
@@ -110,7 +115,9 @@ impl State {
                 && self.changes.keys(&self.base).next().is_none()
                 && self.changes.user(&self.base).is_none()
         };
-        !self.pending_deletes.is_empty() || !(self.changes.is_empty() || is_blank())
+        self.old.has_deletes()
+            || !self.pending_deletes.is_empty()
+            || !(self.changes.is_empty() || is_blank())
     }
 
     /// Asks for a new id. A grace that was asked for before ends: a login may be the reason.
@@ -224,7 +231,7 @@ impl State {
         }
         let adds_to_index = self.stamp_index_entry(context);
         let re_sign = self.cookie_needs_re_signing();
-        let is_due = re_sign || self.base.needs_sealing;
+        let is_due = re_sign || self.base.is_outdated;
         if self.changes.is_empty() && !self.id_change.is_new() && !is_due {
             return Ok(Plan::Noop);
         }

@@ -1,9 +1,13 @@
 //! One write to the store.
 
+#[cfg(feature = "migration")]
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+#[cfg(feature = "migration")]
+use crate::format::{Migration, OldCookie};
 use crate::{
     clock::unix_millis,
     context::Context,
@@ -73,6 +77,26 @@ pub(crate) enum DeleteReason {
     Superseded,
 }
 
+/// What a request's state knows of other apps' sessions.
+#[derive(Default)]
+pub(crate) struct OldSessions {
+    /// Whose cookies the response removes.
+    #[cfg(feature = "migration")]
+    pub(crate) migrations: Vec<Arc<Migration>>,
+    /// Destroyed sessions that are still to be deleted.
+    #[cfg(feature = "migration")]
+    pub(crate) pending_deletes: Vec<OldCookie>,
+}
+
+impl OldSessions {
+    pub(super) fn has_deletes(&self) -> bool {
+        #[cfg(feature = "migration")]
+        return !self.pending_deletes.is_empty();
+        #[cfg(not(feature = "migration"))]
+        false
+    }
+}
+
 impl WriteKind {
     pub(super) fn rotate(
         from: SessionId,
@@ -132,7 +156,7 @@ impl WriteKind {
 
 impl Write {
     /// Encrypts what the store is to hold, if the layer does.
-    pub(super) fn seal(&mut self, context: &Context) -> Result<(), SessionError> {
+    pub(crate) fn seal(&mut self, context: &Context) -> Result<(), SessionError> {
         if let Some(id) = self.kind.next_id()
             && let Some(sealed) = context.seal(id, self.record.bytes())?
         {

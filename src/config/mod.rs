@@ -14,6 +14,8 @@ pub use self::cookie::SameSite;
 pub(crate) use self::cookie::{CookieConfig, HeaderConfig};
 #[cfg(feature = "encryption")]
 use crate::encryption::Encryption;
+#[cfg(feature = "migration")]
+use crate::format::Migration;
 use crate::{
     error::{ConfigError, SessionError},
     id::SessionId,
@@ -90,6 +92,8 @@ pub(crate) struct Config {
     /// A session in the clear is not accepted.
     #[cfg(feature = "encryption")]
     pub(crate) encryption_required: bool,
+    #[cfg(feature = "migration")]
+    pub(crate) migrations: Vec<Arc<Migration>>,
     pub(crate) id_generator: Option<IdGenerator>,
     pub(crate) error_response: Option<ErrorResponse>,
     pub(crate) save_rule: Option<SaveRule>,
@@ -123,6 +127,8 @@ impl Default for Config {
             encryption: None,
             #[cfg(feature = "encryption")]
             encryption_required: false,
+            #[cfg(feature = "migration")]
+            migrations: Vec::new(),
             id_generator: None,
             error_response: None,
             save_rule: None,
@@ -173,6 +179,23 @@ impl Config {
         }
     }
 
+    #[cfg(feature = "migration")]
+    fn check_migrations(&self) -> Result<(), ConfigError> {
+        if !self.migrations.is_empty() && !self.has_cookie {
+            return error(
+                "with_migration_from needs the session cookie, since old cookies become new ones: remove without_cookie",
+            );
+        }
+        match self
+            .migrations
+            .iter()
+            .find_map(|migration| migration.check())
+        {
+            Some(text) => error(text),
+            None => Ok(()),
+        }
+    }
+
     /// Checks each option, and their combination.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         self.cookie.check()?;
@@ -183,6 +206,8 @@ impl Config {
         } else if self.encryption_required {
             return error("with_encryption_required needs keys: add with_encryption_keys");
         }
+        #[cfg(feature = "migration")]
+        self.check_migrations()?;
         for (name, duration) in [
             ("with_idle_timeout", Some(self.idle_timeout)),
             ("with_permanent_lifetime", Some(self.permanent_lifetime)),

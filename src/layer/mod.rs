@@ -72,6 +72,10 @@ use crate::{
     doc = "| [`with_encryption_keys`](Self::with_encryption_keys) | off | encrypt sessions in Redis |\n\
            | [`with_encryption_required`](Self::with_encryption_required) | off | refuse sessions that are not encrypted |"
 )]
+#[cfg_attr(
+    feature = "migration",
+    doc = "| [`with_migration_from`](Self::with_migration_from) | none | take over the sessions of another framework |"
+)]
 /// | [`with_sessions_per_user`](Self::with_sessions_per_user) | no limit | maximum of concurrent sessions per user |
 /// | [`with_max_size`](Self::with_max_size) | 64 KiB | maximum size of a session |
 /// | [`with_discard_unreadable`](Self::with_discard_unreadable) | off | a stored value that is not a session counts as missing |

@@ -5,6 +5,8 @@ use http::{Response, StatusCode, request::Parts};
 use super::RedisSessionLayer;
 #[cfg(feature = "encryption")]
 use crate::encryption::Encryption;
+#[cfg(feature = "migration")]
+use crate::format::Migration;
 use crate::{config::SessionLimit, error::SessionError, id::SessionId};
 
 /// # Session options
@@ -94,6 +96,30 @@ impl RedisSessionLayer {
     /// A process prolongs such a value once, by the load that finds it; later loads leave its TTL alone. For up to 1,024 keys.
     pub fn with_discard_unreadable(self) -> Self {
         self.configured(|context| context.config.discard_unreadable = true)
+    }
+
+    /// Takes over the sessions of another app, so that its users stay logged in. Default: none. May be called several times.
+    ///
+    /// A request with a cookie of the old app and none of this one gets its old session, under a new id and with the timeouts of this layer. Its response sets
+    /// the new cookie and removes the old one. Once the browser has shown the new cookie, the old one is worth nothing. An old session that
+    /// cannot be read counts as missing, is counted in [`Stats::unreadable`](crate::Stats::unreadable), and is logged. The old app's keys must be
+    /// in the Redis of this layer.
+    ///
+    /// [`docs::migrate`](crate::docs::migrate) has the steps for each framework.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use axum_redis_sessions::{RedisSessionLayer, format::{Flask, Migration}};
+    ///
+    /// let layer = RedisSessionLayer::in_memory()
+    ///     .with_migration_from(Migration::from(Flask::new()).with_user_at("/user_id"));
+    /// ```
+    #[cfg(feature = "migration")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "migration")))]
+    pub fn with_migration_from(self, migration: impl Into<Migration>) -> Self {
+        let migration = Arc::new(migration.into());
+        self.configured(|context| context.config.migrations.push(migration))
     }
 
     /// Loads the session before the inner service is called, and adds it to the request's extensions. Default: loaded by the extractor.

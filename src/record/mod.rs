@@ -18,6 +18,8 @@ use bytes::Bytes;
 
 #[cfg(feature = "encryption")]
 pub(crate) use self::write::clear_len;
+#[cfg(feature = "migration")]
+pub(crate) use self::write::pointer;
 use self::{
     fields::{Field, Fields},
     scan::{Malformed, Span, scan},
@@ -44,6 +46,8 @@ const INDEXED_AT: &str = "_listed";
 const CONFIRMED_AT: &str = "_confirmed";
 const ROTATED: &str = "_rotated";
 const GRACE: &str = "_grace";
+const MOVED_FROM: &str = "_moved_from";
+const MOVED_TO: &str = "_moved_to";
 
 /// `{"_rev":"`, then 16 hexadecimal digits, then `"`.
 const REV_OPENING: &[u8] = b"{\"_rev\":\"";
@@ -76,8 +80,10 @@ pub(crate) struct Record {
     bytes: Bytes,
     /// What the store holds, if not `bytes`. Boxed, since it is rare and would enlarge every record.
     sealed: Option<Box<Bytes>>,
-    /// The store is to hold it encrypted by the present key, and does not.
-    pub(crate) needs_sealing: bool,
+    /// The store is to hold it in another form: encrypted by the present key, or without `moved_from`.
+    pub(crate) is_outdated: bool,
+    /// The Redis key of another framework's session that became this one, until the browser has shown the new cookie.
+    pub(crate) moved_from: Option<Box<str>>,
     /// All keys but the crate's own.
     fields: Fields,
     /// The unescaped names of the keys that are stored with escapes; usually empty.
@@ -95,6 +101,8 @@ pub(crate) enum Decoded {
         until: u64,
         /// What the session held before the rotation, to be read until this Unix time in milliseconds.
         readable: Option<(u64, Record)>,
+        /// It stands for another framework's session, and says where that is now (see `migration::pointer`).
+        moved_to: Option<Box<str>>,
     },
     /// A session without a key and without a user. This crate never stores one, and does not accept one as a session
     /// (aiohttp-session, CVE-2018-1000519).
@@ -113,11 +121,12 @@ impl Record {
             decoder.add(key, is_escaped, value)
         })
         .map_err(|Malformed| SessionError::invalid_data("not a JSON object with distinct keys"))?;
-        let (rotated, grace) = (decoder.rotated, decoder.grace);
+        let (rotated, grace, moved_to) = (decoder.rotated, decoder.grace, decoder.moved_to);
         let record = Self {
             bytes: bytes.clone(),
             sealed: None,
-            needs_sealing: false,
+            is_outdated: false,
+            moved_from: decoder.moved_from,
             fields: decoder.fields.into(),
             unescaped: decoder.unescaped,
             metadata: decoder.metadata,
@@ -128,7 +137,11 @@ impl Record {
         }
         if let Some(until) = rotated {
             let readable = grace.map(|until| (until, record));
-            return Ok(Decoded::Tombstone { until, readable });
+            return Ok(Decoded::Tombstone {
+                until,
+                readable,
+                moved_to,
+            });
         }
         Ok(if record.fields.is_empty() && record.user.is_none() {
             Decoded::Empty
@@ -245,8 +258,10 @@ struct Decoder<'a> {
     user: Option<UserId>,
     rotated: Option<u64>,
     grace: Option<u64>,
+    moved_from: Option<Box<str>>,
+    moved_to: Option<Box<str>>,
     /// The crate's own keys that were found so far, by their number in [`Decoder::add_own`].
-    found: [bool; 8],
+    found: [bool; 9],
 }
 
 impl<'a> Decoder<'a> {
@@ -260,7 +275,9 @@ impl<'a> Decoder<'a> {
             user: None,
             rotated: None,
             grace: None,
-            found: [false; 8],
+            moved_from: None,
+            moved_to: None,
+            found: [false; 9],
         }
     }
 
@@ -328,6 +345,11 @@ impl<'a> Decoder<'a> {
                 self.check_first(7)?;
                 self.metadata.confirmed_at = number;
             }
+            MOVED_FROM => {
+                self.check_first(8)?;
+                self.moved_from = serde_json::from_str(value).ok();
+            }
+            MOVED_TO => self.moved_to = serde_json::from_str(value).ok(),
             ROTATED => self.rotated = Some(number.unwrap_or(0)),
             GRACE => self.grace = number,
             _ => return Ok(false),

@@ -134,6 +134,7 @@ fn a_tombstone_holds_its_end_and_nothing_else() {
         Ok(Decoded::Tombstone {
             until: 1_764_000_000_000,
             readable: None,
+            moved_to: None,
         })
     ));
 }

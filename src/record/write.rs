@@ -4,9 +4,12 @@ use std::cell::{Cell, RefCell};
 
 use bytes::Bytes;
 
+#[cfg(feature = "migration")]
+use super::MOVED_TO;
 use super::{
-    ABSOLUTE_TIMEOUT, CONFIRMED_AT, CREATED, GRACE, IDLE_TIMEOUT, INDEXED_AT, Metadata, PERMANENT,
-    RESERVED, REV_OPENING, REVISION_LEN, ROTATED, Record, USER, UserId, fields::Field, scan::Span,
+    ABSOLUTE_TIMEOUT, CONFIRMED_AT, CREATED, GRACE, IDLE_TIMEOUT, INDEXED_AT, MOVED_FROM, Metadata,
+    PERMANENT, RESERVED, REV_OPENING, REVISION_LEN, ROTATED, Record, USER, UserId, fields::Field,
+    scan::Span,
 };
 use crate::{clock::unix_nanos, error::SessionError, random::random_bytes};
 
@@ -67,6 +70,9 @@ impl<'a> Encoder<'a> {
         }
         if let Some(user) = &user {
             write_user(&mut buffer, user);
+        }
+        if let Some(key) = &base.moved_from {
+            write_text(&mut buffer, MOVED_FROM, key);
         }
         Ok(Self {
             base,
@@ -139,7 +145,8 @@ impl<'a> Encoder<'a> {
             record: Record {
                 bytes: return_scratch(self.buffer),
                 sealed: None,
-                needs_sealing: false,
+                is_outdated: false,
+                moved_from: self.base.moved_from.clone(),
                 fields: self.fields.into(),
                 unescaped: self.unescaped,
                 metadata: self.metadata,
@@ -227,6 +234,18 @@ pub(crate) fn tombstone(
     Ok(return_scratch(buffer))
 }
 
+/// The value that replaces another framework's session until this Unix time in milliseconds, and says where the session is now.
+#[cfg(feature = "migration")]
+pub(crate) fn pointer(until: u64, to: impl FnOnce(&[u8]) -> String) -> Result<Bytes, SessionError> {
+    let mut buffer = take_scratch();
+    write_rev(&mut buffer)?;
+    let to = to(&buffer);
+    write_number(&mut buffer, ROTATED, until);
+    write_text(&mut buffer, MOVED_TO, &to);
+    buffer.push(b'}');
+    Ok(return_scratch(buffer))
+}
+
 /// Whether `stored` is the same version of the session as `version`.
 pub(crate) fn same_revision(stored: &[u8], version: &[u8]) -> bool {
     stored.starts_with(revision(version))
@@ -275,8 +294,12 @@ fn write_own_key(buffer: &mut Vec<u8>, key: &str) {
 }
 
 fn write_user(buffer: &mut Vec<u8>, user: &UserId) {
-    write_own_key(buffer, USER);
-    serde_json::to_writer(buffer, &**user).expect("a string serializes");
+    write_text(buffer, USER, user);
+}
+
+fn write_text(buffer: &mut Vec<u8>, key: &str, text: &str) {
+    write_own_key(buffer, key);
+    serde_json::to_writer(buffer, text).expect("a string serializes");
 }
 
 fn write_number(buffer: &mut Vec<u8>, key: &str, number: u64) {

@@ -46,7 +46,8 @@ pub(super) fn hit(
     let entry = cache.get(&key)?;
     let ttl = cache.ttl(&entry);
     let full = expiry::ttl(&context.config, entry.record.metadata)?;
-    if is_touch_due(ttl, full) {
+    // The cookie of the app that had this session before is still to be retired.
+    if is_touch_due(ttl, full) || entry.record.moved_from.is_some() {
         return None;
     }
     cache.count_hit();
@@ -72,12 +73,12 @@ pub(super) struct StaleIfError {
 impl StaleIfError {
     pub(super) fn new(
         context: &Context,
-        first: (SessionId, Signature),
+        first: Option<(SessionId, Signature)>,
         others: &[(SessionId, Signature)],
         mode: LoadMode,
     ) -> Self {
         let is_allowed = mode == LoadMode::Cached && others.is_empty();
-        let presented = Some(first).filter(|_| is_allowed);
+        let presented = first.filter(|_| is_allowed);
         Self {
             presented: presented.filter(|(id, _)| stale_entry(context, *id).is_some()),
         }

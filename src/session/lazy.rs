@@ -13,6 +13,11 @@ use tokio::sync::OnceCell;
 #[cfg(feature = "local-cache")]
 use super::cached::{self, StaleIfError};
 use super::{LoadMode, Session, load::load_first_live};
+#[cfg(feature = "migration")]
+use super::{
+    load::{ROTATED, load_by_id, rank},
+    migrate,
+};
 use crate::{
     commit::{
         state::Status,
@@ -22,8 +27,10 @@ use crate::{
     context::Context,
     error::{ErrorKind, SessionError},
     failure_log::FailureLog,
+    id::SessionId,
     record::Record,
     request::RequestHead,
+    signing::Signature,
 };
 
 /// A browser presents several cookies of one name if they differ in Domain or Path. More than this number are ignored.
@@ -110,30 +117,30 @@ impl LazySession {
         }
         session
             .get_or_init(|| async {
-                let mut presented = head.presented.ids(&context.config);
-                let session = match presented.next() {
-                    None => return Ok(self.empty()),
-                    Some(first) => {
-                        let others: Vec<_> = presented.take(MAX_PRESENTED - 1).collect();
-                        #[cfg(feature = "local-cache")]
-                        if mode == LoadMode::Cached
-                            && others.is_empty()
-                            && let Some(session) = cached::hit(context, first)
-                        {
-                            session.0.state().headers_sent = headers_sent.load(Relaxed);
-                            return Ok(session);
-                        }
-                        #[cfg(feature = "local-cache")]
-                        let stale = StaleIfError::new(context, first, &others, mode);
-                        // Boxed, so that the handler's future, which axum boxes, stays small.
-                        let load = Box::pin(load_first_live(context, first, others, mode));
-                        #[cfg(not(feature = "local-cache"))]
-                        let loaded = context.observe_load(context.config.deadline, load).await;
-                        #[cfg(feature = "local-cache")]
-                        let loaded = stale.or_session(context, load).await;
-                        loaded?
-                    }
-                };
+                let mut ids = head.presented.ids(&context.config);
+                let first = ids.next();
+                if first.is_none() && !self.may_take_over() {
+                    return Ok(self.empty());
+                }
+                let others: Vec<_> = ids.take(MAX_PRESENTED - 1).collect();
+                #[cfg(feature = "local-cache")]
+                if mode == LoadMode::Cached
+                    && others.is_empty()
+                    && let Some(first) = first
+                    && let Some(session) = cached::hit(context, first)
+                {
+                    session.0.state().headers_sent = headers_sent.load(Relaxed);
+                    return Ok(session);
+                }
+                #[cfg(feature = "local-cache")]
+                let stale = StaleIfError::new(context, first, &others, mode);
+                // Boxed, so that the handler's future, which axum boxes, stays small.
+                let load = Box::pin(self.load_presented(first, others, mode));
+                #[cfg(not(feature = "local-cache"))]
+                let loaded = context.observe_load(context.config.deadline, load).await;
+                #[cfg(feature = "local-cache")]
+                let loaded = stale.or_session(context, load).await;
+                let session = loaded?;
                 session.0.state().headers_sent = headers_sent.load(Relaxed);
                 Ok(session)
             })
@@ -173,6 +180,16 @@ impl LazySession {
                 user: None,
             });
             session.0.state().pending_deletes.extend(deletes);
+            #[cfg(feature = "migration")]
+            for migration in &self.config().migrations {
+                let old = migration.presented(self.0.head.presented.cookie_headers());
+                let mut state = session.0.state();
+                let pending = state.old.pending_deletes.len();
+                state.old.pending_deletes.extend(old);
+                if state.old.pending_deletes.len() > pending {
+                    state.old.migrations.push(migration.clone());
+                }
+            }
             session
         });
     }
@@ -251,6 +268,41 @@ impl LazySession {
     /// Whether the session was loaded, successfully or not.
     pub(crate) fn was_accessed(&self) -> bool {
         self.0.session.initialized() || self.0.replacement.get().is_some()
+    }
+
+    async fn load_presented(
+        &self,
+        first: Option<(SessionId, Signature)>,
+        others: Vec<(SessionId, Signature)>,
+        mode: LoadMode,
+    ) -> Result<Session, SessionError> {
+        let context = &self.0.context;
+        let own = match first {
+            Some(first) => load_first_live(context, first, others, mode).await,
+            None => Ok(self.empty()),
+        };
+        #[cfg(feature = "migration")]
+        if self.may_take_over() {
+            if let Ok(session) = &own {
+                migrate::retire(context, session).await;
+            }
+            // A tombstone of ours: the browser is about to get a newer cookie of ours.
+            if rank(&own) < ROTATED {
+                let taken = migrate::take_over(context, &self.0.head.presented, load_by_id);
+                if let Some(session) = Box::pin(taken).await? {
+                    return Ok(session);
+                }
+            }
+        }
+        own
+    }
+
+    /// Whether a cookie of another app can give this request a session.
+    fn may_take_over(&self) -> bool {
+        #[cfg(feature = "migration")]
+        return !self.config().migrations.is_empty() && !self.0.headers_sent.load(Relaxed);
+        #[cfg(not(feature = "migration"))]
+        false
     }
 
     fn empty(&self) -> Session {

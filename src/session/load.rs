@@ -2,6 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
+#[cfg(feature = "migration")]
+use futures_util::future::BoxFuture;
+
 #[cfg(feature = "local-cache")]
 use super::cached::{self, Found};
 use super::{LoadMode, Session};
@@ -49,14 +52,16 @@ pub(super) async fn load_first_live(
     Ok(session)
 }
 
+#[cfg_attr(not(feature = "migration"), allow(dead_code))]
+pub(super) const ROTATED: u8 = 2;
 /// Also the rank of a store that is unavailable: nothing else is worth a try.
 const LIVE: u8 = 3;
 
-fn rank(loaded: &Result<Session, SessionError>) -> u8 {
+pub(super) fn rank(loaded: &Result<Session, SessionError>) -> u8 {
     match loaded {
         Ok(session) => match session.0.state().status {
             Status::New { .. } | Status::Gone => 0,
-            Status::Rotated { .. } => 2,
+            Status::Rotated { .. } => ROTATED,
             Status::Persisted(_) => LIVE,
         },
         Err(error) if error.kind() == ErrorKind::InvalidData => 1,
@@ -98,6 +103,14 @@ async fn load(
     let shared = &context.shared;
     let (tasks, failures) = (&shared.detached_commits, &shared.failures);
     let unknown = || empty(Status::New { presented });
+    // Under the same prefix and cookie name, an id of the old app may have the form of one of this crate.
+    #[cfg(feature = "migration")]
+    let old = loaded.as_ref().ok().cloned().flatten();
+    #[cfg(feature = "migration")]
+    let is_old = || {
+        let mut migrations = context.config.migrations.iter();
+        old.is_some_and(|old| migrations.any(|migration| migration.reads(&key, &old)))
+    };
     let decoded = match loaded.map_err(Fault::into_error) {
         Ok(None) => {
             context.count(Event::LoadMissing);
@@ -107,6 +120,8 @@ async fn load(
         Err(error) => Err(error),
     };
     let decoded = match decoded {
+        #[cfg(feature = "migration")]
+        Err(error) if error.kind() == ErrorKind::InvalidData && is_old() => return Ok(unknown()),
         Err(error) if error.kind() == ErrorKind::InvalidData => {
             context.note_unreadable(&key, &error);
             let is_discarded = context.config.discard_unreadable;
@@ -149,7 +164,13 @@ async fn load(
                 record,
             ))
         }
-        Decoded::Tombstone { until, readable } => {
+        // The session that this cookie presented when it was the old app's.
+        Decoded::Tombstone {
+            moved_to: Some(_), ..
+        } => Ok(unknown()),
+        Decoded::Tombstone {
+            until, readable, ..
+        } => {
             let now = unix_millis();
             let left = Duration::from_millis(until.saturating_sub(now));
             if left.is_zero() {
@@ -173,4 +194,12 @@ async fn load(
             Ok(unknown())
         }
     }
+}
+
+#[cfg(feature = "migration")]
+pub(super) fn load_by_id(
+    context: &Arc<Context>,
+    id: SessionId,
+) -> BoxFuture<'_, Result<Session, SessionError>> {
+    Box::pin(load(context, (id, Signature::Current), LoadMode::Latest))
 }

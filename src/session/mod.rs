@@ -6,6 +6,8 @@ mod expiry;
 pub(crate) mod lazy;
 mod load;
 mod long_lived;
+#[cfg(feature = "migration")]
+mod migrate;
 mod update;
 mod user;
 

@@ -150,6 +150,71 @@ pub fn stored_value(input: &[u8]) {
     }
 }
 
+/// A MessagePack session is refused, or becomes JSON that serde_json reads as an object.
+#[cfg(feature = "migration")]
+pub fn messagepack_session(input: &[u8]) {
+    check_decoded(crate::format::msgpack::decode(input));
+}
+
+/// A pickled session is refused, or becomes JSON that serde_json reads as an object.
+#[cfg(feature = "migration")]
+pub fn pickled_session(input: &[u8]) {
+    check_decoded(crate::format::pickle::decode(input));
+}
+
+/// What each format reads of a value is a JSON object, and each id of a cookie has no space and no control character.
+#[cfg(feature = "migration")]
+pub fn old_session(input: &[u8]) {
+    use crate::format::{
+        ActixSession, AxumSession, Django, Express, Flask, Format, Migration, TowerSessions,
+    };
+    let key = &[1; 64];
+    let formats: [(&dyn Format, Migration); 8] = [
+        (&Flask::new(), Flask::new().into()),
+        (&Express::new([key]), Express::new([key]).into()),
+        (&Django::new(), Django::new().into()),
+        (&TowerSessions::plain(), TowerSessions::plain().into()),
+        (
+            &TowerSessions::signed(key),
+            TowerSessions::signed(key).into(),
+        ),
+        (
+            &ActixSession::private(key),
+            ActixSession::private(key).into(),
+        ),
+        (&ActixSession::signed(key), ActixSession::signed(key).into()),
+        (&AxumSession::new(), AxumSession::new().into()),
+    ];
+    for (format, migration) in formats {
+        if let Ok(value) = std::str::from_utf8(input)
+            && let Some(id) = format.id("id", value)
+        {
+            assert!(!id.is_empty() && id.bytes().all(|byte| byte.is_ascii_graphic()));
+        }
+        let migration = migration.with_user_at("/a~1b/0");
+        if let Ok(taken) = migration.take(input, "key") {
+            let metadata = crate::record::Metadata::default();
+            let encoded = taken.encode(metadata).expect("random numbers");
+            match Record::decode(encoded.record.bytes()) {
+                Ok(Decoded::Session(record)) => {
+                    assert_eq!(record.moved_from.as_deref(), Some("key"))
+                }
+                Ok(Decoded::Empty) => assert!(encoded.is_empty),
+                Ok(Decoded::Tombstone { .. }) => panic!("a tombstone"),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
+
+#[cfg(feature = "migration")]
+fn check_decoded(decoded: Result<String, crate::format::FormatError>) {
+    if let Ok(json) = decoded {
+        let value: Value = serde_json::from_str(&json).expect("JSON");
+        assert!(value.is_object());
+    }
+}
+
 /// Makes the changes of `script` to the model, and returns the same changes for the session.
 fn changes_of(script: &[u8], base: &Record, model: &mut Vec<(String, Box<RawValue>)>) -> Changes {
     const VALUES: [&str; 4] = ["1", "[{}]", "\"\\ud800\"", "{\"a\" : 1e400}"];
@@ -313,5 +378,13 @@ mod tests {
     #[test]
     fn the_corpus_of_stored_values_passes() {
         replay("stored_value", stored_value);
+    }
+
+    #[test]
+    #[cfg(feature = "migration")]
+    fn the_corpora_of_old_sessions_pass() {
+        replay("messagepack_session", messagepack_session);
+        replay("pickled_session", pickled_session);
+        replay("old_session", old_session);
     }
 }

@@ -38,6 +38,8 @@ mod login;
 mod logout_of_failed;
 mod long_lived;
 mod managed;
+#[cfg(feature = "migration")]
+mod migration;
 mod model;
 mod observed;
 mod outage;
