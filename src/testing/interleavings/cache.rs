@@ -28,7 +28,8 @@ use crate::{
     },
 };
 
-const LIFETIME: Duration = Duration::from_secs(10);
+/// Less than the age at which an entry is read again; a tenth of it is more than a busy machine pauses.
+const LIFETIME: Duration = Duration::from_secs(50);
 
 /// The node that is looked at. The other one may have a cache, too.
 pub(super) const A: usize = 0;
