@@ -14,6 +14,8 @@ use crate::{error::SessionError, record::Record};
 
 /// What a read through the cache found.
 #[derive(Clone)]
+// A session is what almost every read finds.
+#[allow(clippy::large_enum_variant)]
 pub(crate) enum Loaded {
     Session {
         record: Record,

@@ -68,8 +68,8 @@ pub(crate) enum CommitOutcome {
 enum Stored {
     /// This write, or an earlier one that was in doubt.
     Write(Arc<Write>),
-    /// Another request's version.
-    Other(Record),
+    /// Another request's version. Boxed, since it is rare and would enlarge every result.
+    Other(Box<Record>),
     Tombstone,
     Nothing,
 }
@@ -112,6 +112,8 @@ async fn commit_changes(session: &SessionCell) -> Result<CommitOutcome, SessionE
     let mut outcome = CommitOutcome::Unchanged;
     let mut queue = CommitQueue::default();
     let mut attempt = 0;
+    #[cfg(feature = "migration")]
+    let next_old_session = || old_session::next(&session.state());
     loop {
         attempt += 1;
         // Boxed, here and below, so that what is rare does not enlarge the future of every commit.
@@ -120,7 +122,7 @@ async fn commit_changes(session: &SessionCell) -> Result<CommitOutcome, SessionE
             outcome = CommitOutcome::Saved;
         }
         #[cfg(feature = "migration")]
-        while let Some(old) = old_session::next(session.state()) {
+        while let Some(old) = next_old_session() {
             Box::pin(old_session::delete(&session.context, &old)).await?;
             old_session::finish(session.state(), &old);
             outcome = CommitOutcome::Saved;
@@ -331,7 +333,7 @@ async fn resolve_rejection(
         Decoded::Session(_) if in_doubt && state.changes.has_non_idempotent() => {
             Err(SessionError::doubtful_update())
         }
-        Decoded::Session(current) => Ok(Stored::Other(current)),
+        Decoded::Session(current) => Ok(Stored::Other(Box::new(current))),
         Decoded::Tombstone { .. } => Ok(Stored::Tombstone),
         Decoded::Empty => Ok(Stored::Nothing),
     }

@@ -35,7 +35,7 @@ pub(super) async fn delete(context: &Context, old: &OldCookie) -> Result<(), Ses
     }
 }
 
-pub(super) fn next(state: MutexGuard<'_, State>) -> Option<OldCookie> {
+pub(super) fn next(state: &State) -> Option<OldCookie> {
     state.old.pending_deletes.first().cloned()
 }
 

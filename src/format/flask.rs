@@ -34,8 +34,6 @@ impl Flask {
     /// With `SESSION_USE_SIGNER`: the cookie is signed by one of these values of `SECRET_KEY`. An unsigned cookie is then ignored.
     #[must_use]
     pub fn with_signer(self, secret_keys: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Self {
-        let signer =
-            |key: &[u8]| Hmac::<Sha1>::new_from_slice(key).expect("HMAC takes a key of any length");
         let derived = |secret: &[u8]| {
             let mut derive = signer(secret);
             derive.update(b"flask-session");
@@ -61,6 +59,10 @@ impl Flask {
         };
         self.signers.iter().any(is_valid).then(|| id.to_owned())
     }
+}
+
+fn signer(key: &[u8]) -> Hmac<Sha1> {
+    Hmac::new_from_slice(key).expect("HMAC takes a key of any length")
 }
 
 impl Format for Flask {

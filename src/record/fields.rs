@@ -42,10 +42,13 @@ impl Default for Fields {
 }
 
 #[cfg(feature = "local-cache")]
-impl From<Vec<Field>> for Fields {
-    fn from(fields: Vec<Field>) -> Self {
-        Self::Owned(fields)
-    }
+pub(super) fn owned(fields: Vec<Field>) -> Fields {
+    Fields::Owned(fields)
+}
+
+#[cfg(not(feature = "local-cache"))]
+pub(super) fn owned(fields: Vec<Field>) -> Fields {
+    fields
 }
 
 #[cfg(feature = "local-cache")]

@@ -21,7 +21,7 @@ pub(crate) use self::write::clear_len;
 #[cfg(feature = "migration")]
 pub(crate) use self::write::pointer;
 use self::{
-    fields::{Field, Fields},
+    fields::{Field, Fields, owned},
     scan::{Malformed, Span, scan},
 };
 pub(crate) use self::{
@@ -127,7 +127,7 @@ impl Record {
             sealed: None,
             is_outdated: false,
             moved_from: decoder.moved_from,
-            fields: decoder.fields.into(),
+            fields: owned(decoder.fields),
             unescaped: decoder.unescaped,
             metadata: decoder.metadata,
             user: decoder.user,

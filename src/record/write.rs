@@ -8,7 +8,8 @@ use bytes::Bytes;
 use super::MOVED_TO;
 use super::{
     ABSOLUTE_TIMEOUT, CONFIRMED_AT, CREATED, GRACE, IDLE_TIMEOUT, INDEXED_AT, MOVED_FROM, Metadata,
-    PERMANENT, RESERVED, REV_OPENING, REVISION_LEN, ROTATED, Record, USER, UserId, fields::Field,
+    PERMANENT, RESERVED, REV_OPENING, REVISION_LEN, ROTATED, Record, USER, UserId,
+    fields::{Field, owned},
     scan::Span,
 };
 use crate::{clock::unix_nanos, error::SessionError, random::random_bytes};
@@ -147,7 +148,7 @@ impl<'a> Encoder<'a> {
                 sealed: None,
                 is_outdated: false,
                 moved_from: self.base.moved_from.clone(),
-                fields: self.fields.into(),
+                fields: owned(self.fields),
                 unescaped: self.unescaped,
                 metadata: self.metadata,
                 user: self.user,

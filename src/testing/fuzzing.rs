@@ -197,7 +197,7 @@ pub fn old_session(input: &[u8]) {
             let encoded = taken.encode(metadata).expect("random numbers");
             match Record::decode(encoded.record.bytes()) {
                 Ok(Decoded::Session(record)) => {
-                    assert_eq!(record.moved_from.as_deref(), Some("key"))
+                    assert_eq!(record.moved_from.as_deref(), Some("key"));
                 }
                 Ok(Decoded::Empty) => assert!(encoded.is_empty),
                 Ok(Decoded::Tombstone { .. }) => panic!("a tombstone"),

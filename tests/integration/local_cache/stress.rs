@@ -164,7 +164,7 @@ async fn live_and_end(nodes: &Arc<[Node; 2]>, left: &Arc<AtomicUsize>, seed: &mu
 
 async fn visit(nodes: &[Node; 2], browser: &Browser, known: &Mutex<Known>, seed: &mut u64) {
     let node = (random(seed) % 2) as usize;
-    let updates = random(seed) % 5 == 0;
+    let updates = random(seed).is_multiple_of(5);
     let path = if updates { "/" } else { "/visits" };
     let least = known.lock().expect("no panic").least(node);
     let page = browser.get(nodes[node].url(path)).await;
@@ -188,7 +188,7 @@ async fn visit(nodes: &[Node; 2], browser: &Browser, known: &Mutex<Known>, seed:
 /// A logout or a new id, and what both nodes say of the former id.
 async fn end(nodes: &[Node; 2], browser: &Browser, seed: &mut u64) {
     let former = browser.fork(&nodes[0].url("/"));
-    let path = if random(seed) % 3 == 0 {
+    let path = if random(seed).is_multiple_of(3) {
         "/cycle"
     } else {
         "/destroy"
