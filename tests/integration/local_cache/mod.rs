@@ -1,6 +1,7 @@
 //! The local cache, on real servers.
 
 mod commands;
+mod deployments;
 mod interplay;
 mod outage;
 mod rules;
