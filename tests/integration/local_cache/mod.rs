@@ -3,6 +3,7 @@
 mod commands;
 mod deployments;
 mod interplay;
+mod latency;
 mod outage;
 mod rules;
 mod stress;

@@ -91,6 +91,7 @@ fn color(app: &str) -> RGBColor {
         "baseline" => RGBColor(120, 124, 132),
         "baseline_cas" => RGBColor(176, 180, 188),
         "this_crate" => RGBColor(20, 90, 200),
+        "this_crate_cached" => RGBColor(110, 175, 240),
         "tower_sessions" => RGBColor(225, 135, 40),
         "actix_session" => RGBColor(70, 160, 90),
         _ => RGBColor(160, 100, 180),

@@ -13,6 +13,7 @@ pub fn label(app: &str) -> &str {
         "baseline_typed" => "baseline, typed",
         "baseline_cas" => "baseline, CAS",
         "this_crate" => "this crate",
+        "this_crate_cached" => "this crate, local cache",
         "tower_sessions" => "tower-sessions",
         "actix_session" => "actix-session",
         other => other,
