@@ -10,8 +10,9 @@ use super::{
 };
 use crate::record::Record;
 
-/// What an entry takes beside its key and its record: the maps' slots, the allocations' headers, counters.
-const ENTRY_OVERHEAD: usize = 256;
+/// What an entry takes beside its key and its record: itself, the map's slot (74 bytes), and for each of its five allocations what the allocator and
+/// the reference counts add.
+const ENTRY_OVERHEAD: usize = size_of::<Entry>() + 74 + 5 * 32;
 
 pub(super) type Entries = sync::Cache<Arc<str>, Arc<Entry>, Weight, RandomState, Evictions>;
 

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use crate::error::ConfigError;
 
-/// 64 MiB: about 100,000 sessions of 300 bytes.
+/// 64 MiB: about 70,000 sessions of 300 bytes.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
 /// The least that is worth the bookkeeping.
 const MIN_BYTES: usize = 64 * 1024;
@@ -93,7 +93,7 @@ impl LocalCache {
 
     /// Sets how much memory the cached sessions take, in bytes. Default: 64 MiB, at least 64 KiB.
     ///
-    /// What was used least recently and least often makes room. A session of 300 bytes takes about 600.
+    /// What was used least recently and least often makes room. A session of 300 bytes takes about 900.
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
         self
