@@ -345,3 +345,34 @@ async fn a_secure_cookie_over_plain_http_is_warned_of_once_in_a_process() {
     assert!(ask(&secure, "/", &[host]).await);
     assert_eq!(lines.take(), [""; 0], "once");
 }
+
+#[cfg(feature = "local-cache")]
+#[tokio::test]
+async fn a_cache_that_the_server_does_not_keep_true_is_warned_of_once() {
+    let server = Server::start().await;
+    let rules =
+        "on >sesame ~session:* +get +getex +getrange +set +del +pexpire +eval +evalsha +hello";
+    let words: Vec<&str> = ["ACL", "SETUSER", "few"]
+        .into_iter()
+        .chain(rules.split(' '))
+        .collect();
+    server.command::<()>(&words).await;
+    let mut lines = Lines::from_now().await;
+    let url = format!("redis://few:sesame@127.0.0.1:{}/", server.port());
+    let layer = RedisSessionLayer::open(url)
+        .expect("an address")
+        .with_deadline(PATIENCE)
+        .with_local_cache(axum_redis_sessions::LocalCache::new());
+    let app = app(layer, write());
+    begin(&app, "/").await;
+    let warned = lines.take();
+    assert_eq!(warned.len(), 1, "{warned:?}");
+    assert!(warned[0].starts_with("WARN"), "{warned:?}");
+    assert!(warned[0].contains("+client|tracking"), "{warned:?}");
+    // A new connection.
+    server
+        .command::<redis::Value>(&["CLIENT", "KILL", "USER", "few"])
+        .await;
+    begin(&app, "/").await;
+    assert_eq!(lines.take(), [""; 0], "once");
+}

@@ -59,7 +59,7 @@ async fn server() -> Server {
     Server::start_with(&["--requirepass", PASSWORD]).await
 }
 
-fn layers(server: &Server) -> [RedisSessionLayer; 3] {
+fn layers(server: &Server) -> Vec<RedisSessionLayer> {
     let plain = RedisSessionLayer::new(server.client());
     let guarded = plain
         .clone()
@@ -67,7 +67,15 @@ fn layers(server: &Server) -> [RedisSessionLayer; 3] {
         .with_signing_keys([KEY])
         .with_hashed_keys()
         .with_password_provider(|| PASSWORD.to_owned());
-    [plain, guarded, RedisSessionLayer::in_memory()]
+    vec![
+        plain.clone(),
+        guarded,
+        RedisSessionLayer::in_memory(),
+        #[cfg(feature = "local-cache")]
+        plain
+            .with_prefix("cached:")
+            .with_local_cache(axum_redis_sessions::LocalCache::new()),
+    ]
 }
 
 async fn log_in(session: Session) -> Result<(), SessionError> {
@@ -92,6 +100,7 @@ async fn debug_output_is_redacted_for_every_public_type() {
         let handler = get(async move |lazy: LazySession, session: Session| {
             in_handler("LazySession", &lazy);
             in_handler("Session", &session);
+            assert_debug("Latest", &axum_redis_sessions::Latest(session.clone()));
             in_handler("SessionId", &session.id());
             in_handler("SessionHandle", &session.handle());
             let sessions = session.user_sessions().expect("a user");
@@ -120,6 +129,11 @@ async fn debug_output_is_redacted_for_every_public_type() {
 
         show("RedisSessionLayer", &layer);
         show("Stats", &layer.stats());
+        #[cfg(feature = "local-cache")]
+        {
+            assert_debug("CacheStats", &layer.cache_stats());
+            assert_debug("LocalCache", &axum_redis_sessions::LocalCache::new());
+        }
         show("Users", &layer.users());
         show("Sessions", &layer.sessions());
         let inner = tower::service_fn(async |_: Request<String>| {
