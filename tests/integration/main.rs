@@ -40,6 +40,8 @@ mod long_lived;
 mod managed;
 #[cfg(feature = "migration")]
 mod migration;
+#[cfg(feature = "migration")]
+mod migration_edges;
 mod model;
 mod observed;
 mod outage;
