@@ -54,4 +54,6 @@ const SCRIPT: &str = r#"
 const scheme = location.protocol === "https:" ? "wss" : "ws";
 const socket = new WebSocket(`${scheme}://${location.host}/live`);
 socket.onclose = ({ code }) => { if (code === 4001) location.reload(); };
+// A form of this page leads elsewhere by itself, and a reload would cancel that.
+addEventListener("submit", () => { socket.onclose = null; });
 "#;
