@@ -72,3 +72,39 @@ fn idle_timeout(config: &Config, metadata: Metadata) -> Duration {
         (None, None) => config.idle_timeout,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: u64 = 24 * 60 * 60;
+
+    #[test]
+    fn max_age_exceeds_neither_400_days_nor_the_absolute_timeout() {
+        let days = |days: u64| Duration::from_secs(days * DAY);
+        let millis = |days: u64| Some(days * DAY * 1000);
+        let now = unix_secs();
+        for (name, idle, absolute, age, expected) in [
+            ("the idle timeout", 30, None, 0, 30),
+            ("more than browsers keep", 500, None, 0, 400),
+            ("the rest of the absolute timeout", 30, Some(40), 35, 5),
+            ("both too long", 500, Some(1000), 100, 400),
+        ] {
+            let metadata = Metadata {
+                created: Some(now - age * DAY),
+                permanent: Some(now),
+                idle_timeout: millis(idle),
+                absolute_timeout: absolute.and_then(millis),
+                ..Metadata::default()
+            };
+            let max_age = max_age(&Config::default(), metadata).expect(name);
+            // The clock may go on by a few seconds here.
+            let expected = days(expected);
+            assert!(max_age <= expected, "{name}: {max_age:?}");
+            assert!(
+                max_age + Duration::from_secs(60) > expected,
+                "{name}: {max_age:?}"
+            );
+        }
+    }
+}

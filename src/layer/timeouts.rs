@@ -119,4 +119,13 @@ mod tests {
             );
         }
     }
+
+    #[test]
+    fn both_timeouts_hold_for_permanent_sessions_too() {
+        let layer = RedisSessionLayer::in_memory().with_timeouts(Timeouts::NIST_AAL2);
+        let config = &layer.context.config;
+        assert_eq!(config.idle_timeout, Timeouts::NIST_AAL2.idle);
+        assert_eq!(config.permanent_lifetime, Timeouts::NIST_AAL2.idle);
+        assert_eq!(config.absolute_timeout, Some(Timeouts::NIST_AAL2.absolute));
+    }
 }

@@ -89,6 +89,41 @@ fn each_version_has_its_own_revision() {
     assert!(!same_revision(&one.bytes, &two.bytes));
 }
 
+/// Only what begins with `_rev` is compared by its beginning.
+#[test]
+fn json_of_another_writer_is_compared_as_a_whole() {
+    for (one, two) in [
+        (
+            r#"{"name":"zoe","cart":[1,2,3],"n":1}"#,
+            r#"{"name":"zoe","cart":[1,2,3],"n":2}"#,
+        ),
+        (
+            r#"{"_rev":"0123456789abcde","n":1}"#,
+            r#"{"_rev":"0123456789abcde","n":2}"#,
+        ),
+    ] {
+        assert_eq!(one[..REVISION_LEN], two[..REVISION_LEN]);
+        assert_eq!(revision(one.as_bytes()), one.as_bytes());
+        assert!(same_revision(one.as_bytes(), one.as_bytes()));
+        assert!(!same_revision(one.as_bytes(), two.as_bytes()));
+    }
+}
+
+#[test]
+fn duplicate_keys_are_found_among_any_number_of_keys() {
+    for count in [2, MAX_LINEAR_KEYS, MAX_LINEAR_KEYS + 1, 40] {
+        let keys: Vec<_> = (1..count).map(|n| format!("\"k{n}\":{n}")).collect();
+        let distinct = format!("{{{},\"k\":0}}", keys.join(","));
+        assert_eq!(session(&distinct).keys().count(), count);
+        for twice in [1, count - 1] {
+            let text = format!("{{{},\"k{twice}\":0}}", keys.join(","));
+            let error = Record::decode(&Bytes::from(text)).err();
+            let error = error.unwrap_or_else(|| panic!("{count} keys, k{twice} twice"));
+            assert_eq!(error.kind(), crate::ErrorKind::InvalidData);
+        }
+    }
+}
+
 #[test]
 fn invalid_data_is_an_error_and_never_an_empty_session() {
     let deep = format!("{{\"a\":{}", "[".repeat(10_000));

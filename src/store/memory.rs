@@ -265,3 +265,40 @@ impl MemoryStore {
         Ok(Some((value.bytes.clone(), ttl)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn expired_values_and_indexes_are_freed() {
+        let store = MemoryStore::default();
+        let value = Bytes::from_static(b"{}");
+        let enter = async |user: &str, lifetime| {
+            let index = UserIndexKey::new("", user);
+            let entry = IndexEntry {
+                name: "name".to_owned(),
+                added_at: 1,
+            };
+            let options = AddOptions::default();
+            let added = store.add_to_index(&index, &entry, lifetime, options);
+            assert!(added.await.expect("no fault"));
+        };
+        store.create("live", &value, LONG).await.expect("no fault");
+        enter("live", LONG).await;
+        for number in 0..5000 {
+            let name = number.to_string();
+            let created = store.create(&name, &value, Duration::ZERO);
+            created.await.expect("no fault");
+            enter(&name, Duration::ZERO).await;
+        }
+        let keys = store.keys();
+        // As many as two sweeps are apart.
+        assert!(keys.values.len() <= 1024, "{} values", keys.values.len());
+        assert!(keys.indexes.len() <= 1024, "{} indexes", keys.indexes.len());
+        assert!(keys.values.contains_key("live"));
+        assert!(keys.indexes.contains_key("user:live"));
+    }
+}

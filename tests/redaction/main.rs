@@ -44,6 +44,8 @@ const PASSWORD: &str = "sesame-of-the-server";
 const KEY: &str = "sesame that signs cookies, 32 bytes";
 const VALUE: &str = "sesame that is a value";
 const USER: &str = "sesame that is a user";
+/// The name of a key in the session.
+const NAME: &str = "sesame that is a key";
 
 fn assert_redacted(what: &str, text: &str) {
     assert!(!has_secret(text), "{what}: {text}");
@@ -81,6 +83,7 @@ fn layers(server: &Server) -> Vec<RedisSessionLayer> {
 async fn log_in(session: Session) -> Result<(), SessionError> {
     session.cycle_id();
     session.set_user(USER)?;
+    session.insert(NAME, VALUE)?;
     session.insert("name", VALUE)
 }
 

@@ -337,3 +337,56 @@ fn cause(error: &RedisError) -> String {
     }
     code_or_kind(error)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(reply: &str) -> RedisError {
+        let reply = redis::parse_redis_value(format!("-{reply}\r\n").as_bytes());
+        let reply = reply.expect("a reply");
+        reply.extract_error().expect_err("an error")
+    }
+
+    /// Servers repeat arguments in their errors.
+    #[test]
+    fn no_text_of_a_servers_error_is_shown() {
+        for reply in [
+            "ERR unknown command 'GETEX', with args beginning with: 'session:sesame'",
+            "ERR Error running script (call to f_1): sesame",
+            "ERR value is not an integer: sesame",
+            "OOM command not allowed, sesame",
+            "READONLY sesame",
+            "NOAUTH sesame",
+            "MOVED 1 sesame:6379",
+            "CLUSTERDOWN sesame",
+            "BUSY sesame",
+            "MISCONF sesame",
+            "WRONGTYPE sesame",
+            "SOMETHING sesame",
+            "WRONGPASS sesame",
+            "DENIED sesame",
+            "NOPERM User sesame has no permissions to run the 'sesame-1' command",
+            "NOPERM No permissions to access a key sesame",
+            "NOPERM User sesame has no permissions to access the 'sesame' channel",
+        ] {
+            let error = error(reply);
+            for shown in [
+                from_server_error(&error, "session:"),
+                unreachable(&error),
+                wait_rejected(&error),
+            ] {
+                assert!(!shown.to_string().contains("sesame"), "{shown}");
+                assert!(!format!("{shown:?}").contains("sesame"), "{shown:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_command_that_an_acl_denies_is_named() {
+        let denied = "NOPERM User app has no permissions to run the 'getex' command";
+        let shown = from_server_error(&error(denied), "session:").to_string();
+        assert!(shown.contains("the command GETEX"), "{shown}");
+        assert!(shown.contains("~session:*"), "{shown}");
+    }
+}
