@@ -67,21 +67,22 @@ const STALE_AFTER: Duration = Duration::from_millis(50);
 
 /// A session from the cache, in place of one that cannot be loaded.
 pub(super) struct StaleIfError {
-    presented: Option<(SessionId, Signature)>,
+    presented: (SessionId, Signature),
 }
 
 impl StaleIfError {
-    pub(super) fn new(
+    /// `None` if there is none, or the app did not allow it.
+    pub(super) fn find(
         context: &Context,
         first: Option<(SessionId, Signature)>,
         others: &[(SessionId, Signature)],
         mode: LoadMode,
-    ) -> Self {
-        let is_allowed = mode == LoadMode::Cached && others.is_empty();
-        let presented = first.filter(|_| is_allowed);
-        Self {
-            presented: presented.filter(|(id, _)| stale_entry(context, *id).is_some()),
+    ) -> Option<Self> {
+        if mode == LoadMode::Latest || !others.is_empty() {
+            return None;
         }
+        let presented = first.filter(|(id, _)| stale_entry(context, *id).is_some())?;
+        Some(Self { presented })
     }
 
     /// The result of `load`, or in an outage the session from the cache.
@@ -90,9 +91,7 @@ impl StaleIfError {
         context: &Arc<Context>,
         load: impl Future<Output = Result<Session, SessionError>> + Unpin,
     ) -> Result<Session, SessionError> {
-        let Some((id, signature)) = self.presented else {
-            return context.observe_load(context.config.deadline, load).await;
-        };
+        let (id, signature) = self.presented;
         let deadline = context.config.deadline.min(STALE_AFTER);
         let error = match context.observe_load(deadline, load).await {
             Err(error) if error.kind() == ErrorKind::Unavailable => error,

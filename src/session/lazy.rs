@@ -133,14 +133,17 @@ impl LazySession {
                     return Ok(session);
                 }
                 #[cfg(feature = "local-cache")]
-                let stale = StaleIfError::new(context, first, &others, mode);
+                let stale = StaleIfError::find(context, first, &others, mode);
                 // Boxed, so that the handler's future, which axum boxes, stays small.
                 let load = Box::pin(self.load_presented(first, others, mode));
-                #[cfg(not(feature = "local-cache"))]
-                let loaded = context.observe_load(context.config.deadline, load).await;
                 #[cfg(feature = "local-cache")]
-                let loaded = stale.or_session(context, load).await;
-                let session = loaded?;
+                if let Some(stale) = stale {
+                    let session = Box::pin(stale.or_session(context, load)).await?;
+                    session.0.state().headers_sent = headers_sent.load(Relaxed);
+                    return Ok(session);
+                }
+                let deadline = context.config.deadline;
+                let session = context.observe_load(deadline, load).await?;
                 session.0.state().headers_sent = headers_sent.load(Relaxed);
                 Ok(session)
             })

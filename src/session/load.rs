@@ -81,10 +81,16 @@ async fn load(
     // What cannot be used is not prolonged, once that is known.
     let was_unreadable = context.shared.unreadable_keys.contains(&key);
     #[cfg(feature = "local-cache")]
-    let cached = match cached::load(context, (id, signature), &key, mode).await? {
-        Found::Session(session) => return Ok(session),
-        Found::Other(bytes) => Some(Ok(bytes)),
-        Found::Off => None,
+    let cached = if store.cache().is_none() {
+        None
+    } else {
+        // Boxed, so that it does not enlarge the futures of layers without a cache.
+        let cached = Box::pin(cached::load(context, (id, signature), &key, mode));
+        match cached.await? {
+            Found::Session(session) => return Ok(session),
+            Found::Other(bytes) => Some(Ok(bytes)),
+            Found::Off => None,
+        }
     };
     #[cfg(not(feature = "local-cache"))]
     let cached = {
