@@ -123,13 +123,13 @@ async fn the_idle_timeout_slides_by_one_command_in_a_tenth() {
     let key = stored_key(&server).await;
     let monitor = server.monitor().await;
     let begun = Instant::now();
-    let mut lowest = i64::MAX;
-    let mut reads = 0;
     while begun.elapsed() < idle * 2 {
+        let asked = Instant::now();
         assert_eq!(node.body(&browser, "/visits").await, "1");
-        reads += 1;
-        let ttl: i64 = server.command(&["PTTL", &key]).await;
-        lowest = lowest.min(ttl);
+        let ttl: u64 = server.command(&["PTTL", &key]).await;
+        // What is left counts from the read, however slow the machine is.
+        let left = Duration::from_millis(ttl) + asked.elapsed() + Duration::from_millis(2);
+        assert!(left >= idle.mul_f64(0.9), "{left:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let commands = monitor.drain().await;
@@ -139,8 +139,7 @@ async fn the_idle_timeout_slides_by_one_command_in_a_tenth() {
         .count() as u128;
     let tenths = begun.elapsed().as_millis() * 10 / idle.as_millis();
     assert!(touches <= tenths + 1, "{touches} in {tenths} tenths");
-    assert!(touches >= 3, "{touches} of {reads} reads");
-    assert!(lowest > 2_000 || reads < 100, "{lowest} of {reads} reads");
+    assert!(touches >= 2, "{touches}");
 }
 
 #[tokio::test]
