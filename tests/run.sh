@@ -94,7 +94,7 @@ for server in "$valkey_8_1" "$redis_6_2"; do
   REDIS_SERVER=$server cargo test --locked --all-features --lib conformance
   # Skipped is what takes longest and depends least on the server's version.
   REDIS_SERVER=$server cargo test --locked --all-features --test integration -- access addresses cluster connecting faults \
-    foreign_data managed outage proxies races replicas sentinel server_states unresponsive --skip users:: --skip planned_failover --skip block_the_runtime
+    foreign_data managed outage proxies races replicas sentinel server_states unresponsive --skip users:: --skip local_cache --skip planned_failover --skip block_the_runtime
 done
 
 say "Without axum"
