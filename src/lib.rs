@@ -88,6 +88,8 @@ pub mod docs {
         doc = "Documented with the feature `migration`."
     )]
     #[cfg_attr(feature = "migration", doc = include_str!("docs/links.md"))]
+    #[cfg_attr(feature = "migration", doc = "[`Format`]: crate::format::Format")]
+    #[cfg_attr(feature = "migration", doc = "[`migrated`]: crate::Stats::migrated\n")]
     #[cfg_attr(feature = "migration", doc = include_str!("docs/migrate.md"))]
     pub mod migrate {}
 
