@@ -42,10 +42,10 @@ use std::{borrow::Cow, error::Error, fmt};
 /// # Ok::<(), axum_redis_sessions::ConfigError>(())
 /// ```
 pub trait Format: Send + Sync + 'static {
-    /// The name of the session cookie, unless [`Migration::with_cookie_name`](super::Migration::with_cookie_name)(super::Migration::with_cookie_name) sets another.
+    /// The name of the session cookie, unless [`Migration::with_cookie_name`](super::Migration::with_cookie_name) sets another.
     fn cookie_name(&self) -> &str;
 
-    /// The start of a session's key in Redis, unless [`Migration::with_prefix`](super::Migration::with_prefix)(super::Migration::with_prefix) sets another.
+    /// The start of a session's key in Redis, unless [`Migration::with_prefix`](super::Migration::with_prefix) sets another.
     fn prefix(&self) -> &str;
 
     /// The id that a cookie presents: the part of the session's key after the prefix. `None` for a value that is not of this format, or
