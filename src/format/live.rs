@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::contract::{Format, FormatError};
-pub use crate::record::OWN_KEY;
+use crate::record;
 
 /// A [`Format`] that can also be written, for [`with_format`](crate::RedisSessionLayer::with_format).
 ///
@@ -112,6 +112,9 @@ pub trait LiveFormat: Format {
         Duration::from_secs(31 * 24 * 60 * 60)
     }
 }
+
+/// The key beside the app's keys under which this crate keeps its own data of a session that it shares with another framework: an object.
+pub const OWN_KEY: &str = record::OWN_KEY;
 
 /// The next version of a shared session, for [`LiveFormat::encode`].
 #[derive(Clone, Copy)]

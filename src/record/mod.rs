@@ -50,7 +50,7 @@ const MOVED_FROM: &str = "_moved_from";
 const MOVED_TO: &str = "_moved_to";
 
 /// The key beside the app's keys under which this crate keeps its own data of a session that it shares with another framework: an object.
-pub const OWN_KEY: &str = "_axum_session";
+pub(crate) const OWN_KEY: &str = "_axum_session";
 
 /// The crate's own keys in a session that it does not share.
 pub(crate) const OWN_NAMES: [&str; 12] = [
