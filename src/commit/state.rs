@@ -149,6 +149,7 @@ impl State {
             Status::Gone => None,
         };
         self.pending_deletes.extend(delete);
+        self.old.destroy();
         self.delete_shadows(DeleteReason::Shadow);
         if let Status::Persisted(_) = self.status {
             self.status = Status::New { presented: None };

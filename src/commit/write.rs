@@ -86,10 +86,20 @@ pub(crate) struct OldSessions {
     /// Destroyed sessions that are still to be deleted.
     #[cfg(feature = "migration")]
     pub(crate) pending_deletes: Vec<OldCookie>,
+    /// The app destroyed the session, so those that old cookies present are to end as well.
+    #[cfg(feature = "migration")]
+    pub(crate) is_destroyed: bool,
 }
 
 impl OldSessions {
-    pub(super) fn has_deletes(&self) -> bool {
+    pub(super) fn destroy(&mut self) {
+        #[cfg(feature = "migration")]
+        {
+            self.is_destroyed = true;
+        }
+    }
+
+    pub(crate) fn has_deletes(&self) -> bool {
         #[cfg(feature = "migration")]
         return !self.pending_deletes.is_empty();
         #[cfg(not(feature = "migration"))]

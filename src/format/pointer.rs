@@ -1,7 +1,7 @@
 //! The value that takes the place of an old session in Redis and leads its cookie to the new one.
 //!
 //! ```text
-//! {"_rev":"9f86d081884c7d65","_rotated":1764000000000,"_moved_to":"<the new id ⊕ HMAC-SHA-256(the old cookie's value, key and revision)>"}
+//! {"_rev":"9f86d081884c7d65","_rotated":1764000000000,"_moved_to":"<the new id ⊕ HMAC-SHA-256(the old cookie's value, key and revision)>","cookie":{}}
 //! ```
 //!
 //! The new id authenticates, so it must not be readable in Redis, least of all with hashed keys or signed old cookies. It is masked by the old

@@ -249,7 +249,8 @@ pub(crate) fn pointer(until: u64, to: impl FnOnce(&[u8]) -> String) -> Result<By
     let to = to(&buffer);
     write_number(&mut buffer, ROTATED, until);
     write_text(&mut buffer, MOVED_TO, &to);
-    buffer.push(b'}');
+    // express-session answers 500 to a session without it.
+    buffer.extend_from_slice(br#","cookie":{}}"#);
     Ok(return_scratch(buffer))
 }
 

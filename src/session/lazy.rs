@@ -18,6 +18,8 @@ use super::{
     load::{ROTATED, load_by_id, rank},
     migrate,
 };
+#[cfg(feature = "migration")]
+use crate::commit::old_session;
 use crate::{
     commit::{
         state::Status,
@@ -183,15 +185,11 @@ impl LazySession {
             });
             session.0.state().pending_deletes.extend(deletes);
             #[cfg(feature = "migration")]
-            for migration in &self.config().migrations {
-                let old = migration.presented(self.0.head.presented.cookie_headers());
-                let mut state = session.0.state();
-                let pending = state.old.pending_deletes.len();
-                state.old.pending_deletes.extend(old);
-                if state.old.pending_deletes.len() > pending {
-                    state.old.migrations.push(migration.clone());
-                }
-            }
+            old_session::destroy(
+                &mut session.0.state(),
+                &self.config().migrations,
+                &self.0.head.presented,
+            );
             session
         });
     }
