@@ -129,7 +129,7 @@ impl RedisSessionLayer {
     /// the framework's secrets are needed where it signs its cookies.
     ///
     /// A save of this crate compares the whole value, so it never overwrites a change of the other app. The other app does not compare: if it writes
-    /// while a request of this one does, it can overwrite that change, as it overwrites its own. [`docs::migrate`](crate::docs::migrate) has the
+    /// while a request of this one does, it can overwrite that change, as it overwrites its own. [`docs::share`](crate::docs::share) has the
     /// details for each framework.
     ///
     /// # Examples
