@@ -126,7 +126,7 @@ impl WriteKind {
     }
 
     /// For spans.
-    pub(super) fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Create { .. } => "create",
             Self::Save { .. } => "save",
@@ -173,7 +173,7 @@ impl Write {
     }
 
     /// Whether `stored` is what this write left behind.
-    pub(super) fn wrote(&self, stored: &Bytes) -> bool {
+    pub(crate) fn wrote(&self, stored: &Bytes) -> bool {
         same_revision(stored, self.record.stored())
             || matches!(&self.kind, WriteKind::Rotate { tombstone, .. } if tombstone == stored)
     }
