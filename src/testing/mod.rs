@@ -1,6 +1,8 @@
 //! Support for the crate's unit tests, and the checks that the fuzz targets in `tests/fuzz/` call.
 
 #[cfg(test)]
+mod change_rules;
+#[cfg(test)]
 mod commit_rules;
 #[cfg(test)]
 mod conformance;
