@@ -14,4 +14,10 @@ mod link;
 #[cfg(test)]
 mod server;
 #[cfg(test)]
+mod session_rules;
+#[cfg(test)]
+mod state_rules;
+#[cfg(test)]
 pub(crate) mod stepped;
+#[cfg(test)]
+mod user_rules;
