@@ -127,11 +127,11 @@ REDIS_SERVER=$valkey_9 cargo test --locked --all-features --lib conformance
 REDIS_SERVER=$valkey_9 cargo test --locked --all-features --test integration --test leaks --test logging --test redaction --test tls
 
 for server in "$valkey_8_1" "$redis_6_2"; do
-  say "Commands, races and faults, on $(version "$server")"
+  say "Commands, races, faults and the local cache, on $(version "$server")"
   REDIS_SERVER=$server cargo test --locked --all-features --lib conformance
   # Skipped is what takes longest and depends least on the server's version.
   REDIS_SERVER=$server cargo test --locked --all-features --test integration -- access addresses cluster connecting faults \
-    foreign_data managed outage proxies races replicas sentinel server_states unresponsive --skip users:: --skip local_cache --skip planned_failover --skip block_the_runtime
+    foreign_data local_cache managed outage proxies races replicas sentinel server_states unresponsive --skip users:: --skip planned_failover --skip block_the_runtime --skip local_cache::stress
 done
 
 say "Without axum"

@@ -135,6 +135,16 @@ impl WriteKind {
         }
     }
 
+    /// What the store is to hold before the write.
+    fn expected(&self) -> Option<&Bytes> {
+        match self {
+            Self::Create { .. } => None,
+            Self::Save { expected, .. }
+            | Self::Delete { expected, .. }
+            | Self::Rotate { expected, .. } => Some(expected),
+        }
+    }
+
     /// For spans.
     pub(super) fn name(&self) -> &'static str {
         match self {
@@ -165,17 +175,17 @@ impl WriteKind {
 }
 
 impl Write {
-    /// Encrypts what the store is to hold, if the layer does.
+    /// Brings what the store is to hold into the form that it has there.
     pub(crate) fn seal(&mut self, context: &Context) -> Result<(), SessionError> {
         if let Some(id) = self.kind.next_id()
-            && let Some(sealed) = context.seal(id, self.record.bytes())?
+            && let Some(sealed) = context.seal(id, &self.record, self.kind.expected())?
         {
             self.record.set_sealed(sealed);
         }
         if let WriteKind::Rotate {
             from, tombstone, ..
         } = &mut self.kind
-            && let Some(sealed) = context.seal(*from, tombstone)?
+            && let Some(sealed) = context.seal_tombstone(*from, tombstone)?
         {
             *tombstone = sealed;
         }

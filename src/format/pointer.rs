@@ -22,14 +22,15 @@ const PURPOSE: &[u8] = b"axum-redis-sessions: moved to";
 /// The pointer to the session `id`, valid until this Unix time in milliseconds.
 pub(crate) fn pointer(old: &OldCookie, id: SessionId, until: u64) -> Result<Bytes, SessionError> {
     record::pointer(until, |revision| {
-        id.masked(mask(old, revision)).expose_secret()
+        let masked = id.masked(mask(old, revision));
+        masked.expect("an id of this crate").expose_secret()
     })
 }
 
 /// The id of the new session, if `stored` is the pointer to it.
 pub(crate) fn follow(old: &OldCookie, stored: &Bytes) -> Option<SessionId> {
     let to = SessionId::parse(moved_to(stored)?.as_bytes())?;
-    Some(to.masked(mask(old, revision(stored))))
+    to.masked(mask(old, revision(stored)))
 }
 
 /// Whether `stored` is a pointer to any session.

@@ -74,7 +74,8 @@ use crate::{
 )]
 #[cfg_attr(
     feature = "migration",
-    doc = "| [`with_migration_from`](Self::with_migration_from) | none | take over the sessions of another framework |"
+    doc = "| [`with_migration_from`](Self::with_migration_from) | none | take over the sessions of another framework |\n\
+           | [`with_format`](Self::with_format) | own | share live sessions with another framework |"
 )]
 /// | [`with_sessions_per_user`](Self::with_sessions_per_user) | no limit | maximum of concurrent sessions per user |
 /// | [`with_max_size`](Self::with_max_size) | 64 KiB | maximum size of a session |

@@ -70,6 +70,7 @@ fn an_encoded_record_equals_the_decoded_one() {
     let encoded = encoder.finish();
     let again = session(std::str::from_utf8(&encoded.record.bytes).expect("text"));
     assert_eq!(encoded.record.metadata, again.metadata);
+    assert_eq!(again.user.as_deref(), Some("Zoë \"42\""));
     for record in [&encoded.record, &again] {
         assert_eq!(record.keys().collect::<Vec<_>>(), ["a", "c\n", "n\"ew"]);
         assert_eq!(record.value("a").as_deref(), Some(&b"2"[..]));
@@ -132,6 +133,9 @@ fn invalid_data_is_an_error_and_never_an_empty_session() {
         ("truncated", b"{\"a\":1"),
         ("random bytes", b"\x80\x04\x95\xff"),
         ("trailing bytes", b"{\"a\":1}x"),
+        ("a misspelled true", b"{\"a\":trux}"),
+        ("a misspelled false", b"{\"a\":falsy}"),
+        ("a misspelled null", b"{\"a\":nulx}"),
         ("not UTF-8", b"{\"a\":\"\xff\"}"),
         ("duplicate keys", b"{\"a\":1,\"a\":2}"),
         ("duplicate keys, one escaped", b"{\"a\":1,\"\\u0061\":2}"),
@@ -172,4 +176,104 @@ fn a_tombstone_holds_its_end_and_nothing_else() {
             moved_to: None,
         })
     ));
+}
+
+#[test]
+fn a_tombstone_shows_what_stays_readable() {
+    let rotated = session(r#"{"_rev":"0123456789abcdef","_user":"zoe","a":1,"b\n":[2]}"#);
+    let bytes = tombstone(9, Some((7, &rotated))).expect("random numbers");
+    let Ok(Decoded::Tombstone {
+        until: 9,
+        readable: Some((7, readable)),
+        moved_to: None,
+    }) = Record::decode(&bytes)
+    else {
+        panic!("{bytes:?}");
+    };
+    assert_eq!(readable.user.as_deref(), Some("zoe"));
+    assert_eq!(readable.keys().collect::<Vec<_>>(), ["a", "b\n"]);
+    assert_eq!(readable.value("b\n").as_deref(), Some(&b"[2]"[..]));
+}
+
+#[cfg(feature = "migration")]
+#[test]
+fn a_pointer_names_the_session_that_another_one_became() {
+    let bytes = pointer(9, |_| "session:x".to_owned()).expect("random numbers");
+    let Ok(Decoded::Tombstone {
+        until: 9,
+        readable: None,
+        moved_to: Some(to),
+    }) = Record::decode(&bytes)
+    else {
+        panic!("{bytes:?}");
+    };
+    assert_eq!(&*to, "session:x");
+}
+
+#[test]
+fn a_permanent_cookie_is_noted_with_its_time() {
+    for (value, expected) in [
+        ("false", None),
+        ("null", None),
+        ("true", Some(0)),
+        ("1764000000", Some(1_764_000_000)),
+    ] {
+        let record = session(&format!("{{\"_permanent\":{value},\"a\":1}}"));
+        assert_eq!(record.metadata.permanent, expected, "{value}");
+    }
+}
+
+#[test]
+fn own_keys_between_the_apps_are_written_once() {
+    let base = session(r#"{"a":1,"_created":5,"b":2}"#);
+    let record = keep_all(&base).record;
+    let text = std::str::from_utf8(&record.bytes).expect("text");
+    assert_eq!(&text[REVISION_LEN..], r#","_created":5,"a":1,"b":2}"#);
+    assert_eq!(record.value("b").as_deref(), Some(&b"2"[..]));
+}
+
+#[test]
+fn space_and_literals_are_read_as_json_has_them() {
+    let record = session("\t{ \"a\" : true ,\r\n\"b\":false, \"c\" :null}\n ");
+    let values = ["a", "b", "c"].map(|key| record.value(key).expect("there"));
+    assert_eq!(values, [&b"true"[..], b"false", b"null"]);
+}
+
+/// Four bytes with two escapes: as many more as quotes and escapes add.
+#[test]
+fn a_key_with_escapes_keeps_its_name_whatever_its_length() {
+    let base = session(r#"{"a":1}"#);
+    let mut encoder = Encoder::new(&base, base.metadata, None, 0).expect("random numbers");
+    for name in ["\"", "\"\"ab", "plain"] {
+        encoder.append(name, b"0");
+    }
+    let record = encoder.finish().record;
+    assert_eq!(record.keys().collect::<Vec<_>>(), ["\"", "\"\"ab", "plain"]);
+}
+
+#[test]
+fn sizes_count_what_they_say() {
+    let record = session(r#"{"_created":5,"a":1,"bc":[2]}"#);
+    assert_eq!(record.data_len(), r#""a"1"bc"[2]"#.len());
+    assert_eq!(
+        format!("{record:?}"),
+        "Record { bytes: 29, .. }",
+        "neither keys nor values"
+    );
+}
+
+#[cfg(feature = "local-cache")]
+#[test]
+fn the_memory_of_a_record_is_that_of_its_parts() {
+    let text = r#"{"a":1,"b\n":2,"ccc\n":3}"#;
+    let mut record = session(text);
+    let names = ("b\n".len() + 32) + ("ccc\n".len() + 32);
+    let parts = text.len() + 3 * size_of::<fields::Field>() + names;
+    assert_eq!(record.size(), parts);
+    record.set_sealed(Bytes::from_static(b"sealed"));
+    assert_eq!(record.stored(), "sealed");
+    assert_eq!(record.size(), parts + "sealed".len() + 48);
+    let shared = record.shared();
+    assert_eq!(shared.keys().collect::<Vec<_>>(), ["a", "b\n", "ccc\n"]);
+    assert_eq!(shared.value("a"), record.value("a"));
 }

@@ -96,3 +96,6 @@ impl Formatter for NotingFormatter<'_> {
         writer.write_all(b"}")
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,7 +30,6 @@ use crate::{
     error::{ErrorKind, SessionError},
     failure_log::FailureLog,
     id::SessionId,
-    record::Record,
     request::RequestHead,
     signing::Signature,
 };
@@ -308,7 +307,7 @@ impl LazySession {
 
     fn empty(&self) -> Session {
         let status = Status::New { presented: None };
-        let session = Session::new(self.0.context.clone(), status, Record::default());
+        let session = Session::new(self.0.context.clone(), status, self.0.context.new_record());
         session.0.state().headers_sent = self.0.headers_sent.load(Relaxed);
         session
     }

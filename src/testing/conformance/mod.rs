@@ -62,7 +62,8 @@ async fn replicated() -> (ReplicaAcks, Server, Server) {
 #[tokio::test]
 async fn what_replicas_do_not_confirm_is_an_error_that_says_so_though_it_is_done() {
     let (acks, master, replica) = replicated().await;
-    let new_store = || store_at(&master).with_replica_acks(Some(acks));
+    let with_acks = |acks| store_at(&master).with_replica_acks(Some(acks));
+    let new_store = || with_acks(acks);
     let store = new_store();
     let unconfirmed = |answer: Result<(), Fault>| match answer {
         Err(Fault::Failed(error)) => error.kind() == ErrorKind::NotReplicated,
@@ -70,8 +71,13 @@ async fn what_replicas_do_not_confirm_is_an_error_that_says_so_though_it_is_done
     };
     let create = async || store.create("k", &version(1), LONG).await.expect("created");
     create().await;
+    // A busy replica has the time that it needs.
+    let patient = with_acks(ReplicaAcks {
+        timeout: Duration::from_secs(20),
+        ..acks
+    });
     assert_eq!(
-        store.destroy("k").await.expect("confirmed"),
+        patient.destroy("k").await.expect("confirmed"),
         Destroyed::Deleted
     );
     assert_eq!(replica.command::<i64>(&["EXISTS", "k"]).await, 0);
@@ -96,11 +102,12 @@ async fn what_replicas_do_not_confirm_is_an_error_that_says_so_though_it_is_done
     assert!(unconfirmed(new_store().destroy("l").await.map(drop)));
     assert_eq!(master.command::<i64>(&["EXISTS", "k", "l"]).await, 1);
 
+    // The same store notices that the replica is back.
     replica.resume();
-    assert_eq!(
-        store.destroy("l").await.expect("confirmed"),
-        Destroyed::Deleted
-    );
+    let end = Instant::now() + Duration::from_secs(20);
+    while !matches!(store.destroy("l").await, Ok(Destroyed::Deleted)) {
+        assert!(Instant::now() < end, "it stays unconfirmed");
+    }
 }
 
 #[tokio::test]
@@ -108,17 +115,15 @@ async fn writes_share_a_wait_so_that_a_replica_that_is_away_delays_none_by_more_
     let (acks, master, replica) = replicated().await;
     let store = store_at(&master).with_replica_acks(Some(acks));
     replica.stop();
-    let begun = Instant::now();
     let store = &store;
     let ended = (0..50).map(|n| async move { store.destroy(&format!("k{n}")).await.is_err() });
     let ended = futures_util::future::join_all(ended).await;
     assert_eq!(ended, [true; 50]);
-    // One after the other they would take five seconds.
-    assert!(
-        begun.elapsed() < Duration::from_secs(2),
-        "{:?}",
-        begun.elapsed()
-    );
+    let stats: String = master.command(&["INFO", "commandstats"]).await;
+    let calls = stats.split("cmdstat_wait:calls=").nth(1);
+    let calls = calls.and_then(|rest| rest.split(',').next()?.parse::<u32>().ok());
+    // Usually two. The writes of a busy machine arrive in more than two groups, but not one by one.
+    assert!(calls.is_some_and(|calls| calls < 25), "{stats}");
 }
 
 async fn ends(store: &Store, key: &str) -> bool {
