@@ -16,7 +16,11 @@ impl Arguments {
     pub fn read() -> Self {
         let words: Vec<_> = env::args().skip(1).collect();
         let pairs = words.chunks_exact(2);
-        Self(pairs.map(|pair| (pair[0].clone(), pair[1].clone())).collect())
+        Self(
+            pairs
+                .map(|pair| (pair[0].clone(), pair[1].clone()))
+                .collect(),
+        )
     }
 
     pub fn redis(&self) -> &str {

@@ -4,8 +4,8 @@ use actix_session::{
     Session, SessionMiddleware, config::CookieContentSecurity, storage::RedisSessionStore,
 };
 use actix_web::{
-    App, HttpResponse, HttpServer, Responder, Result, cookie::Key,
-    error::ErrorInternalServerError, web,
+    App, HttpResponse, HttpServer, Responder, Result, cookie::Key, error::ErrorInternalServerError,
+    web,
 };
 use framework_peers::{Arguments, Failure, KEY};
 use serde_json::{Map, Value};

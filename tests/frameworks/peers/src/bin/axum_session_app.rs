@@ -17,7 +17,8 @@ type Session = axum_session::Session<SessionRedisPool>;
 async fn main() -> Result<(), Failure> {
     let arguments = Arguments::read();
     let pool = SingleRedisPool::from(redis::Client::open(arguments.redis())?);
-    let config = SessionConfig::default();
+    // By default a process keeps sessions in its memory, and hears of no logout elsewhere.
+    let config = SessionConfig::default().with_memory_lifetime(time::Duration::ZERO);
     let store = SessionStore::new(Some(SessionRedisPool::from(pool)), config).await?;
     let app = Router::new()
         .route("/", get(keys))
@@ -33,7 +34,11 @@ async fn main() -> Result<(), Failure> {
 }
 
 async fn keys(session: Session) -> Json<Map<String, Value>> {
-    let value = |key: &str| session.get::<Value>(key).map(|value| (key.to_owned(), value));
+    let value = |key: &str| {
+        session
+            .get::<Value>(key)
+            .map(|value| (key.to_owned(), value))
+    };
     Json(KEYS.into_iter().filter_map(value).collect())
 }
 
