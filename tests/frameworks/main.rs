@@ -6,6 +6,7 @@
 // A test binary has no API.
 #![allow(unreachable_pub)]
 
+mod live;
 mod model;
 mod moving;
 mod ours;

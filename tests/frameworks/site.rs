@@ -28,6 +28,15 @@ pub enum Side {
     Theirs,
 }
 
+impl Side {
+    pub fn other(self) -> Self {
+        match self {
+            Self::Ours => Self::Theirs,
+            Self::Theirs => Self::Ours,
+        }
+    }
+}
+
 /// A Redis server, an app of a framework and one of this crate, and a reverse proxy before them.
 pub struct Site {
     proxy: Address,
@@ -83,6 +92,14 @@ impl Site {
         self.redis.command::<String>(&["FLUSHALL"]).await;
     }
 
+    /// The sessions end by their TTL.
+    pub async fn expire(&self) {
+        let keys: Vec<String> = self.redis.command(&["KEYS", "*"]).await;
+        for key in keys {
+            self.redis.command::<()>(&["PEXPIRE", &key, "0"]).await;
+        }
+    }
+
     /// What the framework stores, and what this crate left in its place.
     pub async fn their_keys(&self) -> Vec<String> {
         let keys: Vec<String> = self.redis.command(&["KEYS", self.framework.keys()]).await;
@@ -135,7 +152,7 @@ fn status(status: StatusCode) -> Response<Body> {
 
 /// Somebody with a browser.
 pub struct Visitor<'a> {
-    site: &'a Site,
+    pub site: &'a Site,
     pub browser: Browser,
 }
 
@@ -173,6 +190,15 @@ impl<'a> Visitor<'a> {
 
     pub async fn set_permanent(&self, side: Side, is_permanent: bool) {
         self.post(side, &format!("/permanent/{is_permanent}")).await;
+    }
+
+    pub async fn is_permanent(&self, side: Side) -> bool {
+        self.yes_or_no(side, "/permanent").await
+    }
+
+    pub async fn yes_or_no(&self, side: Side, path: &str) -> bool {
+        let page = self.browser.get(self.site.url(side, path)).await;
+        serde_json::from_str(&ok(page)).expect("yes or no")
     }
 
     pub async fn post(&self, side: Side, path: &str) -> String {
