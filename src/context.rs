@@ -22,6 +22,12 @@ use crate::{
     trace,
     unreadable::UnreadableKeys,
 };
+#[cfg(feature = "migration")]
+use crate::{
+    expiry,
+    format::{Sharing, not_decodable, not_encodable},
+    random::random_bytes,
+};
 
 /// Lock stripes, at 40 bytes each. Two sessions that share one queue behind each other, so there are many.
 const COMMIT_LOCKS: usize = 256;
@@ -67,8 +73,36 @@ impl Context {
         }
     }
 
-    /// What the store is to hold under a session's key instead of this JSON; `None`: the JSON itself.
-    pub(crate) fn seal(&self, id: SessionId, json: &Bytes) -> Result<Option<Bytes>, SessionError> {
+    /// What the store is to hold under a session's key instead of the record's JSON; `None`: the JSON itself. `previous` is what it holds now.
+    pub(crate) fn seal(
+        &self,
+        id: SessionId,
+        record: &Record,
+        previous: Option<&Bytes>,
+    ) -> Result<Option<Bytes>, SessionError> {
+        #[cfg(feature = "migration")]
+        if let Some(sharing) = &self.config.cookie.sharing {
+            let max_age = expiry::max_age(&self.config, record.metadata);
+            return self.encode(sharing, record.bytes(), previous, max_age);
+        }
+        let _ = previous;
+        self.encrypt(id, record.bytes())
+    }
+
+    /// The same for the tombstone of a rotated session.
+    pub(crate) fn seal_tombstone(
+        &self,
+        id: SessionId,
+        json: &Bytes,
+    ) -> Result<Option<Bytes>, SessionError> {
+        #[cfg(feature = "migration")]
+        if let Some(sharing) = &self.config.cookie.sharing {
+            return self.encode(sharing, json, None, None);
+        }
+        self.encrypt(id, json)
+    }
+
+    fn encrypt(&self, id: SessionId, json: &Bytes) -> Result<Option<Bytes>, SessionError> {
         #[cfg(feature = "encryption")]
         if let Some(encryption) = &self.config.encryption {
             return encryption.seal(&self.key(id), json).map(Some);
@@ -77,8 +111,37 @@ impl Context {
         Ok(None)
     }
 
+    #[cfg(feature = "migration")]
+    fn encode(
+        &self,
+        sharing: &Sharing,
+        json: &Bytes,
+        previous: Option<&Bytes>,
+        max_age: Option<Duration>,
+    ) -> Result<Option<Bytes>, SessionError> {
+        let json = std::str::from_utf8(json).expect("JSON");
+        let cookie = self.config.cookie.attributes();
+        let encoded = sharing.encode(json, previous.map(|bytes| &bytes[..]), max_age, cookie);
+        match encoded {
+            Ok(stored) => Ok(Some(stored.into())),
+            Err(error) => Err(not_encodable(&error)),
+        }
+    }
+
     /// The meaning of what the store holds under a session's key.
     pub(crate) fn decode(&self, key: &str, stored: &Bytes) -> Result<Decoded, SessionError> {
+        #[cfg(feature = "migration")]
+        if let Some(sharing) = &self.config.cookie.sharing {
+            let json = sharing
+                .decode(stored)
+                .map_err(|error| not_decodable(&error))?;
+            let mut decoded = Record::decode(&json.into())?;
+            if let Decoded::Session(record) = &mut decoded {
+                record.is_shared = true;
+                record.set_sealed(stored.clone());
+            }
+            return Ok(decoded);
+        }
         #[cfg(feature = "encryption")]
         if let Some(encryption) = &self.config.encryption {
             let opened = encryption.open(key, stored)?;
@@ -99,6 +162,17 @@ impl Context {
         Record::decode(stored)
     }
 
+    /// Whether another framework changed the version `own` of this crate to `stored`, so that `own` was stored before.
+    pub(crate) fn is_built_on(&self, stored: &[u8], own: &[u8]) -> bool {
+        #[cfg(feature = "migration")]
+        if let Some(sharing) = &self.config.cookie.sharing {
+            let revision = sharing.revision(stored);
+            return revision.is_some() && revision == sharing.revision(own);
+        }
+        let _ = (stored, own);
+        false
+    }
+
     /// The part of a session's key after the prefix.
     pub(crate) fn key_suffix(&self, id: SessionId) -> String {
         self.key(id).split_off(self.config.prefix.len())
@@ -112,7 +186,21 @@ impl Context {
         UserIndexKey::new(&self.config.prefix, user)
     }
 
+    /// A record for a session that is not stored yet.
+    pub(crate) fn new_record(&self) -> Record {
+        #[cfg(feature = "migration")]
+        let is_shared = self.config.cookie.sharing.is_some();
+        #[cfg(not(feature = "migration"))]
+        let is_shared = false;
+        Record::empty(is_shared)
+    }
+
     pub(crate) fn generate_id(&self) -> Result<SessionId, SessionError> {
+        #[cfg(feature = "migration")]
+        if let Some(sharing) = &self.config.cookie.sharing {
+            let id = sharing.new_id(random_bytes()?);
+            return id.ok_or_else(SessionError::id_taken);
+        }
         let Some(generate) = &self.config.id_generator else {
             return SessionId::random();
         };

@@ -72,6 +72,10 @@ impl PresentedIds {
                             .strip_prefix(name.as_bytes())?
                             .strip_prefix(b"=")?,
                     };
+                    #[cfg(feature = "migration")]
+                    if let Some(sharing) = &cookie.sharing {
+                        return Some((sharing.id(name, value)?, Signature::Current));
+                    }
                     let (id, signature) = match &cookie.signer {
                         Some(signer) => signer.verify(name, value)?,
                         None => (value, Signature::Current),
@@ -121,10 +125,13 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
 }
 
 fn signed(config: &CookieConfig, name: &str, id: SessionId) -> String {
-    let id = id.expose_secret();
+    #[cfg(feature = "migration")]
+    if let Some(sharing) = &config.sharing {
+        return sharing.format().cookie_value(name, id.as_str());
+    }
     match &config.signer {
-        Some(signer) => signer.sign(name, &id),
-        None => id,
+        Some(signer) => signer.sign(name, id.as_str()),
+        None => id.expose_secret(),
     }
 }
 

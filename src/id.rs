@@ -11,7 +11,8 @@ use crate::{error::SessionError, random::random_bytes};
 /// The secret that identifies a session: 128 random bits, kept in the browser's cookie.
 ///
 /// Its only text form is a lower-case hyphenated UUID, such as `5e0c1f0a-93a4-4f8e-a7d8-0c2f6f1b9a3e`. All 128 bits are
-/// random, as [ASVS 5.0, 7.2.3][asvs] requires; a version 4 UUID has only 122 random bits.
+/// random, as [ASVS 5.0, 7.2.3][asvs] requires; a version 4 UUID has only 122 random bits. With
+/// `with_format` (feature `migration`), an id has the form that the other framework gives it.
 ///
 /// The id alone authenticates a request. It therefore has no `Display`, and its `Debug` output is redacted.
 ///
@@ -26,7 +27,16 @@ use crate::{error::SessionError, random::random_bytes};
 ///
 /// [asvs]: https://github.com/OWASP/ASVS/blob/master/5.0/en/0x16-V7-Session-Management.md
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SessionId(Uuid);
+pub struct SessionId {
+    length: u8,
+    /// ASCII, and zeros behind it.
+    text: [u8; MAX_LEN],
+}
+
+/// In bytes. The ids of some frameworks are longer than a UUID.
+const MAX_LEN: usize = 64;
+
+const NIL: &str = "00000000-0000-0000-0000-000000000000";
 
 /// The error of a text that is not a [`SessionId`]. It does not contain the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +57,14 @@ impl SessionId {
     ///
     /// They must come from a cryptographically secure random number generator, since an attacker who guesses an id takes over the session.
     #[must_use]
-    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(Uuid::from_bytes(bytes))
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        let mut text = [0; MAX_LEN];
+        let uuid = Uuid::from_bytes(bytes);
+        let length = uuid.hyphenated().encode_lower(&mut text).len();
+        Self {
+            length: length as u8,
+            text,
+        }
     }
 
     /// The id's text, as in the cookie and in the Redis key.
@@ -56,43 +72,59 @@ impl SessionId {
     /// Do not put it into logs, URLs or pages: it authenticates like the user's password.
     #[must_use]
     pub fn expose_secret(&self) -> String {
-        self.0.hyphenated().to_string()
+        self.as_str().to_owned()
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.text[..usize::from(self.length)]).expect("ASCII")
     }
 
     /// Accepts only the canonical form. `Uuid` also accepts braces, `urn:uuid:`, upper case and missing hyphens, so that one session would have
     /// several valid cookies.
     pub(crate) fn parse(text: &[u8]) -> Option<Self> {
-        let id = Self(Uuid::try_parse_ascii(text).ok()?);
-        let mut buffer = Uuid::encode_buffer();
-        let canonical = id.0.hyphenated().encode_lower(&mut buffer);
-        (canonical.as_bytes() == text && !id.is_nil()).then_some(id)
+        let id = Self::from_bytes(Uuid::try_parse_ascii(text).ok()?.into_bytes());
+        (id.as_str().as_bytes() == text && !id.is_nil()).then_some(id)
     }
 
-    /// The id whose bits differ from these where the mask's are 1.
+    /// An id of another framework, whose form was checked. `None` if it is empty, longer than 64 bytes, or has other characters than letters, digits
+    /// and punctuation of ASCII.
     #[cfg(feature = "migration")]
-    pub(crate) fn masked(self, mask: [u8; 16]) -> Self {
-        let bytes = self.0.as_bytes();
-        Self::from_bytes(std::array::from_fn(|index| bytes[index] ^ mask[index]))
+    pub(crate) fn foreign(text: &str) -> Option<Self> {
+        let is_text = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+        let mut id = Self {
+            length: u8::try_from(text.len()).ok().filter(|_| is_text)?,
+            text: [0; MAX_LEN],
+        };
+        id.text
+            .get_mut(..text.len())?
+            .copy_from_slice(text.as_bytes());
+        Some(id)
+    }
+
+    /// The id whose bits differ from these where the mask's are 1. `None` for an id that is no UUID.
+    #[cfg(feature = "migration")]
+    pub(crate) fn masked(self, mask: [u8; 16]) -> Option<Self> {
+        let bytes = Uuid::try_parse(self.as_str()).ok()?.into_bytes();
+        Some(Self::from_bytes(std::array::from_fn(|index| {
+            bytes[index] ^ mask[index]
+        })))
     }
 
     /// All zeros, as from a broken generator (Fiber, GHSA-68rr-p4fp-j59v). Such an id is not accepted.
     pub(crate) fn is_nil(&self) -> bool {
-        self.0.is_nil()
+        self.as_str() == NIL
     }
 
     /// The key in Redis: `prefix` and the id.
     pub(crate) fn key(&self, prefix: &str) -> String {
-        let mut buffer = Uuid::encode_buffer();
-        let id = self.0.hyphenated().encode_lower(&mut buffer);
-        [prefix, id].concat()
+        [prefix, self.as_str()].concat()
     }
 
     /// The key in Redis: `prefix` and the SHA-256 of the id in hexadecimal, as from `printf %s ID | sha256sum`.
     ///
     /// Without salt and key stretching: they protect low-entropy secrets, and an id has 128 bits.
     pub(crate) fn hashed_key(&self, prefix: &str) -> String {
-        let mut buffer = Uuid::encode_buffer();
-        let hash = Sha256::digest(self.0.hyphenated().encode_lower(&mut buffer));
+        let hash = Sha256::digest(self.as_str());
         let mut key = String::with_capacity(prefix.len() + 2 * hash.len());
         key.push_str(prefix);
         for byte in hash {
@@ -103,7 +135,11 @@ impl SessionId {
 
     /// Maps the id to one of `buckets`.
     pub(crate) fn bucket(&self, buckets: usize) -> usize {
-        usize::from(self.0.as_bytes()[15]) % buckets
+        let text = self.as_str().bytes();
+        let hash = text.fold(0_usize, |hash, byte| {
+            hash.wrapping_mul(31).wrapping_add(byte.into())
+        });
+        hash % buckets
     }
 }
 
@@ -149,6 +185,10 @@ mod tests {
 
     use super::*;
     use crate::{ErrorKind, LazySession, RedisSessionLayer, random::NO_RANDOM_NUMBERS};
+
+    fn bytes(id: &SessionId) -> [u8; 16] {
+        Uuid::try_parse(id.as_str()).expect("a UUID").into_bytes()
+    }
 
     #[test]
     fn only_the_canonical_form_is_accepted() {
@@ -198,7 +238,7 @@ mod tests {
         let mut seen_zero = [0_u8; 16];
         for _ in 0..256 {
             let id = SessionId::random().expect("random numbers");
-            for (index, byte) in id.0.as_bytes().iter().enumerate() {
+            for (index, byte) in bytes(&id).iter().enumerate() {
                 seen_one[index] |= byte;
                 seen_zero[index] |= !byte;
             }
@@ -214,7 +254,7 @@ mod tests {
         const IDS: u32 = 1_000_000;
         let mut set = [0_u32; 128];
         for _ in 0..IDS {
-            let id = SessionId::random().expect("random numbers").0.as_u128();
+            let id = u128::from_be_bytes(bytes(&SessionId::random().expect("random numbers")));
             for (bit, count) in set.iter_mut().enumerate() {
                 *count += u32::from(id >> bit & 1 == 1);
             }

@@ -75,7 +75,7 @@ pub use crate::{
     guard::{LoggedIn, LoginRejection, RecentLogin},
 };
 
-/// Longer texts: deployment, migration, which Redis, comparison, cookbook, security, reliability, performance, design and changelog. Their code is
+/// Longer texts: deployment, migration, sharing with other frameworks, which Redis, comparison, cookbook, security, reliability, performance, design and changelog. Their code is
 /// compiled with the crate.
 pub mod docs {
     #[doc = include_str!("docs/links.md")]
@@ -92,6 +92,14 @@ pub mod docs {
     #[cfg_attr(feature = "migration", doc = "[`migrated`]: crate::Stats::migrated\n")]
     #[cfg_attr(feature = "migration", doc = include_str!("docs/migrate.md"))]
     pub mod migrate {}
+
+    #[cfg_attr(
+        not(feature = "migration"),
+        doc = "Documented with the feature `migration`."
+    )]
+    #[cfg_attr(feature = "migration", doc = include_str!("docs/links.md"))]
+    #[cfg_attr(feature = "migration", doc = include_str!("docs/share.md"))]
+    pub mod share {}
 
     #[doc = include_str!("docs/links.md")]
     #[doc = include_str!("docs/which_redis.md")]

@@ -14,6 +14,8 @@ use pin_project_lite::pin_project;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
+#[cfg(feature = "migration")]
+use crate::commit::old_session;
 use crate::{
     body::ErrorBody,
     commit::{CommitOutcome, SessionCell, commit},
@@ -241,6 +243,12 @@ fn begin_commit<B: ErrorBody>(
         if has_failed || cell.has_panicked() {
             state.discard_unsaved();
         }
+        #[cfg(feature = "migration")]
+        old_session::destroy_with_ours(
+            &mut state,
+            &lazy.config().migrations,
+            &lazy.head().presented,
+        );
         state.is_dirty(&cell.context)
     };
     if !is_dirty {
@@ -255,7 +263,13 @@ fn begin_destroy(lazy: &LazySession) -> Option<DetachOnDrop> {
     let session = lazy.loaded()?;
     let cell = session.cell();
     let mut state = cell.state();
-    if state.pending_deletes.is_empty() {
+    #[cfg(feature = "migration")]
+    old_session::destroy_with_ours(
+        &mut state,
+        &lazy.config().migrations,
+        &lazy.head().presented,
+    );
+    if state.pending_deletes.is_empty() && !state.old.has_deletes() {
         return None;
     }
     state.discard_unsaved();

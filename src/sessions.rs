@@ -104,7 +104,7 @@ impl Sessions {
         &self,
         begin: impl FnOnce(&Session) -> Result<(), SessionError>,
     ) -> Result<HeaderValue, SessionError> {
-        let session = self.session(Status::New { presented: None }, Record::default());
+        let session = self.session(Status::New { presented: None }, self.context.new_record());
         session.cell().state().headers_sent = false;
         begin(&session)?;
         session.save().await?;

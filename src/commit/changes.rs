@@ -180,7 +180,9 @@ impl Changes {
             Some(Some(value)) => KeyEdit::Replace(value),
             Some(None) => KeyEdit::Drop,
             // Other frameworks' reserved keys are not the app's to clear.
-            None if self.cleared.is_some() && !is_reserved(key) => KeyEdit::Drop,
+            None if self.cleared.is_some() && (base.is_shared || !is_reserved(key)) => {
+                KeyEdit::Drop
+            }
             None => KeyEdit::Keep,
         });
         for (key, value) in self.added(base) {

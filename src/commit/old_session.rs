@@ -1,14 +1,42 @@
-//! The end of a session of another app that was not taken over.
+//! The end of a session of another app.
 
-use std::sync::MutexGuard;
+use std::sync::{Arc, MutexGuard};
 
 use super::state::{CookieAction, State};
 use crate::{
     context::Context,
+    cookie::PresentedIds,
     error::SessionError,
-    format::{OldCookie, follow, is_pointer},
+    format::{Migration, OldCookie, follow, is_pointer},
     store::{Destroyed, Fault, retry_once},
 };
+
+/// Asks for the end of the sessions that the old cookies of this request present.
+pub(crate) fn destroy(state: &mut State, migrations: &[Arc<Migration>], presented: &PresentedIds) {
+    let old = &mut state.old;
+    for migration in migrations {
+        let cookies: Vec<_> = migration.presented(presented.cookie_headers()).collect();
+        let is_listed = old
+            .migrations
+            .iter()
+            .any(|other| Arc::ptr_eq(other, migration));
+        if !(cookies.is_empty() || is_listed) {
+            old.migrations.push(migration.clone());
+        }
+        old.pending_deletes.extend(cookies);
+    }
+}
+
+/// The same, if the session was destroyed. Without this, the old cookie would log a user in again who is logged in to both apps.
+pub(crate) fn destroy_with_ours(
+    state: &mut State,
+    migrations: &[Arc<Migration>],
+    presented: &PresentedIds,
+) {
+    if std::mem::take(&mut state.old.is_destroyed) {
+        destroy(state, migrations, presented);
+    }
+}
 
 /// Deletes the session that the cookie presents, wherever it is by now.
 pub(super) async fn delete(context: &Context, old: &OldCookie) -> Result<(), SessionError> {
@@ -41,5 +69,8 @@ pub(super) fn next(state: &State) -> Option<OldCookie> {
 
 pub(super) fn finish(mut state: MutexGuard<'_, State>, old: &OldCookie) {
     state.old.pending_deletes.retain(|other| other != old);
-    state.cookie = CookieAction::Remove;
+    // A session that began since has a cookie of its own.
+    if state.id().is_none() {
+        state.cookie = CookieAction::Remove;
+    }
 }

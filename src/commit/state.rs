@@ -149,6 +149,7 @@ impl State {
             Status::Gone => None,
         };
         self.pending_deletes.extend(delete);
+        self.old.destroy();
         self.delete_shadows(DeleteReason::Shadow);
         if let Status::Persisted(_) = self.status {
             self.status = Status::New { presented: None };
@@ -173,7 +174,7 @@ impl State {
         self.changes.reset();
         self.id_change = IdChange::Keep;
         if let Status::New { .. } = self.status {
-            self.base = Record::default();
+            self.base = self.base.emptied();
         }
     }
 
@@ -194,7 +195,7 @@ impl State {
             self.status = Status::New { presented };
             // Unless it is a user's, which the former id may read but not carry on.
             if self.base.user.is_some() {
-                self.base = Record::default();
+                self.base = self.base.emptied();
             }
         }
         match &self.status {
@@ -292,7 +293,7 @@ impl State {
                 self.cookie = CookieAction::Remove;
                 self.status = Status::New { presented: None };
                 self.id_change = IdChange::Keep;
-                self.base = Record::default();
+                self.base = self.base.emptied();
                 return;
             }
         }
@@ -396,7 +397,7 @@ impl State {
     }
 
     fn discard_changes(&mut self) {
-        self.base = Record::default();
+        self.base = self.base.emptied();
         self.changes.reset();
         self.id_change = IdChange::Keep;
         self.cookie = CookieAction::Keep;

@@ -86,10 +86,20 @@ pub(crate) struct OldSessions {
     /// Destroyed sessions that are still to be deleted.
     #[cfg(feature = "migration")]
     pub(crate) pending_deletes: Vec<OldCookie>,
+    /// The app destroyed the session, so those that old cookies present are to end as well.
+    #[cfg(feature = "migration")]
+    pub(crate) is_destroyed: bool,
 }
 
 impl OldSessions {
-    pub(super) fn has_deletes(&self) -> bool {
+    pub(super) fn destroy(&mut self) {
+        #[cfg(feature = "migration")]
+        {
+            self.is_destroyed = true;
+        }
+    }
+
+    pub(crate) fn has_deletes(&self) -> bool {
         #[cfg(feature = "migration")]
         return !self.pending_deletes.is_empty();
         #[cfg(not(feature = "migration"))]
@@ -125,6 +135,16 @@ impl WriteKind {
         }
     }
 
+    /// What the store is to hold before the write.
+    fn expected(&self) -> Option<&Bytes> {
+        match self {
+            Self::Create { .. } => None,
+            Self::Save { expected, .. }
+            | Self::Delete { expected, .. }
+            | Self::Rotate { expected, .. } => Some(expected),
+        }
+    }
+
     /// For spans.
     pub(crate) fn name(&self) -> &'static str {
         match self {
@@ -155,17 +175,17 @@ impl WriteKind {
 }
 
 impl Write {
-    /// Encrypts what the store is to hold, if the layer does.
+    /// Brings what the store is to hold into the form that it has there.
     pub(crate) fn seal(&mut self, context: &Context) -> Result<(), SessionError> {
         if let Some(id) = self.kind.next_id()
-            && let Some(sealed) = context.seal(id, self.record.bytes())?
+            && let Some(sealed) = context.seal(id, &self.record, self.kind.expected())?
         {
             self.record.set_sealed(sealed);
         }
         if let WriteKind::Rotate {
             from, tombstone, ..
         } = &mut self.kind
-            && let Some(sealed) = context.seal(*from, tombstone)?
+            && let Some(sealed) = context.seal_tombstone(*from, tombstone)?
         {
             *tombstone = sealed;
         }
@@ -173,8 +193,16 @@ impl Write {
     }
 
     /// Whether `stored` is what this write left behind.
-    pub(crate) fn wrote(&self, stored: &Bytes) -> bool {
+    pub(crate) fn wrote(&self, context: &Context, stored: &Bytes) -> bool {
+        let tombstone = match &self.kind {
+            WriteKind::Rotate { tombstone, .. } => Some(tombstone),
+            WriteKind::Create { .. } | WriteKind::Save { .. } | WriteKind::Delete { .. } => None,
+        };
         same_revision(stored, self.record.stored())
-            || matches!(&self.kind, WriteKind::Rotate { tombstone, .. } if tombstone == stored)
+            || tombstone.is_some_and(|tombstone| tombstone == stored)
+            || [Some(self.record.stored()), tombstone]
+                .into_iter()
+                .flatten()
+                .any(|own| context.is_built_on(stored, own))
     }
 }

@@ -5,6 +5,8 @@ use std::str::FromStr;
 use http::{HeaderName, header};
 
 use super::checks::{check_keys, error, is_attribute, is_domain, is_token};
+#[cfg(feature = "migration")]
+use crate::format::{CookieAttributes, Sharing};
 use crate::{
     error::ConfigError,
     signing::{self, Signer},
@@ -64,6 +66,9 @@ pub(crate) struct CookieConfig {
     pub(crate) same_site: SameSite,
     pub(crate) partitioned: bool,
     pub(crate) signer: Option<Signer>,
+    /// The ids, the cookie's value and the stored sessions are those of another framework.
+    #[cfg(feature = "migration")]
+    pub(crate) sharing: Option<Sharing>,
 }
 
 /// The header that carries an id instead of a cookie.
@@ -85,6 +90,8 @@ impl Default for CookieConfig {
             same_site: SameSite::Lax,
             partitioned: false,
             signer: None,
+            #[cfg(feature = "migration")]
+            sharing: None,
         }
     }
 }
@@ -102,6 +109,21 @@ impl CookieConfig {
             None if self.partitioned => "__Secure-session-partitioned",
             None if self.domain.is_some() || self.path != "/" => "__Secure-session",
             None => "__Host-session",
+        }
+    }
+
+    #[cfg(feature = "migration")]
+    pub(crate) fn attributes(&self) -> CookieAttributes<'_> {
+        CookieAttributes {
+            path: &self.path,
+            domain: self.domain.as_deref(),
+            http_only: self.http_only,
+            secure: self.secure,
+            same_site: match self.same_site {
+                SameSite::Strict => "strict",
+                SameSite::Lax => "lax",
+                SameSite::None => "none",
+            },
         }
     }
 

@@ -196,6 +196,35 @@ impl Config {
         }
     }
 
+    /// What another framework would not understand is refused.
+    #[cfg(feature = "migration")]
+    fn check_sharing(&self) -> Result<(), ConfigError> {
+        let Some(sharing) = &self.cookie.sharing else {
+            return Ok(());
+        };
+        if let Some(text) = sharing.check() {
+            return error(text);
+        }
+        #[cfg(feature = "encryption")]
+        let encrypts = self.encryption.is_some();
+        #[cfg(not(feature = "encryption"))]
+        let encrypts = false;
+        for (is_set, option) in [
+            (self.cookie.signer.is_some(), "with_signing_keys"),
+            (self.hashed_keys, "with_hashed_keys"),
+            (encrypts, "with_encryption_keys"),
+            (self.id_generator.is_some(), "with_id_generator"),
+            (!self.migrations.is_empty(), "with_migration_from"),
+        ] {
+            if is_set {
+                return error(format!(
+                    "{option} and with_format exclude each other, since the other framework has its own ids, keys and values: remove one of them"
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Checks each option, and their combination.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         self.cookie.check()?;
@@ -207,7 +236,10 @@ impl Config {
             return error("with_encryption_required needs keys: add with_encryption_keys");
         }
         #[cfg(feature = "migration")]
-        self.check_migrations()?;
+        {
+            self.check_migrations()?;
+            self.check_sharing()?;
+        }
         for (name, duration) in [
             ("with_idle_timeout", Some(self.idle_timeout)),
             ("with_permanent_lifetime", Some(self.permanent_lifetime)),

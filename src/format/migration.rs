@@ -230,7 +230,7 @@ impl Taken {
     }
 }
 
-fn user_at(object: &Object, pointer: &str) -> Option<UserId> {
+pub(super) fn user_at(object: &Object, pointer: &str) -> Option<UserId> {
     let (first, rest) = pointer
         .strip_prefix('/')?
         .split_at_checked(pointer[1..].find('/').unwrap_or(pointer.len() - 1))?;

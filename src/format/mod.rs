@@ -17,34 +17,45 @@
 mod actix_session;
 mod any;
 mod axum_session;
+mod codec;
 mod contract;
 mod cookie_value;
 mod django;
 mod express;
 mod flask;
 mod json;
+mod live;
 mod migration;
 pub(crate) mod msgpack;
 mod object;
 pub(crate) mod pickle;
+mod pickle_writer;
+mod plain;
 mod pointer;
+mod sharing;
 mod tower_sessions;
 
 pub use self::{
     actix_session::ActixSession,
     axum_session::AxumSession,
+    codec::Serialization,
     contract::{Format, FormatError},
     django::Django,
     express::Express,
     flask::Flask,
+    live::{CookieAttributes, LiveFormat, OWN_KEY, Version},
     migration::Migration,
+    sharing::Sharing,
     tower_sessions::TowerSessions,
 };
 pub(crate) use self::{
     migration::OldCookie,
     pointer::{follow, is_pointer, pointer},
+    sharing::{not_decodable, not_encodable},
 };
 
+#[cfg(test)]
+mod live_tests;
 #[cfg(test)]
 mod peer_tests;
 #[cfg(test)]

@@ -20,6 +20,7 @@ pub(super) const MAX_DEPTH: usize = 127;
 pub(super) const PERMANENT: &str = "_permanent";
 
 /// The pairs of a JSON object, in order.
+#[derive(Default)]
 pub(super) struct Object(pub(super) Vec<(String, Box<RawValue>)>);
 
 impl Object {
@@ -43,6 +44,28 @@ impl Object {
         Some(value.get())
     }
 
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.get()))
+    }
+
+    /// Sets `key` to this JSON, in its place or at the end; `None` removes it.
+    pub(super) fn set(&mut self, key: &str, json: Option<String>) {
+        let Some(json) = json else {
+            return self.0.retain(|(name, _)| name != key);
+        };
+        let value = RawValue::from_string(json).expect("valid JSON");
+        match self.0.iter_mut().find(|(name, _)| name == key) {
+            Some((_, present)) => *present = value,
+            None => self.0.push((key.to_owned(), value)),
+        }
+    }
+
+    pub(super) fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
     /// The object whose values are JSON in these texts.
     pub(super) fn unquoted(self) -> Result<Self, FormatError> {
         let unquote = |(key, value): (String, Box<RawValue>)| {
@@ -63,11 +86,7 @@ impl Object {
 
     pub(super) fn to_json(&self) -> String {
         let mut json = Json::default();
-        json.object(
-            self.0
-                .iter()
-                .map(|(key, value)| (key.as_str(), value.get())),
-        );
+        json.object(self.pairs());
         json.0
     }
 }

@@ -6,7 +6,7 @@
 //! Deliberately not `serde-pickle`: a pickle may name one value many times, and that crate copies the value each time, so a kilobyte can
 //! stand for any number of gigabytes. Here, memory is linear in the input until JSON is written, which is bounded.
 
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap};
 
 use super::{
     contract::FormatError,
@@ -14,45 +14,59 @@ use super::{
 };
 
 /// Indexes of `Machine::values`: dropping nested values does not recurse.
-type Id = usize;
+pub(super) type Id = usize;
 
-enum Value<'a> {
+pub(super) enum Value<'a> {
     None,
     Bool(bool),
     Integer(i128),
     Float(f64),
     Text(&'a str),
     Bytes(&'a [u8]),
-    /// A list, a tuple or a set.
-    List(Vec<Id>),
+    ByteArray(&'a [u8]),
+    Sequence(Sequence, Vec<Id>),
     Dict(Vec<(Id, Id)>),
 }
 
-struct Machine<'a> {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sequence {
+    List,
+    Tuple,
+    Set,
+    FrozenSet,
+}
+
+pub(super) struct Machine<'a> {
     rest: &'a [u8],
-    values: Vec<Value<'a>>,
+    pub(super) values: Vec<Value<'a>>,
     /// `None`: a mark.
     stack: Vec<Option<Id>>,
     memo: HashMap<u32, Id>,
 }
 
 pub(crate) fn decode(stored: &[u8]) -> Result<String, FormatError> {
-    let mut machine = Machine {
-        rest: stored,
-        values: Vec::new(),
-        stack: Vec::new(),
-        memo: HashMap::new(),
-    };
-    let result = machine.run()?;
-    if !matches!(machine.values[result], Value::Dict(_)) {
-        return Err(FormatError::new("the pickle is not one of a dictionary"));
-    }
+    let (machine, result) = Machine::read(stored)?;
     let mut json = Json::default();
     machine.write(&mut json, result, 0)?;
     Ok(json.0)
 }
 
 impl<'a> Machine<'a> {
+    /// Also returns the dictionary that the pickle stands for.
+    pub(super) fn read(stored: &'a [u8]) -> Result<(Self, Id), FormatError> {
+        let mut machine = Self {
+            rest: stored,
+            values: Vec::new(),
+            stack: Vec::new(),
+            memo: HashMap::new(),
+        };
+        let result = machine.run()?;
+        match machine.values[result] {
+            Value::Dict(_) => Ok((machine, result)),
+            _ => Err(FormatError::new("the pickle is not one of a dictionary")),
+        }
+    }
+
     /// The instructions and their codes are those of Python's `pickletools`.
     fn run(&mut self) -> Result<Id, FormatError> {
         loop {
@@ -99,11 +113,14 @@ impl<'a> Machine<'a> {
                 b'X' => self.text(4)?,
                 0x8d => self.text(8)?,
                 // SHORT_BINBYTES, BINBYTES, BINBYTES8, BYTEARRAY8
-                b'C' => self.bytes(1)?,
-                b'B' => self.bytes(4)?,
-                0x8e | 0x96 => self.bytes(8)?,
+                b'C' => self.bytes(1, Value::Bytes)?,
+                b'B' => self.bytes(4, Value::Bytes)?,
+                0x8e => self.bytes(8, Value::Bytes)?,
+                0x96 => self.bytes(8, Value::ByteArray)?,
                 // EMPTY_LIST, EMPTY_TUPLE, EMPTY_SET
-                b']' | b')' | 0x8f => self.push(Value::List(Vec::new())),
+                b']' => self.push(Value::Sequence(Sequence::List, Vec::new())),
+                b')' => self.push(Value::Sequence(Sequence::Tuple, Vec::new())),
+                0x8f => self.push(Value::Sequence(Sequence::Set, Vec::new())),
                 // APPEND
                 b'a' => {
                     let item = self.pop()?;
@@ -115,16 +132,22 @@ impl<'a> Machine<'a> {
                     self.list()?.extend(items);
                 }
                 // LIST, TUPLE, FROZENSET
-                b'l' | b't' | 0x91 => {
+                code @ (b'l' | b't' | 0x91) => {
                     let items = self.pop_to_mark()?;
-                    self.push(Value::List(items));
+                    let kind = match code {
+                        b'l' => Sequence::List,
+                        b't' => Sequence::Tuple,
+                        _ => Sequence::FrozenSet,
+                    };
+                    self.push(Value::Sequence(kind, items));
                 }
                 // TUPLE1, TUPLE2, TUPLE3
                 code @ 0x85..=0x87 => {
                     let count = usize::from(code - 0x84);
                     let start = self.stack.len().checked_sub(count).ok_or_else(malformed)?;
                     let items: Option<Vec<Id>> = self.stack.drain(start..).collect();
-                    self.push(Value::List(items.ok_or_else(malformed)?));
+                    let items = items.ok_or_else(malformed)?;
+                    self.push(Value::Sequence(Sequence::Tuple, items));
                 }
                 // EMPTY_DICT, SETITEM, SETITEMS, DICT
                 b'}' => self.push(Value::Dict(Vec::new())),
@@ -168,7 +191,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn write(&self, json: &mut Json, id: Id, depth: usize) -> Result<(), FormatError> {
+    pub(super) fn write(&self, json: &mut Json, id: Id, depth: usize) -> Result<(), FormatError> {
         // Also ends at a list that contains itself.
         check_depth(depth)?;
         match &self.values[id] {
@@ -177,8 +200,8 @@ impl<'a> Machine<'a> {
             Value::Integer(number) => json.display(number),
             Value::Float(number) => json.float(*number)?,
             Value::Text(text) => json.string(text),
-            Value::Bytes(bytes) => json.bytes(bytes)?,
-            Value::List(items) => {
+            Value::Bytes(bytes) | Value::ByteArray(bytes) => json.bytes(bytes)?,
+            Value::Sequence(_, items) => {
                 json.0.push('[');
                 for (index, item) in items.iter().enumerate() {
                     json.comma(index);
@@ -190,13 +213,10 @@ impl<'a> Machine<'a> {
                 json.0.push('{');
                 for (index, (key, value)) in pairs.iter().enumerate() {
                     json.comma(index);
-                    match &self.values[*key] {
-                        Value::Text(text) => json.string(text),
-                        Value::Integer(number) => json.string(&number.to_string()),
-                        _ => {
-                            return Err(FormatError::new("a key is neither text nor an integer"));
-                        }
-                    }
+                    let name = self.name(*key);
+                    json.string(
+                        &name.ok_or(FormatError::new("a key is neither text nor an integer"))?,
+                    );
                     json.0.push(':');
                     self.write(json, *value, depth + 1)?;
                 }
@@ -204,6 +224,15 @@ impl<'a> Machine<'a> {
             }
         }
         json.check_len()
+    }
+
+    /// The text of a dictionary's key, as Python's `json` writes it.
+    pub(super) fn name(&self, key: Id) -> Option<Cow<'a, str>> {
+        match &self.values[key] {
+            Value::Text(text) => Some(Cow::Borrowed(text)),
+            Value::Integer(number) => Some(number.to_string().into()),
+            _ => None,
+        }
     }
 
     fn take(&mut self, length: usize) -> Result<&'a [u8], FormatError> {
@@ -235,9 +264,13 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn bytes(&mut self, width: usize) -> Result<(), FormatError> {
+    fn bytes(
+        &mut self,
+        width: usize,
+        value: impl FnOnce(&'a [u8]) -> Value<'a>,
+    ) -> Result<(), FormatError> {
         let bytes = self.counted(width)?;
-        self.push(Value::Bytes(bytes));
+        self.push(value(bytes));
         Ok(())
     }
 
@@ -277,7 +310,7 @@ impl<'a> Machine<'a> {
     fn list(&mut self) -> Result<&mut Vec<Id>, FormatError> {
         let top = self.top()?;
         match &mut self.values[top] {
-            Value::List(items) => Ok(items),
+            Value::Sequence(Sequence::List | Sequence::Set, items) => Ok(items),
             _ => Err(malformed()),
         }
     }

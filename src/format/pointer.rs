@@ -1,7 +1,7 @@
 //! The value that takes the place of an old session in Redis and leads its cookie to the new one.
 //!
 //! ```text
-//! {"_rev":"9f86d081884c7d65","_rotated":1764000000000,"_moved_to":"<the new id ⊕ HMAC-SHA-256(the old cookie's value, key and revision)>"}
+//! {"_rev":"9f86d081884c7d65","_rotated":1764000000000,"_moved_to":"<the new id ⊕ HMAC-SHA-256(the old cookie's value, key and revision)>","cookie":{}}
 //! ```
 //!
 //! The new id authenticates, so it must not be readable in Redis, least of all with hashed keys or signed old cookies. It is masked by the old
@@ -22,14 +22,15 @@ const PURPOSE: &[u8] = b"axum-redis-sessions: moved to";
 /// The pointer to the session `id`, valid until this Unix time in milliseconds.
 pub(crate) fn pointer(old: &OldCookie, id: SessionId, until: u64) -> Result<Bytes, SessionError> {
     record::pointer(until, |revision| {
-        id.masked(mask(old, revision)).expose_secret()
+        let masked = id.masked(mask(old, revision));
+        masked.expect("an id of this crate").expose_secret()
     })
 }
 
 /// The id of the new session, if `stored` is the pointer to it.
 pub(crate) fn follow(old: &OldCookie, stored: &Bytes) -> Option<SessionId> {
     let to = SessionId::parse(moved_to(stored)?.as_bytes())?;
-    Some(to.masked(mask(old, revision(stored))))
+    to.masked(mask(old, revision(stored)))
 }
 
 /// Whether `stored` is a pointer to any session.

@@ -74,7 +74,8 @@ use crate::{
 )]
 #[cfg_attr(
     feature = "migration",
-    doc = "| [`with_migration_from`](Self::with_migration_from) | none | take over the sessions of another framework |"
+    doc = "| [`with_migration_from`](Self::with_migration_from) | none | take over the sessions of another framework |\n\
+           | [`with_format`](Self::with_format) | own | share live sessions with another framework |"
 )]
 /// | [`with_sessions_per_user`](Self::with_sessions_per_user) | no limit | maximum of concurrent sessions per user |
 /// | [`with_max_size`](Self::with_max_size) | 64 KiB | maximum size of a session |
@@ -180,8 +181,9 @@ impl RedisSessionLayer {
     ///
     /// It creates, loads, saves, rotates, lists and ends a session and an entry of a user's index, under random keys that end after 10 s. So
     /// it finds a wrong address, a missing permission, a replica, a full memory, and replicas that
-    /// [`with_replica_acks`](Self::with_replica_acks) waits for in vain, before a visitor does. In a cluster it asks each master. About 12
-    /// commands on each server, in 7 round trips. Sessions in memory are always ready.
+    /// [`with_replica_acks`](Self::with_replica_acks) waits for in vain, before a visitor does. If there is a local cache, it also finds that the
+    /// server reports no changes. In a cluster it asks each master. About 12 commands on each server, in 7 round trips. Sessions in memory are
+    /// always ready.
     ///
     /// # Errors
     ///

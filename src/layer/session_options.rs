@@ -6,7 +6,7 @@ use super::RedisSessionLayer;
 #[cfg(feature = "encryption")]
 use crate::encryption::Encryption;
 #[cfg(feature = "migration")]
-use crate::format::Migration;
+use crate::format::{Migration, Sharing};
 use crate::{config::SessionLimit, error::SessionError, id::SessionId};
 
 /// # Session options
@@ -120,6 +120,42 @@ impl RedisSessionLayer {
     pub fn with_migration_from(self, migration: impl Into<Migration>) -> Self {
         let migration = Arc::new(migration.into());
         self.configured(|context| context.config.migrations.push(migration))
+    }
+
+    /// Shares live sessions with an app of another framework: both read and write the same cookie and the same key in Redis. Default: off.
+    ///
+    /// Each sees the other's changes at its next request, logins and logouts included. Sets the cookie's name, the prefix of the keys and the timeouts of the
+    /// framework; options that are set after it override them. Secure, SameSite, Domain and Path of the cookie must be set as in the other app, and
+    /// the framework's secrets are needed where it signs its cookies.
+    ///
+    /// A save of this crate compares the whole value, so it never overwrites a change of the other app. The other app does not compare: if it writes
+    /// while a request of this one does, it can overwrite that change, as it overwrites its own. [`docs::share`](crate::docs::share) has the
+    /// details for each framework.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use axum_redis_sessions::{RedisSessionLayer, format::{Flask, Sharing}};
+    ///
+    /// // Flask-Login keeps the user's id in `_user_id`.
+    /// let flask = Sharing::from(Flask::new()).with_user_at("/_user_id");
+    /// let layer = RedisSessionLayer::in_memory().with_format(flask);
+    /// # layer.validate()?;
+    /// # Ok::<(), axum_redis_sessions::ConfigError>(())
+    /// ```
+    #[cfg(feature = "migration")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "migration")))]
+    pub fn with_format(self, format: impl Into<Sharing>) -> Self {
+        let sharing = format.into();
+        self.configured(|context| {
+            let config = &mut context.config;
+            let format = sharing.format();
+            config.cookie.name = Some(format.cookie_name().to_owned());
+            config.prefix = format.prefix().to_owned();
+            config.idle_timeout = format.idle_timeout();
+            config.permanent_lifetime = format.permanent_lifetime();
+            config.cookie.sharing = Some(sharing);
+        })
     }
 
     /// Loads the session before the inner service is called, and adds it to the request's extensions. Default: loaded by the extractor.

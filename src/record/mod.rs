@@ -49,6 +49,25 @@ const GRACE: &str = "_grace";
 const MOVED_FROM: &str = "_moved_from";
 const MOVED_TO: &str = "_moved_to";
 
+/// The key beside the app's keys under which this crate keeps its own data of a session that it shares with another framework: an object.
+pub(crate) const OWN_KEY: &str = "_axum_session";
+
+/// The crate's own keys in a session that it does not share.
+pub(crate) const OWN_NAMES: [&str; 12] = [
+    REV,
+    CREATED,
+    PERMANENT,
+    IDLE_TIMEOUT,
+    ABSOLUTE_TIMEOUT,
+    USER,
+    INDEXED_AT,
+    CONFIRMED_AT,
+    ROTATED,
+    GRACE,
+    MOVED_FROM,
+    MOVED_TO,
+];
+
 /// `{"_rev":"`, then 16 hexadecimal digits, then `"`.
 const REV_OPENING: &[u8] = b"{\"_rev\":\"";
 const REV_DIGITS: usize = 16;
@@ -82,6 +101,8 @@ pub(crate) struct Record {
     sealed: Option<Box<Bytes>>,
     /// The store is to hold it in another form: encrypted by the present key, or without `moved_from`.
     pub(crate) is_outdated: bool,
+    /// Another framework works on it too, so that only the crate's own keys are reserved, not all that begin with `_`.
+    pub(crate) is_shared: bool,
     /// The Redis key of another framework's session that became this one, until the browser has shown the new cookie.
     pub(crate) moved_from: Option<Box<str>>,
     /// All keys but the crate's own.
@@ -126,6 +147,7 @@ impl Record {
             bytes: bytes.clone(),
             sealed: None,
             is_outdated: false,
+            is_shared: false,
             moved_from: decoder.moved_from,
             fields: owned(decoder.fields),
             unescaped: decoder.unescaped,
@@ -179,6 +201,23 @@ impl Record {
         self.sealed = Some(Box::new(sealed));
     }
 
+    pub(crate) fn empty(is_shared: bool) -> Self {
+        Self {
+            is_shared,
+            ..Self::default()
+        }
+    }
+
+    /// One without keys, of the same layer.
+    pub(crate) fn emptied(&self) -> Self {
+        Self::empty(self.is_shared)
+    }
+
+    /// Whether the app may not use the key.
+    pub(crate) fn is_reserved(&self, name: &str) -> bool {
+        name.starts_with(RESERVED) && (!self.is_shared || is_own(name))
+    }
+
     /// The same record, whose clones share its memory.
     #[cfg(feature = "local-cache")]
     pub(crate) fn shared(&self) -> Self {
@@ -219,7 +258,7 @@ impl Record {
         self.fields
             .iter()
             .map(|field| std::str::from_utf8(self.name(field)).expect("checked when decoded"))
-            .filter(|key| !key.starts_with(RESERVED))
+            .filter(|key| !self.is_reserved(key))
     }
 
     fn field(&self, key: &str) -> Option<&Field> {
@@ -247,6 +286,11 @@ impl fmt::Debug for Record {
             .field("bytes", &self.bytes.len())
             .finish_non_exhaustive()
     }
+}
+
+/// Whether it is one of the crate's own keys.
+pub(crate) fn is_own(name: &str) -> bool {
+    OWN_NAMES.contains(&name) || name == OWN_KEY
 }
 
 /// Collects the fields of a stored object.

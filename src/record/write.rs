@@ -10,6 +10,7 @@ use super::{
     ABSOLUTE_TIMEOUT, CONFIRMED_AT, CREATED, GRACE, IDLE_TIMEOUT, INDEXED_AT, MOVED_FROM, Metadata,
     PERMANENT, RESERVED, REV_OPENING, REVISION_LEN, ROTATED, Record, USER, UserId,
     fields::{Field, owned},
+    is_own,
     scan::Span,
 };
 use crate::{clock::unix_nanos, error::SessionError, random::random_bytes};
@@ -118,7 +119,7 @@ impl<'a> Encoder<'a> {
                     continue;
                 }
             }
-            self.visible += usize::from(!is_reserved(name));
+            self.visible += usize::from(!self.is_reserved(name));
         }
         self.copy(&base.fields[kept]);
     }
@@ -126,7 +127,7 @@ impl<'a> Encoder<'a> {
     /// Adds a key that the base does not have.
     pub(crate) fn append(&mut self, name: &str, value: &[u8]) {
         self.changed = true;
-        self.visible += usize::from(!is_reserved(name.as_bytes()));
+        self.visible += usize::from(!self.is_reserved(name.as_bytes()));
         self.buffer.push(b',');
         let start = self.buffer.len();
         serde_json::to_writer(&mut self.buffer, name).expect("a string serializes");
@@ -147,6 +148,7 @@ impl<'a> Encoder<'a> {
                 bytes: return_scratch(self.buffer),
                 sealed: None,
                 is_outdated: false,
+                is_shared: self.base.is_shared,
                 moved_from: self.base.moved_from.clone(),
                 fields: owned(self.fields),
                 unescaped: self.unescaped,
@@ -154,6 +156,10 @@ impl<'a> Encoder<'a> {
                 user: self.user,
             },
         }
+    }
+
+    fn is_reserved(&self, name: &[u8]) -> bool {
+        is_reserved(name) && (!self.base.is_shared || std::str::from_utf8(name).is_ok_and(is_own))
     }
 
     /// Copies fields that are adjacent in the base, with the commas between them.
@@ -243,7 +249,8 @@ pub(crate) fn pointer(until: u64, to: impl FnOnce(&[u8]) -> String) -> Result<By
     let to = to(&buffer);
     write_number(&mut buffer, ROTATED, until);
     write_text(&mut buffer, MOVED_TO, &to);
-    buffer.push(b'}');
+    // express-session answers 500 to a session without it.
+    buffer.extend_from_slice(br#","cookie":{}}"#);
     Ok(return_scratch(buffer))
 }
 

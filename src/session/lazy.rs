@@ -18,6 +18,8 @@ use super::{
     load::{ROTATED, load_by_id, rank},
     migrate,
 };
+#[cfg(feature = "migration")]
+use crate::commit::old_session;
 use crate::{
     commit::{
         state::Status,
@@ -28,7 +30,6 @@ use crate::{
     error::{ErrorKind, SessionError},
     failure_log::FailureLog,
     id::SessionId,
-    record::Record,
     request::RequestHead,
     signing::Signature,
 };
@@ -184,15 +185,11 @@ impl LazySession {
             });
             session.0.state().pending_deletes.extend(deletes);
             #[cfg(feature = "migration")]
-            for migration in &self.config().migrations {
-                let old = migration.presented(self.0.head.presented.cookie_headers());
-                let mut state = session.0.state();
-                let pending = state.old.pending_deletes.len();
-                state.old.pending_deletes.extend(old);
-                if state.old.pending_deletes.len() > pending {
-                    state.old.migrations.push(migration.clone());
-                }
-            }
+            old_session::destroy(
+                &mut session.0.state(),
+                &self.config().migrations,
+                &self.0.head.presented,
+            );
             session
         });
     }
@@ -310,7 +307,7 @@ impl LazySession {
 
     fn empty(&self) -> Session {
         let status = Status::New { presented: None };
-        let session = Session::new(self.0.context.clone(), status, Record::default());
+        let session = Session::new(self.0.context.clone(), status, self.0.context.new_record());
         session.0.state().headers_sent = self.0.headers_sent.load(Relaxed);
         session
     }

@@ -18,7 +18,7 @@ use crate::{
     error::{ErrorKind, SessionError},
     expiry,
     id::SessionId,
-    record::{Decoded, Record},
+    record::Decoded,
     signing::Signature,
     stats::Event,
     store::{Fault, retry_once},
@@ -105,7 +105,7 @@ async fn load(
         retry_once(|| store.load(&key, idle)).await
     };
     let presented = context.config.replica_acks.map(|_| id);
-    let empty = |status| Session::new(context.clone(), status, Record::default());
+    let empty = |status| Session::new(context.clone(), status, context.new_record());
     let shared = &context.shared;
     let (tasks, failures) = (&shared.detached_commits, &shared.failures);
     let unknown = || empty(Status::New { presented });
@@ -191,7 +191,7 @@ async fn load(
                 return Ok(unknown());
             }
             let readable = readable.filter(|(until, _)| *until > now);
-            let base = readable.map(|(_, record)| record).unwrap_or_default();
+            let base = readable.map_or_else(|| context.new_record(), |(_, record)| record);
             let status = Status::Rotated { presented };
             Ok(Session::new(context.clone(), status, base))
         }

@@ -21,7 +21,7 @@ use crate::{
     context::Context,
     error::{ErrorKind, SessionError},
     id::SessionId,
-    record::{RESERVED, Record, decode, encode},
+    record::{Record, decode, encode},
 };
 
 /// Whether a load may be answered by the local cache.
@@ -81,11 +81,11 @@ impl Session {
     ///
     /// [`ErrorKind::Decode`] if the value is not a `T`.
     pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, SessionError> {
-        if key.starts_with(RESERVED) {
-            return Ok(None);
-        }
         let value = {
             let state = self.0.state();
+            if state.base.is_reserved(key) {
+                return Ok(None);
+            }
             state.changes.value(&state.base, key)
         };
         value.map_or(Ok(None), |value| decode(key, &value))
@@ -101,7 +101,7 @@ impl Session {
     /// [`ErrorKind::Encode`] if the value cannot be stored as JSON; the text says why. [`ErrorKind::ReservedKey`] for a key that begins
     /// with `_`.
     pub fn insert(&self, key: &str, value: impl Serialize) -> Result<(), SessionError> {
-        check_key(key)?;
+        self.check_key(key)?;
         let value = encode(key, &value)?;
         self.0.state().changes.assign(key, Some(value));
         Ok(())
@@ -123,7 +123,7 @@ impl Session {
     /// Removes `key` and returns whether it was there.
     pub fn remove(&self, key: &str) -> bool {
         let mut state = self.0.state();
-        let existed = !key.starts_with(RESERVED) && state.changes.contains(&state.base, key);
+        let existed = !state.base.is_reserved(key) && state.changes.contains(&state.base, key);
         if existed {
             state.changes.assign(key, None);
         }
@@ -141,7 +141,7 @@ impl Session {
     #[must_use]
     pub fn contains_key(&self, key: &str) -> bool {
         let state = self.0.state();
-        !key.starts_with(RESERVED) && state.changes.contains(&state.base, key)
+        !state.base.is_reserved(key) && state.changes.contains(&state.base, key)
     }
 
     /// The keys, in the order in which they were added.
@@ -257,6 +257,16 @@ impl Session {
         &self.0
     }
 
+    fn check_key(&self, key: &str) -> Result<(), SessionError> {
+        if !self.0.state().base.is_reserved(key) {
+            return Ok(());
+        }
+        Err(SessionError::new(
+            ErrorKind::ReservedKey,
+            "session keys that begin with `_` are reserved for this crate: use another key",
+        ))
+    }
+
     fn set_metadata(&self, change: MetadataChange) {
         self.0.state().changes.set_metadata(change);
     }
@@ -284,14 +294,4 @@ fn ended() -> SessionError {
         "the session was destroyed, rotated or has expired since this request loaded it, so its changes were discarded: end \
          the stream and let the client connect again",
     )
-}
-
-fn check_key(key: &str) -> Result<(), SessionError> {
-    if !key.starts_with(RESERVED) {
-        return Ok(());
-    }
-    Err(SessionError::new(
-        ErrorKind::ReservedKey,
-        "session keys that begin with `_` are reserved for this crate: use another key",
-    ))
 }

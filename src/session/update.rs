@@ -5,7 +5,7 @@ use std::{error::Error, sync::Arc};
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Session, check_key};
+use super::Session;
 use crate::{
     error::SessionError,
     record::{decode, encode},
@@ -140,7 +140,7 @@ impl Session {
         T: Serialize + DeserializeOwned,
         F: Fn(&str, Option<T>) -> Result<T, SessionError> + Send + Sync + 'static,
     {
-        check_key(key)?;
+        self.check_key(key)?;
         self.replace(key, move |key, value| {
             let next = f(key, value.map_or(Ok(None), |value| decode(key, value))?)?;
             let value = encode(key, &next)?;

@@ -7,6 +7,8 @@ mod commit_rules;
 #[cfg(test)]
 mod conformance;
 pub mod fuzzing;
+#[cfg(feature = "migration")]
+pub mod fuzzing_shared;
 #[cfg(test)]
 mod interleavings;
 #[cfg(all(test, feature = "local-cache"))]

@@ -32,6 +32,7 @@ mod host_names;
 mod http;
 mod layer_order;
 mod lifetimes;
+mod live;
 #[cfg(feature = "local-cache")]
 mod local_cache;
 mod login;

@@ -36,7 +36,14 @@ fn routes() -> Router {
         session.save().await?;
         session.insert("large", "x".repeat(2000))
     };
+    let logout_and_login = async |session: Session| {
+        session.destroy();
+        session.save().await?;
+        session.insert("name", "Eva")?;
+        session.save().await
+    };
     Router::new()
+        .route("/logout-and-login", get(logout_and_login))
         .route("/count", get(count))
         .route("/name", get(name))
         .route("/cycle", get(async |session: Session| session.cycle_id()))
@@ -104,6 +111,29 @@ async fn the_old_cookie_is_retired_whatever_the_first_request_does() {
             "{path}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_session_that_begins_after_a_logout_has_a_cookie() {
+    let server = Server::start().await;
+    let layer = RedisSessionLayer::new(server.client()).with_migration_from(Flask::new());
+    let app = serve(routes().layer(layer)).await;
+    let own = new_cookie(&ask(&app, "/count", &[]).await);
+    set(&server, KEY, VALUE.as_bytes()).await;
+    let both = format!("{COOKIE}; {own}");
+    let reply = ask(&app, "/logout-and-login", &[&both]).await;
+    let new = new_cookie(&reply);
+    assert_eq!(
+        reply.values("set-cookie").len(),
+        2,
+        "the old one is removed"
+    );
+    assert_eq!(
+        ask(&app, "/name", &[&new]).await.body,
+        r#"Some("Eva") None"#
+    );
+    assert!(!exists(&server, KEY).await);
+    assert_eq!(ask(&app, "/name", &[&both]).await.body, "None None");
 }
 
 /// The session lives under its new id by then, so a browser without the new cookie would be logged out.

@@ -94,10 +94,11 @@ impl Subscriber for Log {
 
 impl log::Log for Log {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        // The tests' WebSocket client logs its own cookie.
-        !metadata
-            .target()
-            .starts_with("tungstenite::handshake::client")
+        // The tests' WebSocket client logs its own cookie, and a browser's cookie jar what it contains.
+        let clients = ["tungstenite::handshake::client", "cookie_store"];
+        !clients
+            .iter()
+            .any(|client| metadata.target().starts_with(client))
     }
 
     fn log(&self, record: &log::Record<'_>) {

@@ -33,8 +33,8 @@ pub(super) struct CachedScript {
 /// Lua converts a number by `sprintf`, which is an eighth of the script's cost.
 ///
 /// GETRANGE compares the revision without copying a large session into Lua. A key with an empty string counts as missing. If the own
-/// new version is stored already, the reply to a first try was lost. Its TTL is set again, because WAIT only covers the writes of its own
-/// connection.
+/// new version is stored already, the reply to a first try was lost; in another framework's format, which does not begin with a revision, the
+/// whole value shows that. Its TTL is set again, because WAIT only covers the writes of its own connection.
 macro_rules! save {
     ($after_write:literal) => {
         concat!(
@@ -49,7 +49,8 @@ if head == ARGV[1] then
 end
 if head == '' then return 0 end
 local stored = redis.call('GET', KEYS[1])
-if string.sub(stored, 1, 26) ~= string.sub(ARGV[2], 1, 26) then return stored end
+local compared = string.sub(ARGV[2], 1, 9) == '{\"_rev\":\"' and 26 or -1
+if string.sub(stored, 1, compared) ~= string.sub(ARGV[2], 1, compared) then return stored end
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 ",
             $after_write,

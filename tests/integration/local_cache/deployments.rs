@@ -32,10 +32,12 @@ async fn assert_follows(changing: &Node, other: &Node, browser: &Browser) {
     .await;
 }
 
-/// What is saved is read from the cache, also if a failover lost the session.
+/// What was saved is read from the cache, also if a failover lost the session. The first read is for servers that report a save by a script to
+/// its own client: see `commands`.
 async fn assert_caches(node: &Node, browser: &Browser) {
     eventually(SLOW, || async {
         browser.get(node.url("/")).await;
+        browser.get(node.url("/visits")).await;
         let before = node.stats().hits;
         browser.get(node.url("/visits")).await;
         node.stats().hits > before

@@ -135,6 +135,10 @@ async fn unreadable_values_and_tombstones_are_not_cached() {
         .expect("a session");
     let key = format!("session:{id}");
     server.command::<()>(&["SET", &key, "not json"]).await;
+    eventually(SOON, || async {
+        plain.body(&browser, "/either").await == "InvalidData"
+    })
+    .await;
     for _ in 0..3 {
         assert_eq!(plain.body(&browser, "/either").await, "InvalidData");
         assert_eq!(discarding.body(&browser, "/visits").await, "0");
