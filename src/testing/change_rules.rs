@@ -1,5 +1,7 @@
 //! Which changes are left after a save, and what they are replayed on.
 
+use std::time::Duration;
+
 use super::commit_rules::stored;
 use crate::record::{Decoded, Record};
 
@@ -70,4 +72,21 @@ fn changes_are_discarded_up_to_the_one_that_was_stored() {
     state.changes.discard_through(assigned);
     assert!(state.changes.has_non_idempotent());
     state.changes.reset();
+}
+
+#[test]
+fn changes_of_metadata_are_discarded_with_the_others() {
+    let (_, session) = stored();
+    session.set_idle_timeout(Duration::from_secs(100));
+    let first = session.cell().state().changes.seq();
+    session.set_absolute_timeout(Duration::from_secs(1000));
+    let mut state = session.cell().state();
+    let base = Record::default();
+    state.changes.discard_through(first);
+    assert!(!state.changes.is_empty());
+    let left = state.changes.metadata(&base);
+    assert_eq!(left.idle_timeout, None);
+    assert_eq!(left.absolute_timeout, Some(1_000_000));
+    state.changes.discard_through(first + 1);
+    assert!(state.changes.is_empty());
 }
