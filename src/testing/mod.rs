@@ -14,6 +14,8 @@ mod interleavings;
 #[cfg(all(test, feature = "local-cache"))]
 mod link;
 #[cfg(test)]
+mod retry_rules;
+#[cfg(test)]
 mod server;
 #[cfg(test)]
 mod session_rules;
