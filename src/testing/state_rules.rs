@@ -261,7 +261,10 @@ fn the_write_is_the_one_that_the_changes_call_for() {
     assert!(matches!(write.kind, WriteKind::Delete { .. }));
     assert_eq!(write.kind.name(), "delete");
     assert_eq!(write.kind.next_id(), None);
-    assert!(!write.wrote(session.cell().state().base.stored()));
+    assert!(!write.wrote(
+        &session.cell().context,
+        session.cell().state().base.stored()
+    ));
     session.cell().state().changes.reset();
 
     // What is outdated is written as it is.
@@ -269,8 +272,11 @@ fn the_write_is_the_one_that_the_changes_call_for() {
     session.cell().state().base.is_outdated = true;
     let write = planned_write(&session);
     assert!(matches!(write.kind, WriteKind::Save { .. }));
-    assert!(write.wrote(write.record.stored()));
-    assert!(!write.wrote(session.cell().state().base.stored()));
+    assert!(write.wrote(&session.cell().context, write.record.stored()));
+    assert!(!write.wrote(
+        &session.cell().context,
+        session.cell().state().base.stored()
+    ));
 
     // A new id of a permanent session has a cookie of its own.
     let (_, session) = stored();
