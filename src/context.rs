@@ -162,6 +162,17 @@ impl Context {
         Record::decode(stored)
     }
 
+    /// Whether another framework changed the version `own` of this crate to `stored`, so that `own` was stored before.
+    pub(crate) fn is_built_on(&self, stored: &[u8], own: &[u8]) -> bool {
+        #[cfg(feature = "migration")]
+        if let Some(sharing) = &self.config.cookie.sharing {
+            let revision = sharing.revision(stored);
+            return revision.is_some() && revision == sharing.revision(own);
+        }
+        let _ = (stored, own);
+        false
+    }
+
     /// The part of a session's key after the prefix.
     pub(crate) fn key_suffix(&self, id: SessionId) -> String {
         self.key(id).split_off(self.config.prefix.len())

@@ -71,6 +71,8 @@ async fn check_session(context: &Context, id: SessionId) -> Result<(), SessionEr
             .as_ref()
             .is_some_and(|loaded| same_revision(loaded, first))
     })?;
+    #[cfg(feature = "local-cache")]
+    check_local_cache(context, key).await?;
     let saved = retry_once(|| store.save(key, first, second, TTL)).await;
     ensure("saving a session", saved, |saved| *saved == Outcome::Saved)?;
     let listed = retry_once(|| store.peek(key)).await;
@@ -100,6 +102,29 @@ async fn check_session(context: &Context, id: SessionId) -> Result<(), SessionEr
     ensure("ending a session", destroyed, |destroyed| {
         *destroyed == Destroyed::Deleted
     })
+}
+
+/// The server of `key` reports changes, if there is a cache.
+#[cfg(feature = "local-cache")]
+async fn check_local_cache(context: &Context, key: &str) -> Result<(), SessionError> {
+    let store = &context.store;
+    let Some(cache) = store.cache() else {
+        return Ok(());
+    };
+    let fetched = retry_once(|| store.fetch(key)).await;
+    ensure(
+        "reading a session for the local cache",
+        fetched,
+        Option::is_some,
+    )?;
+    match cache.reports().why_off() {
+        Some(why) if store.ticket(key).is_none() => {
+            let error = format!("not ready, since {why}");
+            Err(SessionError::new(ErrorKind::Rejected, error))
+        }
+        // Without a reason, the connection was lost just now.
+        Some(_) | None => Ok(()),
+    }
 }
 
 async fn check_index(context: &Context, user: &str) -> Result<(), SessionError> {

@@ -65,6 +65,7 @@ const ORDER: &[&[&str]] = &[
         "store/outcome.rs",
         "store/deadline.rs",
     ],
+    &["cache/modification.rs"],
     &["cache/mod.rs"],
     &["cache/entries.rs", "cache/flights.rs"],
     &["cache"],

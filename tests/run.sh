@@ -131,6 +131,10 @@ version() { "$1" --version | cut -d' ' -f1-3; }
 say "Everything, on $(version redis-server)"
 REDIS_SERVER=redis-server cargo test --locked --all-features
 
+say "Faults, with a local cache, on $(version redis-server)"
+LOCAL_CACHE=1 REDIS_SERVER=redis-server cargo test --locked --all-features --test integration -- \
+  faults:: outage:: server_states:: unresponsive:: --skip local_cache
+
 say "What talks to a server, on $(version "$valkey_9")"
 REDIS_SERVER=$valkey_9 cargo test --locked --all-features --lib conformance
 # Not the browser, for which the store makes no difference.

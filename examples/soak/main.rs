@@ -3,6 +3,7 @@
 //! cargo run --release --all-features --example soak -- 20 cluster          # twenty minutes on a cluster
 //! cargo run --release --all-features --example soak -- 2 sentinel 4711     # with the seed that another run printed
 //! REDIS_SERVER=valkey-server cargo run --release --all-features --example soak
+//! LOCAL_CACHE=1 cargo run --release --all-features --example soak          # with a local cache
 //! ```
 //!
 //! Sessions under load, on servers that are killed, stopped, restarted and failed over at random, over connections that freeze or open slowly. A
@@ -88,7 +89,12 @@ async fn soak(kind: Kind, duration: Duration, seed: u64) -> ExitCode {
         .with_rotation_grace(Duration::ZERO)
         .with_replica_acks(1, DEADLINE / 5)
         .with_replica_acks_for_every_write();
-    let app = app(layer);
+    #[cfg(feature = "local-cache")]
+    let layer = match env::var_os("LOCAL_CACHE") {
+        Some(_) => layer.with_local_cache(axum_redis_sessions::LocalCache::new()),
+        None => layer,
+    };
+    let app = app(layer.clone());
 
     let is_over = Arc::new(AtomicBool::new(false));
     let slowest_timer = tokio::spawn(slowest_timer(is_over.clone()));
@@ -145,6 +151,13 @@ async fn soak(kind: Kind, duration: Duration, seed: u64) -> ExitCode {
     );
     println!("faults:              {faults:?}");
     println!("{tally}");
+    #[cfg(feature = "local-cache")]
+    if let Some(stats) = layer.cache_stats() {
+        println!(
+            "local cache:         {} hits, {} misses",
+            stats.hits, stats.misses
+        );
+    }
     println!("slowest recovery:    {slowest_recovery:?}");
     println!("slowest timer:       {slowest_timer:?} late");
     if tally.is_good(MAX_LATENCY + 2 * slowest_timer) && !faults.is_empty() {

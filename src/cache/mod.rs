@@ -12,6 +12,7 @@
 
 mod entries;
 mod flights;
+mod modification;
 mod options;
 mod stats;
 mod tracking;
@@ -22,7 +23,7 @@ use std::{
     sync::{
         Arc,
         atomic::{
-            AtomicBool, AtomicU64,
+            AtomicU64,
             Ordering::{Relaxed, SeqCst},
         },
     },
@@ -43,7 +44,7 @@ use self::{
     entries::{Entries, Evictions, Weight},
     flights::Flights,
     stats::CacheCounters,
-    tracking::Epochs,
+    tracking::{Epochs, Reports},
 };
 pub use self::{options::LocalCache, stats::CacheStats};
 use crate::record::Record;
@@ -65,18 +66,7 @@ pub(crate) struct Cache {
     epochs: Arc<Epochs>,
     counters: Arc<CacheCounters>,
     flights: Flights,
-    /// The operator was told that the server reports no changes.
-    was_warned: AtomicBool,
-}
-
-/// A change of a key by this process that is on its way. Unless its result is installed, the key's entry is removed at its end, also
-/// if its request gives up.
-pub(crate) struct Modification<'a> {
-    cache: &'a Cache,
-    key: &'a str,
-    /// The generation before the change.
-    generation: u64,
-    is_done: bool,
+    reports: Reports,
 }
 
 impl Cache {
@@ -103,7 +93,7 @@ impl Cache {
             epochs: Arc::default(),
             counters,
             flights: Flights::default(),
-            was_warned: AtomicBool::new(false),
+            reports: Reports::default(),
         }
     }
 
@@ -223,22 +213,6 @@ impl Cache {
         }
     }
 
-    /// Begins a change of `key` by this process.
-    pub(crate) fn modify<'a>(&'a self, key: &'a str) -> Modification<'a> {
-        Modification {
-            cache: self,
-            key,
-            generation: self.generation(key).load(SeqCst),
-            is_done: false,
-        }
-    }
-
-    /// Begins to end the session under `key`, which is removed at once.
-    pub(crate) fn end<'a>(&'a self, key: &'a str) -> Modification<'a> {
-        self.remove(key, DropCause::Modified);
-        self.modify(key)
-    }
-
     /// The server reports that another connection changed `key`.
     pub(crate) fn invalidate_reported(&self, key: &str) {
         self.counters.invalidations.fetch_add(1, Relaxed);
@@ -340,11 +314,9 @@ impl Cache {
         });
     }
 
-    /// Logs once why the server reports no changes, so that nothing is cached.
-    pub(crate) fn warn_off(&self, why: &str) {
-        if !self.was_warned.swap(true, Relaxed) {
-            tracing::warn!("{why}");
-        }
+    /// Whether the server reports changes, and why not.
+    pub(crate) fn reports(&self) -> &Reports {
+        &self.reports
     }
 
     pub(crate) fn count_hit(&self) {
@@ -362,47 +334,6 @@ impl Cache {
     pub(crate) fn stats(&self) -> CacheStats {
         self.counters
             .stats(self.entries.len(), self.entries.weight())
-    }
-}
-
-impl Modification<'_> {
-    /// The store holds `record` now, and the server will report its next change. `ticket` was taken before the write was sent. If anything
-    /// else happened to the key, the entry is removed instead.
-    pub(crate) fn install(mut self, ticket: Ticket, record: &Record, ttl: Duration) {
-        let next = self.generation + 1;
-        let generation = self.cache.generation(self.key);
-        let is_alone = ticket.generation == self.generation
-            && generation
-                .compare_exchange(self.generation, next, SeqCst, SeqCst)
-                .is_ok();
-        #[cfg(test)]
-        if self.cache.options.test.is_broken(Broken::UnfencedWrite) {
-            self.is_done = true;
-            let next = generation.load(SeqCst);
-            return self.cache.install_if(self.key, ticket, next, record, ttl);
-        }
-        if !is_alone {
-            return;
-        }
-        self.is_done = true;
-        self.cache.install_if(self.key, ticket, next, record, ttl);
-    }
-
-    /// The command was not sent.
-    pub(crate) fn cancel(mut self) {
-        self.is_done = true;
-    }
-}
-
-impl Drop for Modification<'_> {
-    fn drop(&mut self) {
-        #[cfg(test)]
-        if self.cache.options.test.is_broken(Broken::SilentEnd) {
-            return;
-        }
-        if !self.is_done {
-            self.cache.invalidate(self.key, DropCause::Modified);
-        }
     }
 }
 

@@ -2,8 +2,11 @@
 
 use std::{
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::SeqCst},
+        Arc, Mutex, PoisonError,
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
     time::{Duration, Instant},
 };
@@ -23,6 +26,15 @@ pub(crate) struct Tracking {
     /// When the last answered command was sent, in nanoseconds since `created`, and one. An answer proves that everything was handled that the
     /// server reported before. 0: none yet.
     confirmed: AtomicU64,
+}
+
+/// Whether the server reports changes.
+#[derive(Default)]
+pub(crate) struct Reports {
+    /// Why the last connection has none.
+    why_off: Mutex<Option<&'static str>>,
+    /// The operator was told.
+    was_warned: AtomicBool,
 }
 
 /// What was known when a command was sent.
@@ -94,5 +106,27 @@ impl Tracking {
     fn nanos(&self, at: Instant) -> u64 {
         let since = at.saturating_duration_since(self.created);
         u64::try_from(since.as_nanos()).unwrap_or(u64::MAX - 1)
+    }
+}
+
+impl Reports {
+    pub(crate) fn on(&self) {
+        self.set_why_off(None);
+    }
+
+    /// Logs once why the server reports no changes, so that nothing is cached.
+    pub(crate) fn off(&self, why: &'static str) {
+        self.set_why_off(Some(why));
+        if !self.was_warned.swap(true, Relaxed) {
+            tracing::warn!("{why}");
+        }
+    }
+
+    pub(crate) fn why_off(&self) -> Option<&'static str> {
+        *self.why_off.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_why_off(&self, why: Option<&'static str>) {
+        *self.why_off.lock().unwrap_or_else(PoisonError::into_inner) = why;
     }
 }

@@ -325,7 +325,8 @@ async fn resolve_rejection(
         });
     };
     let state = session.state();
-    if let Some(earlier) = state.in_doubt.as_ref().filter(|write| write.wrote(&stored)) {
+    let wrote = |write: &&Arc<Write>| write.wrote(&session.context, &stored);
+    if let Some(earlier) = state.in_doubt.as_ref().filter(wrote) {
         return Ok(Stored::Write(earlier.clone()));
     }
     let key = write.kind.id().map(|id| session.context.key(id));

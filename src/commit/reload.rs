@@ -6,6 +6,7 @@ use super::{
     SessionCell,
     state::{State, Status},
     user_index,
+    write::Write,
 };
 use crate::{
     clock::{unix_millis, unix_secs},
@@ -164,10 +165,14 @@ fn adopt(session: &SessionCell, stored: &Record) -> Result<(), SessionError> {
             return Ok(());
         }
         let mut in_doubt = state.in_doubt.iter();
-        match in_doubt.find(|write| write.wrote(stored.stored())).cloned() {
+        let wrote = |write: &&Arc<Write>| write.wrote(&session.context, stored.stored());
+        match in_doubt.find(wrote).cloned() {
             Some(write) => {
                 state.apply_saved(write);
-                return Ok(());
+                // Another framework may have changed it since.
+                if same_revision(stored.stored(), state.base.stored()) {
+                    return Ok(());
+                }
             }
             None if state.in_doubt.is_some() && state.changes.has_non_idempotent() => {
                 return Err(SessionError::doubtful_update());

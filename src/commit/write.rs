@@ -146,7 +146,7 @@ impl WriteKind {
     }
 
     /// For spans.
-    pub(super) fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Create { .. } => "create",
             Self::Save { .. } => "save",
@@ -193,8 +193,16 @@ impl Write {
     }
 
     /// Whether `stored` is what this write left behind.
-    pub(super) fn wrote(&self, stored: &Bytes) -> bool {
+    pub(crate) fn wrote(&self, context: &Context, stored: &Bytes) -> bool {
+        let tombstone = match &self.kind {
+            WriteKind::Rotate { tombstone, .. } => Some(tombstone),
+            WriteKind::Create { .. } | WriteKind::Save { .. } | WriteKind::Delete { .. } => None,
+        };
         same_revision(stored, self.record.stored())
-            || matches!(&self.kind, WriteKind::Rotate { tombstone, .. } if tombstone == stored)
+            || tombstone.is_some_and(|tombstone| tombstone == stored)
+            || [Some(self.record.stored()), tombstone]
+                .into_iter()
+                .flatten()
+                .any(|own| context.is_built_on(stored, own))
     }
 }

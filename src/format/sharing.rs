@@ -184,6 +184,13 @@ impl Sharing {
         })
     }
 
+    /// This crate's revision in a stored value, as JSON. The other framework keeps it when it changes the rest.
+    pub(crate) fn revision(&self, stored: &[u8]) -> Option<String> {
+        let object = Object::parse(&self.format.decode_live(stored).ok()?).ok()?;
+        let own = Object::parse(object.get(OWN_KEY)?).ok()?;
+        own.get("rev").map(str::to_owned)
+    }
+
     /// In milliseconds.
     fn timeout(&self, stored: &[u8]) -> Option<u64> {
         let timeout = self.format.timeout(stored)?;

@@ -181,8 +181,9 @@ impl RedisSessionLayer {
     ///
     /// It creates, loads, saves, rotates, lists and ends a session and an entry of a user's index, under random keys that end after 10 s. So
     /// it finds a wrong address, a missing permission, a replica, a full memory, and replicas that
-    /// [`with_replica_acks`](Self::with_replica_acks) waits for in vain, before a visitor does. In a cluster it asks each master. About 12
-    /// commands on each server, in 7 round trips. Sessions in memory are always ready.
+    /// [`with_replica_acks`](Self::with_replica_acks) waits for in vain, before a visitor does. If there is a local cache, it also finds that the
+    /// server reports no changes. In a cluster it asks each master. About 12 commands on each server, in 7 round trips. Sessions in memory are
+    /// always ready.
     ///
     /// # Errors
     ///

@@ -23,7 +23,7 @@ use crate::{
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// A session with `a` = 1, over a store that lets every step pass until its gate is closed.
-fn stored_with(configure: impl FnOnce(&mut Config)) -> (SteppedStore, Session) {
+pub(super) fn stored_with(configure: impl FnOnce(&mut Config)) -> (SteppedStore, Session) {
     let store = SteppedStore::new(Protocol::OneStepRotation);
     let mut context = context::Context::new(Store::Stepped(store.clone()));
     configure(&mut context.config);
@@ -35,7 +35,7 @@ fn stored_with(configure: impl FnOnce(&mut Config)) -> (SteppedStore, Session) {
     (store, session)
 }
 
-fn stored() -> (SteppedStore, Session) {
+pub(super) fn stored() -> (SteppedStore, Session) {
     stored_with(|_| ())
 }
 
@@ -43,7 +43,7 @@ fn poll<T>(future: &mut (impl Future<Output = T> + Unpin)) -> Poll<T> {
     pin!(future).poll(&mut Context::from_waker(Waker::noop()))
 }
 
-fn run<T>(future: impl Future<Output = T>) -> T {
+pub(super) fn run<T>(future: impl Future<Output = T>) -> T {
     match poll(&mut pin!(future)) {
         Poll::Ready(result) => result,
         Poll::Pending => panic!("nothing stops it"),

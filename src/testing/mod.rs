@@ -5,6 +5,8 @@ mod commit_rules;
 #[cfg(test)]
 mod conformance;
 pub mod fuzzing;
+#[cfg(feature = "migration")]
+pub mod fuzzing_shared;
 #[cfg(test)]
 mod interleavings;
 #[cfg(all(test, feature = "local-cache"))]
@@ -12,4 +14,10 @@ mod link;
 #[cfg(test)]
 mod server;
 #[cfg(test)]
+mod session_rules;
+#[cfg(test)]
+mod state_rules;
+#[cfg(test)]
 pub(crate) mod stepped;
+#[cfg(test)]
+mod user_rules;

@@ -15,7 +15,7 @@ use crate::{
         server::Server,
     },
     visits::{
-        DEADLINE, assert_available, assert_unavailable, id, serve as serve_layer,
+        DEADLINE, assert_available, assert_unavailable, id, is_cached, serve as serve_layer,
         serve_client as serve, serve_gated, serve_patient,
     },
 };
@@ -25,6 +25,12 @@ async fn behind_a_proxy() -> (Server, Proxy, Address) {
     let proxy = Proxy::before(server.port()).await;
     let app = serve(proxy.client()).await;
     (server, proxy, app)
+}
+
+/// The replies of a request that loads and writes have more bytes than this: the load's is the whole session. With a local cache there is only
+/// the write's, `:1`.
+fn min_replies() -> usize {
+    if is_cached() { 3 } else { 60 }
 }
 
 /// Repeats a request, each time with the connection cut one byte later in the replies, until it is not cut.
@@ -60,8 +66,7 @@ async fn an_update_over_a_broken_connection_is_exact_or_an_error() {
         }
     }
     println!("a visit: {good} good answers, {bad} times 503");
-    // The load's reply is the whole session.
-    assert!(good + bad > 60, "{good} and {bad}");
+    assert!(good + bad > min_replies(), "{good} and {bad}");
     assert!(
         good > bad,
         "one cut is made up for by the one retry: {good} and {bad}"
@@ -175,7 +180,7 @@ async fn rotation_over_a_broken_connection_leaves_one_session() {
             browser.get(app.url("/keep/name/own")).await;
         }
         if is_complete {
-            assert!(bytes > 60, "the load's reply is the whole session: {bytes}");
+            assert!(bytes > min_replies(), "{bytes}");
             break;
         }
     }
@@ -202,7 +207,7 @@ async fn a_logout_acknowledged_over_a_broken_connection_is_done() {
         }
         assert_available(&app, &browser).await;
         if is_complete {
-            assert!(bytes > 60, "the load's reply is the whole session: {bytes}");
+            assert!(bytes > min_replies(), "{bytes}");
             break;
         }
     }

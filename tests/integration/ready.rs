@@ -154,6 +154,46 @@ async fn nothing_is_left_for_long_after_a_failure() {
     }
 }
 
+#[cfg(feature = "local-cache")]
+#[tokio::test]
+async fn what_the_local_cache_needs_is_checked() {
+    use axum_redis_sessions::LocalCache;
+
+    use crate::proxies::without_hello;
+
+    let cached = |layer: RedisSessionLayer| layer.with_local_cache(LocalCache::new());
+    let server = Server::start().await;
+    let allowed = format!("~session:* {COMMANDS} +client|tracking");
+    acl(&server, &allowed).await;
+    let ready = cached(layer(&server));
+    ready.ready().await.expect("ready");
+    for (missing, hint) in [
+        ("client|tracking", "add +client|tracking"),
+        ("pttl", "pttl"),
+    ] {
+        acl(&server, &allowed.replace(&format!(" +{missing}"), "")).await;
+        let error = error(&cached(layer(&server))).await;
+        assert_eq!(error.kind(), ErrorKind::Rejected, "{missing}: {error}");
+        let text = error.to_string();
+        assert!(text.starts_with("not ready, since "), "{missing}: {text}");
+        assert!(text.contains(hint), "{missing}: {text}");
+        // Sessions work without what only the cache needs.
+        if missing == "client|tracking" {
+            layer(&server).ready().await.expect("ready without a cache");
+        }
+    }
+    // The permission is granted while the app runs: its next connection has it.
+    acl(&server, &allowed).await;
+    eventually(PATIENT, async || ready.ready().await.is_ok()).await;
+
+    let rejected = Some("-ERR unknown command 'HELLO'\r\n");
+    let address = without_hello(server.port(), rejected).await;
+    let layer = RedisSessionLayer::open(format!("redis://{address}/")).expect("an address");
+    layer.ready().await.expect("ready without a cache");
+    let text = error(&cached(layer)).await.to_string();
+    assert!(text.contains("RESP3 (HELLO 3)"), "{text}");
+}
+
 #[cfg(feature = "cluster")]
 #[tokio::test]
 async fn in_a_cluster_each_master_is_asked() {

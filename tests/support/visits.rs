@@ -34,7 +34,20 @@ pub const RECOVERY: Duration = Duration::from_secs(5);
 
 /// The app: `/` counts a visit, `/visits` tells the count, and the others do one thing each.
 pub fn app(layer: RedisSessionLayer) -> Router {
-    routes().layer(layer)
+    routes().layer(cached_if_asked(layer))
+}
+
+/// Whether the variable `LOCAL_CACHE` is set: `tests/run.sh` runs the tests of faults again with a local cache.
+pub fn is_cached() -> bool {
+    cfg!(feature = "local-cache") && std::env::var_os("LOCAL_CACHE").is_some()
+}
+
+fn cached_if_asked(layer: RedisSessionLayer) -> RedisSessionLayer {
+    #[cfg(feature = "local-cache")]
+    if is_cached() {
+        return layer.with_local_cache(axum_redis_sessions::LocalCache::new());
+    }
+    layer
 }
 
 pub fn routes() -> Router {
@@ -151,7 +164,11 @@ pub fn gated_app(layer: RedisSessionLayer) -> (Router, Gate) {
         Ok::<_, SessionError>("passed")
     };
     let gated = Router::new().route("/gated/{key}", get(handler));
-    (gated.layer(layer.clone()).merge(app(layer)), gate)
+    let layer = cached_if_asked(layer);
+    (
+        gated.layer(layer.clone()).merge(routes().layer(layer)),
+        gate,
+    )
 }
 
 pub async fn serve_gated(client: redis::Client) -> (Address, Gate) {

@@ -13,7 +13,7 @@ use std::{
 
 use ::redis::{ServerErrorKind, Value};
 use bytes::Bytes;
-use futures_util::future::{join, try_join};
+use futures_util::future::join;
 
 use super::{
     Durability, RedisStore, getex, millis, outcome, pexpire,
@@ -55,20 +55,33 @@ impl RedisStore {
     }
 
     /// The value under `key` and its TTL, which is not changed; `None` for a key without TTL.
+    ///
+    /// PTTL comes first, since it is what makes the server track the key. Deliberately not GET: a replica answers it, so a process whose server was
+    /// demoted would go on reading there. GETEX without options changes nothing, and a replica answers READONLY.
     pub(crate) async fn fetch(
         &self,
         key: &str,
     ) -> Result<Option<(Bytes, Option<Duration>)>, Fault> {
-        let get = self.read(key, command("GET", &[key.as_bytes()]));
-        let pttl = self.read(key, command("PTTL", &[key.as_bytes()]));
-        let (stored, ttl) = try_join(get, pttl).await?;
-        match (value(stored)?, ttl) {
-            (None, _) | (_, Value::Int(-2)) => Ok(None),
-            (Some(value), Value::Int(ttl)) => {
-                let ttl = u64::try_from(ttl).ok().map(Duration::from_millis);
-                Ok(Some((value, ttl)))
-            }
-            _ => Err(unexpected_reply()),
+        let capabilities = self.transport.capabilities();
+        loop {
+            let has_getex = capabilities.may_support(Feature::GetEx);
+            let name = if has_getex { "GETEX" } else { "GET" };
+            let pttl = self.read(key, command("PTTL", &[key.as_bytes()]));
+            let mut get = command(name, &[key.as_bytes()]);
+            let (ttl, stored) = join(pttl, self.transport.send(key, &mut get)).await;
+            let stored = match stored {
+                Ok(stored) => value(stored)?,
+                Err(error) if has_getex && error.is_unsupported("getex") => {
+                    capabilities.mark_unsupported(Feature::GetEx);
+                    continue;
+                }
+                Err(error) => return Err(error.into_fault(prefix_of(key))),
+            };
+            let Value::Int(ttl) = ttl? else {
+                return Err(unexpected_reply());
+            };
+            let ttl = u64::try_from(ttl).ok().map(Duration::from_millis);
+            return Ok(stored.map(|stored| (stored, ttl)));
         }
     }
 

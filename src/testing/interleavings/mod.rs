@@ -9,6 +9,8 @@ mod cache;
 #[cfg(feature = "local-cache")]
 mod cache_tests;
 mod clones;
+#[cfg(feature = "migration")]
+mod foreign;
 mod layers;
 mod model;
 mod tests;

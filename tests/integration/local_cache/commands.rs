@@ -26,7 +26,7 @@ async fn a_load_costs_no_command_and_a_save_one() {
     node.warm(&browser).await;
     // A server that reports a script's write to its own client makes the next request read the session again.
     let commands: &[&str] = match reports_own_scripts(&server).await {
-        true => &["GET", "PTTL", "EVALSHA"],
+        true => &["PTTL", "GETEX", "EVALSHA"],
         false => &["EVALSHA"],
     };
     let monitor = server.monitor().await;

@@ -101,6 +101,35 @@ async fn a_flushed_server_is_no_outage() {
     assert_eq!(browser.get(node.url("/visits")).await.status, 503);
 }
 
+/// A replica answers GET, so without asking for more, a node would read there for as long as the connection lasts.
+#[tokio::test]
+async fn a_demoted_server_is_not_read_from() {
+    let server = Server::start().await;
+    let nodes = [
+        Node::new(server.client()).await,
+        Node::new(server.client()).await,
+    ];
+    let browser = Browser::new();
+    nodes[0].body(&browser, "/").await;
+    // The master does not exist, so the replica keeps its data.
+    server
+        .command::<String>(&["REPLICAOF", "127.0.0.1", "1"])
+        .await;
+    let page = browser.get(nodes[1].url("/visits")).await;
+    assert_eq!(page.status, 503, "{}", page.body);
+    assert!(page.body.contains("READONLY"), "{}", page.body);
+    // A node that met it drops what it has.
+    assert_eq!(browser.get(nodes[0].url("/")).await.status, 503);
+    assert_eq!(browser.get(nodes[0].url("/visits")).await.status, 503);
+    server.command::<String>(&["REPLICAOF", "NO", "ONE"]).await;
+    for node in &nodes {
+        eventually(SOON, || async {
+            browser.get(node.url("/visits")).await.body == "1"
+        })
+        .await;
+    }
+}
+
 #[tokio::test]
 async fn the_latest_session_is_read_past_the_cache() {
     let server = Server::start().await;

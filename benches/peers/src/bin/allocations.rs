@@ -5,6 +5,8 @@
 //! target/peers/release/allocations          # needs redis-server on the PATH
 //! ```
 //!
+//! With `--features local-cache` there is one more column: this crate with a local cache that has the session.
+//!
 //! Environment variables: `ONLY` (a prefix of the rows' names) and `REDIS_SERVER`. `WHERE=1` also prints each allocation's call site.
 //!
 //! The apps run in this process, on one thread, and are called as axum's server calls them, without parsing and writing HTTP. A
@@ -55,16 +57,28 @@ async fn main() -> Result<(), Failure> {
     let baseline = apps::baseline::app(client()?, false).await?;
     let layer = apps::this_crate::app(RedisSessionLayer::new(client()?));
 
+    let mut apps = vec![
+        ("axum with a no-op layer", axum_only),
+        (label("baseline_typed"), typed),
+        (label("baseline"), baseline),
+        (label("this_crate"), layer),
+    ];
+    #[cfg(feature = "local-cache")]
+    {
+        let cache = axum_redis_sessions::LocalCache::new();
+        let layer = RedisSessionLayer::new(client()?).with_local_cache(cache);
+        apps.push((label("this_crate_cached"), apps::this_crate::app(layer)));
+    }
     // As axum's server does; otherwise each request would build the routes.
-    let apps = [axum_only, typed, baseline, layer].map(|app| app.with_state::<()>(()));
-    let [.., layer] = &apps;
+    let apps: Vec<(&str, Router)> = apps
+        .into_iter()
+        .map(|(name, app)| (name, app.with_state::<()>(())))
+        .collect();
+    let (_, layer) = &apps[3];
 
-    println!(
-        "| request | axum with a no-op layer | {} | {} | this crate | this crate − axum |",
-        label("baseline_typed"),
-        label("baseline")
-    );
-    println!("|---|--:|--:|--:|--:|--:|");
+    let names: Vec<&str> = apps.iter().map(|(name, _)| *name).collect();
+    println!("| request | {} | this crate − axum |", names.join(" | "));
+    println!("|---|{}", "--:|".repeat(names.len() + 1));
     let mut details = Vec::new();
     for scenario in SCENARIOS {
         let Scenario {
@@ -78,7 +92,7 @@ async fn main() -> Result<(), Failure> {
             continue;
         }
         let mut counts = Vec::new();
-        for app in &apps {
+        for (_, app) in &apps {
             let mut cookies = vec![String::new()];
             if let Some(session) = session {
                 // One session per request, since a login ends the old session.
@@ -92,21 +106,13 @@ async fn main() -> Result<(), Failure> {
             counts.push(count);
             details.push((name, counts.len() - 1, places));
         }
-        println!(
-            "| {name} | {:.1} | {:.1} | {:.1} | {:.1} | {:.1} |",
-            counts[0],
-            counts[1],
-            counts[2],
-            counts[3],
-            counts[3] - counts[0]
-        );
+        let columns: Vec<String> = counts.iter().map(|count| format!("{count:.1}")).collect();
+        let difference = counts[3] - counts[0];
+        println!("| {name} | {} | {difference:.1} |", columns.join(" | "));
     }
     if setting("WHERE", 0) == 1 {
         for (name, app, places) in details {
-            println!(
-                "\n{name}, {}:",
-                ["axum", "baseline, typed", "baseline", "this crate"][app]
-            );
+            println!("\n{name}, {}:", apps[app].0);
             let mut places: Vec<_> = places.iter().filter(|(_, count)| **count >= 0.05).collect();
             places.sort_by_key(|([_, caller], _)| caller.is_empty());
             for ([allocator, caller], count) in places {

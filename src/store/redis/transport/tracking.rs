@@ -16,8 +16,9 @@ use redis::{PushInfo, PushKind, Value, aio::MultiplexedConnection};
 use super::error_text;
 use crate::cache::{Cache, Tracking};
 
-/// A connection that does not answer for this long is looked at, and replaced if need be. Redis answers within a millisecond.
-const PING_TIMEOUT: Duration = Duration::from_millis(150);
+/// A connection that does not answer for this long is looked at, and replaced if need be; at least the time between two PINGs. Redis answers
+/// within a millisecond, but may be far away: the default deadline of a request.
+const PING_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How often what cannot be used any more is removed from memory.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
@@ -74,6 +75,7 @@ impl Reports {
         let error = match reply.and_then(Value::extract_error) {
             Ok(_) => {
                 self.tracking.begin(sent);
+                self.cache.reports().on();
                 return Some(TrackingGuard(self.tracking));
             }
             Err(error) => error,
@@ -81,11 +83,11 @@ impl Reports {
         if error.is_io_error() {
             // The connection broke. The next one tries again.
         } else if error_text::is_denied(&error) {
-            self.cache.warn_off(
+            self.cache.reports().off(
                 "the ACL denies CLIENT TRACKING, so the local cache is off: add +client|tracking",
             );
         } else {
-            self.cache.warn_off(
+            self.cache.reports().off(
                 "the server does not support CLIENT TRACKING, so the local cache is off: use Redis 6.2 or later, or remove with_local_cache",
             );
         }
@@ -95,7 +97,7 @@ impl Reports {
 
 /// Says that a connection cannot have reports.
 pub(super) fn warn_without_resp3(cache: &Cache) {
-    cache.warn_off(
+    cache.reports().off(
         "the server, or a proxy before it, does not support RESP3 (HELLO 3), so the local cache is off: use Redis 6.2 or later without such a \
          proxy, or remove with_local_cache",
     );
