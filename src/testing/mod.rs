@@ -1,15 +1,27 @@
 //! Support for the crate's unit tests, and the checks that the fuzz targets in `tests/fuzz/` call.
 
 #[cfg(test)]
+mod change_rules;
+#[cfg(test)]
 mod commit_rules;
 #[cfg(test)]
 mod conformance;
 pub mod fuzzing;
+#[cfg(feature = "migration")]
+pub mod fuzzing_shared;
 #[cfg(test)]
 mod interleavings;
 #[cfg(all(test, feature = "local-cache"))]
 mod link;
 #[cfg(test)]
+mod retry_rules;
+#[cfg(test)]
 mod server;
 #[cfg(test)]
+mod session_rules;
+#[cfg(test)]
+mod state_rules;
+#[cfg(test)]
 pub(crate) mod stepped;
+#[cfg(test)]
+mod user_rules;

@@ -6,10 +6,12 @@
 // A test binary has no API.
 #![allow(unreachable_pub)]
 
+mod live;
 mod model;
 mod moving;
 mod ours;
 mod process;
 mod site;
+mod strangler;
 #[path = "../support/mod.rs"]
 mod support;

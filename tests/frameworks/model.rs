@@ -27,6 +27,9 @@ pub enum Step {
     LogOut,
     SetPermanent(bool),
     Read,
+    /// A new id of ours.
+    Cycle,
+    Expire,
 }
 
 /// The steps of a test, which prints the seed when it begins.
@@ -74,6 +77,16 @@ impl Steps {
         }
     }
 
+    /// Also those that only a shared session has.
+    pub fn live_step(&mut self) -> (Side, Step) {
+        let side = self.one_of(&[Side::Ours, Side::Theirs]);
+        match self.random(12) {
+            0 => (Side::Ours, Step::Cycle),
+            1 if self.random(4) == 0 => (side, Step::Expire),
+            _ => (side, self.step()),
+        }
+    }
+
     /// Of all JSON types, nested at most so deep.
     pub fn value(&mut self, depth: u32) -> Value {
         let kinds = if depth == 0 { 9 } else { 12 };
@@ -112,7 +125,18 @@ impl Model {
         visitor: &Visitor<'_>,
         framework: Framework,
     ) {
-        match &step {
+        self.take_unseen(&step, side, visitor, framework).await;
+        self.compare(side, visitor, &step).await;
+    }
+
+    pub async fn take_unseen(
+        &mut self,
+        step: &Step,
+        side: Side,
+        visitor: &Visitor<'_>,
+        framework: Framework,
+    ) {
+        match step {
             Step::Set(key, value) => {
                 visitor.set(side, key, value).await;
                 self.keys.insert((*key).to_owned(), value.clone());
@@ -136,8 +160,12 @@ impl Model {
             }
             Step::SetPermanent(is_permanent) => visitor.set_permanent(side, *is_permanent).await,
             Step::Read => {}
+            Step::Cycle => drop(visitor.post(side, "/cycle").await),
+            Step::Expire => {
+                visitor.site.expire().await;
+                *self = Self::default();
+            }
         }
-        self.compare(side, visitor, &step).await;
     }
 
     pub async fn compare(&self, side: Side, visitor: &Visitor<'_>, after: &dyn Debug) {

@@ -20,15 +20,17 @@ pub fn routes(layer: RedisSessionLayer) -> Router {
         .route("/remove/{key}", post(remove))
         .route("/login/{user}", post(login))
         .route("/logout", post(logout))
+        .route("/cycle", post(async |session: Session| session.cycle_id()))
+        .route("/permanent", get(is_permanent))
         .route("/permanent/{value}", post(permanent))
         .layer(layer)
 }
 
-/// Without what the frameworks keep for themselves under keys that do not begin with `_`.
+/// Without what the frameworks keep for themselves.
 async fn keys(session: Session) -> Result<impl IntoResponse, SessionError> {
     let mut keys = BTreeMap::new();
     for key in session.keys() {
-        if key != "passport" {
+        if key != "passport" && key != "user_id" && !key.starts_with('_') {
             let value: Option<Box<RawValue>> = session.get(&key)?;
             keys.insert(key, value);
         }
@@ -64,6 +66,10 @@ async fn login(session: Session, Path(user): Path<String>) -> Result<(), Session
 
 async fn logout(session: Session) {
     session.destroy();
+}
+
+async fn is_permanent(session: Session) -> Json<bool> {
+    Json(session.is_permanent())
 }
 
 async fn permanent(session: Session, Path(value): Path<bool>) {

@@ -3,11 +3,11 @@
 use std::{
     fs::File,
     io::{BufRead, BufReader, Read, Seek},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
 };
 
-use crate::support::server::Server;
+use crate::{site::Side, support::server::Server};
 
 /// The apps of `apps/`, with what differs in how they store a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,10 +22,18 @@ pub enum Framework {
     Express,
     /// Signs with a second secret and accepts the first.
     ExpressRotated,
+    TowerPlain,
+    TowerSigned,
+    TowerPrivate,
+    ActixSigned,
+    ActixPrivate,
+    AxumSession,
 }
 
 impl Framework {
     pub const FLASK_SECRET: &str = "flask secret";
+    /// As in `peers/`.
+    pub const COOKIE_KEY: [u8; 64] = [7; 64];
     pub const EXPRESS_SECRETS: [&str; 2] = ["new cat", "keyboard cat"];
 
     /// The script in `apps/` and its `--variant`.
@@ -39,16 +47,29 @@ impl Framework {
             Self::DjangoJson => ("django_app.py", "json"),
             Self::Express => ("express_app.js", "current"),
             Self::ExpressRotated => ("express_app.js", "rotated"),
+            Self::TowerPlain => ("tower_sessions_app", "plain"),
+            Self::TowerSigned => ("tower_sessions_app", "signed"),
+            Self::TowerPrivate => ("tower_sessions_app", "private"),
+            Self::ActixSigned => ("actix_session_app", "signed"),
+            Self::ActixPrivate => ("actix_session_app", "private"),
+            Self::AxumSession => ("axum_session_app", "plain"),
         }
     }
 
     pub fn cookie_name(self) -> &'static str {
         match self {
-            Self::FlaskJson | Self::FlaskMsgpack | Self::FlaskSigner | Self::FlaskSnippet => {
-                "session"
-            }
+            Self::FlaskJson
+            | Self::FlaskMsgpack
+            | Self::FlaskSigner
+            | Self::FlaskSnippet
+            | Self::AxumSession => "session",
             Self::DjangoPickle | Self::DjangoJson => "sessionid",
             Self::Express | Self::ExpressRotated => "connect.sid",
+            Self::TowerPlain
+            | Self::TowerSigned
+            | Self::TowerPrivate
+            | Self::ActixSigned
+            | Self::ActixPrivate => "id",
         }
     }
 
@@ -60,13 +81,24 @@ impl Framework {
             }
             Self::DjangoPickle | Self::DjangoJson => ":1:django*",
             Self::Express | Self::ExpressRotated => "sess:*",
+            // Without a prefix.
+            Self::TowerPlain
+            | Self::TowerSigned
+            | Self::TowerPrivate
+            | Self::ActixSigned
+            | Self::ActixPrivate => "*",
+            Self::AxumSession => "sessions:*",
         }
     }
 
     /// Random steps of a test. Those that differ from another in their cookie alone need fewer.
     pub fn steps(self) -> usize {
         match self {
-            Self::FlaskSigner | Self::ExpressRotated => 40,
+            Self::FlaskSigner
+            | Self::ExpressRotated
+            | Self::TowerSigned
+            | Self::TowerPrivate
+            | Self::ActixSigned => 40,
             _ => 200,
         }
     }
@@ -74,6 +106,29 @@ impl Framework {
     /// In JavaScript, a number is a float of 64 bits.
     pub fn has_large_integers(self) -> bool {
         !matches!(self, Self::Express | Self::ExpressRotated)
+    }
+
+    /// Django ends a session with a user whose password's hash it does not have.
+    pub fn keeps_its_login(self) -> bool {
+        matches!(self, Self::DjangoPickle | Self::DjangoJson)
+    }
+
+    /// Whether a login on this side gives the session a new id.
+    pub fn rotates(self, side: Side) -> bool {
+        self != Self::FlaskSnippet || side == Side::Ours
+    }
+
+    /// Values of pickles keep their types, not their bytes.
+    pub fn keeps_bytes(self) -> bool {
+        !matches!(self, Self::DjangoPickle | Self::FlaskSnippet)
+    }
+
+    /// A pointer is JSON. What reads another form alone answers 500 until the pointer is gone.
+    pub fn reads_a_pointer(self) -> bool {
+        !matches!(
+            self,
+            Self::FlaskSnippet | Self::TowerPlain | Self::TowerSigned | Self::TowerPrivate
+        )
     }
 
     /// Django discards what another user left in the session.
@@ -92,26 +147,11 @@ pub struct Process {
 impl Process {
     /// Starts the app on a free port, and waits until it listens.
     pub fn start(framework: Framework, redis: &Server) -> Self {
-        let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/frameworks");
         let (script, variant) = framework.app();
-        let interpreter = match script.rsplit_once('.') {
-            Some((_, "py")) => "python/bin/python",
-            _ => "bin/node",
-        };
-        let interpreter = installed.join(interpreter);
-        assert!(
-            installed.join("installed").exists(),
-            "{} is missing: run tests/run.sh, which installs Flask, Django and Express there (`tests/run.sh frameworks` does nothing else)",
-            installed.display()
-        );
         let mut output = tempfile(redis.directory(), script);
-        let mut child = Command::new(interpreter)
-            .arg(apps().join(script))
+        let mut child = command(script)
             .args(["--port", "0", "--variant", variant])
             .args(["--redis", &redis.url()])
-            .env("NODE_PATH", installed.join("node/node_modules"))
-            // No `__pycache__` beside the sources.
-            .env("PYTHONDONTWRITEBYTECODE", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(output.try_clone().expect("a file"))
@@ -151,8 +191,37 @@ impl Drop for Process {
     }
 }
 
-fn apps() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/frameworks/apps")
+/// What starts the app.
+fn command(app: &str) -> Command {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let installed = root.join("target/frameworks");
+    let assert_exists = |path: &Path, command: &str| {
+        assert!(
+            path.exists(),
+            "{} is missing: run {command}, which makes it",
+            path.display()
+        );
+    };
+    let interpreter = match app.rsplit_once('.') {
+        Some((_, "py")) => "python/bin/python",
+        Some(_) => "bin/node",
+        None => {
+            let program = installed.join("peers/debug").join(app);
+            assert_exists(&program, "`tests/run.sh peers`");
+            return Command::new(program);
+        }
+    };
+    assert_exists(
+        &installed.join("installed"),
+        "tests/run.sh (or `tests/run.sh frameworks`, which does nothing else)",
+    );
+    let mut command = Command::new(installed.join(interpreter));
+    command
+        .arg(root.join("tests/frameworks/apps").join(app))
+        .env("NODE_PATH", installed.join("node/node_modules"))
+        // No `__pycache__` beside the sources.
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    command
 }
 
 /// A file in the directory of the Redis server, which is removed with it.

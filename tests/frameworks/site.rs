@@ -1,5 +1,7 @@
 //! One address for two apps: a path begins with the app that answers it.
 
+use std::time::Duration;
+
 use axum::{
     Router,
     body::{Body, to_bytes},
@@ -28,6 +30,17 @@ pub enum Side {
     Theirs,
 }
 
+impl Side {
+    pub fn other(self) -> Self {
+        match self {
+            Self::Ours => Self::Theirs,
+            Self::Theirs => Self::Ours,
+        }
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// A Redis server, an app of a framework and one of this crate, and a reverse proxy before them.
 pub struct Site {
     proxy: Address,
@@ -45,7 +58,9 @@ impl Site {
     ) -> Self {
         let redis = Server::start().await;
         let theirs = Process::start(framework, &redis);
-        let ours = serve(routes(layer(RedisSessionLayer::new(redis.client())))).await;
+        // A busy machine must not cause an error.
+        let ours = RedisSessionLayer::new(redis.client()).with_deadline(PATIENCE);
+        let ours = serve(routes(layer(ours))).await;
         let addresses = Backends {
             client: reqwest::Client::builder()
                 .no_proxy()
@@ -81,6 +96,14 @@ impl Site {
     /// As if it had just been started.
     pub async fn clear(&self) {
         self.redis.command::<String>(&["FLUSHALL"]).await;
+    }
+
+    /// The sessions end by their TTL.
+    pub async fn expire(&self) {
+        let keys: Vec<String> = self.redis.command(&["KEYS", "*"]).await;
+        for key in keys {
+            self.redis.command::<()>(&["PEXPIRE", &key, "0"]).await;
+        }
     }
 
     /// What the framework stores, and what this crate left in its place.
@@ -135,7 +158,7 @@ fn status(status: StatusCode) -> Response<Body> {
 
 /// Somebody with a browser.
 pub struct Visitor<'a> {
-    site: &'a Site,
+    pub site: &'a Site,
     pub browser: Browser,
 }
 
@@ -173,6 +196,15 @@ impl<'a> Visitor<'a> {
 
     pub async fn set_permanent(&self, side: Side, is_permanent: bool) {
         self.post(side, &format!("/permanent/{is_permanent}")).await;
+    }
+
+    pub async fn is_permanent(&self, side: Side) -> bool {
+        self.yes_or_no(side, "/permanent").await
+    }
+
+    pub async fn yes_or_no(&self, side: Side, path: &str) -> bool {
+        let page = self.browser.get(self.site.url(side, path)).await;
+        serde_json::from_str(&ok(page)).expect("yes or no")
     }
 
     pub async fn post(&self, side: Side, path: &str) -> String {

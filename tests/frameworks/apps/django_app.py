@@ -78,9 +78,27 @@ def logout(request):
     return HttpResponse()
 
 
+def is_permanent(request):
+    return JsonResponse(not request.session.get_expire_at_browser_close(), safe=False)
+
+
 def permanent(request, value):
     request.session.set_expiry(None if value == "true" else 0)
     return HttpResponse()
+
+
+def special_value():
+    """What JSON cannot express, or hardly."""
+    value = {"big": 2**63 + 1, "z": 1.5, "a": [None, "\u00eb\U0001f980"], "huge": 2**70}
+    if arguments.variant == "json":
+        return value
+    return value | {"tuple": (1, "x"), "set": {7}, "bytes": b"\xff\x00", 5: "integer"}
+
+
+def special(request):
+    if request.method == "POST":
+        request.session["special"] = special_value()
+    return JsonResponse(repr(request.session.get("special")) == repr(special_value()), safe=False)
 
 
 urlpatterns = [
@@ -90,7 +108,9 @@ urlpatterns = [
     path("remove/<str:key>", remove),
     path("login/<str:user>", login),
     path("logout", logout),
+    path("permanent", is_permanent),
     path("permanent/<str:value>", permanent),
+    path("special", special),
 ]
 
 server = make_server("127.0.0.1", arguments.port, get_wsgi_application(), threaded=True)

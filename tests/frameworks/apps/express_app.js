@@ -55,9 +55,25 @@ app.post('/logout', (req, res, next) => {
   req.session.destroy((error) => (error ? next(error) : res.end()));
 });
 
+app.get('/permanent', (req, res) => res.json(req.session.cookie.originalMaxAge !== null));
+
 app.post('/permanent/:value', (req, res) => {
+  // express-session does not store a change of the cookie alone.
+  req.session._changes = (req.session._changes ?? 0) + 1;
   req.session.cookie.maxAge = req.params.value === 'true' ? 24 * 60 * 60 * 1000 : null;
   res.end();
+});
+
+// What other writers of JSON would write otherwise.
+const special = { z: 1e21, a: [1.5e-7, null, '\u00eb\u{1f980}'], big: 2 ** 53 };
+
+app.post('/special', (req, res) => {
+  req.session.special = special;
+  res.end();
+});
+
+app.get('/special', (req, res) => {
+  res.json(JSON.stringify(req.session.special) === JSON.stringify(special));
 });
 
 client.connect().then(() => {

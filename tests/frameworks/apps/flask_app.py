@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from datetime import datetime, timezone
 
 import redis
 from flask import Flask, jsonify, request, session
@@ -67,10 +68,36 @@ def logout():
     return ""
 
 
+@app.get("/permanent")
+def is_permanent():
+    return jsonify(session.permanent)
+
+
 @app.post("/permanent/<value>")
 def permanent(value):
     session.permanent = value == "true"
     return ""
+
+
+def special_value():
+    """What JSON cannot express, or this format can hardly."""
+    value = {"big": 2**63 + 1, "z": 1.5, "a": [None, "\u00eb\U0001f980"]}
+    if arguments.variant == "json":
+        return value | {"huge": 2**70}
+    if arguments.variant == "snippet":
+        return value | {"huge": 2**70, "tuple": (1, "x"), "set": {7}, "bytes": b"\xff\x00", 5: "integer"}
+    return value | {"bytes": b"\xff\x00", "time": datetime(2026, 1, 2, 3, 4, 5, 6, timezone.utc), 5: "integer"}
+
+
+@app.post("/special")
+def set_special():
+    session["special"] = special_value()
+    return ""
+
+
+@app.get("/special")
+def has_special():
+    return jsonify(repr(session.get("special")) == repr(special_value()))
 
 
 server = make_server("127.0.0.1", arguments.port, app, threaded=True)
