@@ -136,9 +136,16 @@ impl Context {
                 .decode(stored)
                 .map_err(|error| not_decodable(&error))?;
             let mut decoded = Record::decode(&json.into())?;
-            if let Decoded::Session(record) = &mut decoded {
-                record.is_shared = true;
-                record.set_sealed(stored.clone());
+            match &mut decoded {
+                Decoded::Session(record) => {
+                    record.is_shared = true;
+                    record.set_sealed(stored.clone());
+                }
+                Decoded::Tombstone { readable, .. } => {
+                    let record = readable.iter_mut().map(|(_, record)| record);
+                    record.for_each(|record| record.is_shared = true);
+                }
+                Decoded::Empty => {}
             }
             return Ok(decoded);
         }

@@ -39,7 +39,7 @@ pub(super) fn stored() -> (SteppedStore, Session) {
     stored_with(|_| ())
 }
 
-fn poll<T>(future: &mut (impl Future<Output = T> + Unpin)) -> Poll<T> {
+pub(super) fn poll<T>(future: &mut (impl Future<Output = T> + Unpin)) -> Poll<T> {
     pin!(future).poll(&mut Context::from_waker(Waker::noop()))
 }
 
@@ -51,7 +51,7 @@ pub(super) fn run<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// Saves; the store's steps end as `grants` say, and there are no others.
-fn save_with(
+pub(super) fn save_with(
     store: &SteppedStore,
     session: &Session,
     grants: &[Grant],
@@ -69,7 +69,7 @@ fn save_with(
     }
 }
 
-fn cookie(session: &Session) -> CookieAction {
+pub(super) fn cookie(session: &Session) -> CookieAction {
     session.cell().state().cookie
 }
 
@@ -82,7 +82,7 @@ fn live(store: &SteppedStore) -> Vec<(String, Record)> {
     .collect()
 }
 
-fn only_key(store: &SteppedStore) -> String {
+pub(super) fn only_key(store: &SteppedStore) -> String {
     live(store).pop().expect("a session").0
 }
 

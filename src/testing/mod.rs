@@ -1,6 +1,8 @@
 //! Support for the crate's unit tests, and the checks that the fuzz targets in `tests/fuzz/` call.
 
 #[cfg(test)]
+mod change_rules;
+#[cfg(test)]
 mod commit_rules;
 #[cfg(test)]
 mod conformance;
@@ -11,6 +13,8 @@ pub mod fuzzing_shared;
 mod interleavings;
 #[cfg(all(test, feature = "local-cache"))]
 mod link;
+#[cfg(test)]
+mod retry_rules;
 #[cfg(test)]
 mod server;
 #[cfg(test)]

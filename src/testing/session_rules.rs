@@ -188,3 +188,12 @@ fn a_session_over_a_lowered_limit_can_be_shrunk_and_not_enlarged() {
         Status::Persisted(_)
     ));
 }
+
+#[test]
+fn what_the_crate_adds_counts_towards_the_limit_too() {
+    let size = stored().0.memory().dump()[0].1.len();
+    let (_, session) = stored_with(|config| config.max_size = size);
+    session.set_idle_timeout(Duration::from_secs(100));
+    let error = run(session.save()).expect_err("the app's keys are as before");
+    assert_eq!(error.kind(), ErrorKind::TooLarge);
+}

@@ -239,3 +239,30 @@ fn a_limit_that_rejects_counts_logins_and_living_sessions_only() {
     log_in(&context, "zoe", 6).expect("there is room");
     assert_eq!(numbers(&sessions_of(&context, "zoe")), [6, 4]);
 }
+
+/// The index may have lost an entry; its session is not turned out for that.
+#[test]
+fn an_entry_that_is_restored_does_not_count_as_a_login() {
+    let (_, context) = context_with(|config| {
+        config.sessions_per_user = Some((1, SessionLimit::Reject));
+    });
+    let first = log_in(&context, "zoe", 0).expect("stored");
+    let name = context.key_suffix(first.id().expect("stored"));
+    let index = context.user_index_key("zoe");
+    run(context.store.remove_from_index(&index, &[name])).expect("removed");
+    log_in(&context, "zoe", 1).expect("the index is empty");
+    first.cell().state().base.metadata.indexed_at = Some(0);
+    first.insert("n", 2).expect("a number");
+    run(first.save()).expect("no login");
+    assert_eq!(index_len(&context, "zoe"), 2);
+}
+
+#[test]
+fn a_permanent_session_is_listed_as_one() {
+    let (_, context) = context_with(|_| ());
+    let session = log_in(&context, "zoe", 0).expect("stored");
+    session.set_permanent(true);
+    run(session.save()).expect("saved");
+    let listed = run(sessions_of(&context, "zoe").list()).expect("listed");
+    assert!(listed[0].is_permanent());
+}

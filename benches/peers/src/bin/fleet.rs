@@ -41,7 +41,9 @@ enum Readers {
 async fn main() -> Result<(), Failure> {
     let rounds = setting("ROUNDS", 200);
     let nodes = env::var("NODES").unwrap_or_else(|_| "0 1 10 50".into());
-    println!("| other nodes | they read after each write | with the cache: Redis µs | bytes in | bytes out | without: Redis µs | bytes in | bytes out |");
+    println!(
+        "| other nodes | they read after each write | with the cache: Redis µs | bytes in | bytes out | without: Redis µs | bytes in | bytes out |"
+    );
     println!("|--:|---|--:|--:|--:|--:|--:|--:|");
     for nodes in nodes.split_whitespace() {
         let nodes: usize = nodes.parse()?;
@@ -56,9 +58,8 @@ async fn main() -> Result<(), Failure> {
             }
             let cached = measure(nodes, readers, rounds, true).await?;
             let plain = measure(nodes, readers, rounds, false).await?;
-            let columns = [cached, plain].map(|[cpu, received, sent]| {
-                format!("{cpu:.1} | {received:.0} | {sent:.0}")
-            });
+            let columns = [cached, plain]
+                .map(|[cpu, received, sent]| format!("{cpu:.1} | {received:.0} | {sent:.0}"));
             println!("| {nodes} | {name} | {} |", columns.join(" | "));
         }
     }
@@ -94,7 +95,11 @@ async fn measure(
         if round == WARM_UP {
             before = now(&redis, &mut info)?;
         }
-        all(&cookies.iter().map(|cookie| (writer, "/write", &**cookie)).collect::<Vec<_>>()).await?;
+        all(&cookies
+            .iter()
+            .map(|cookie| (writer, "/write", &**cookie))
+            .collect::<Vec<_>>())
+        .await?;
         let reading = match readers {
             Readers::None => &[],
             // Another one each time: it has the session no more.
@@ -124,7 +129,9 @@ async fn all(requests: &[(&Router, &str, &str)]) -> Result<(), Failure> {
     let mut tasks = Vec::new();
     for (node, path, cookie) in requests {
         let (node, path, cookie) = ((*node).clone(), (*path).to_owned(), (*cookie).to_owned());
-        tasks.push(tokio::spawn(async move { get(&node, &path, &cookie).await }));
+        tasks.push(tokio::spawn(
+            async move { get(&node, &path, &cookie).await },
+        ));
     }
     for task in tasks {
         task.await??;

@@ -318,3 +318,6 @@ pub(super) fn with_host(
         _ => redis::ConnectionAddr::Tcp(host, port),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,8 @@ pub(super) mod command_pool;
 pub(crate) mod connect;
 mod connection;
 mod connection_state;
+#[cfg(test)]
+mod connection_state_tests;
 #[cfg(feature = "local-cache")]
 mod connection_tracking;
 pub(crate) mod endpoint;

@@ -1,0 +1,63 @@
+use super::*;
+
+fn error(reply: &str) -> RedisError {
+    let reply = redis::parse_redis_value(format!("-{reply}\r\n").as_bytes());
+    let reply = reply.expect("a reply");
+    reply.extract_error().expect_err("an error")
+}
+
+fn info(url: &str) -> ConnectionInfo {
+    let client = redis::Client::open(url).expect("an address");
+    client.get_connection_info().clone()
+}
+
+#[test]
+fn what_is_not_supported_is_asked_for_again_after_a_reset() {
+    let capabilities = Capabilities::default();
+    for feature in [Feature::SetIfEq, Feature::Resp3] {
+        assert!(capabilities.may_support(feature));
+        assert!(capabilities.mark_unsupported(feature), "news");
+        assert!(!capabilities.may_support(feature));
+        assert!(!capabilities.mark_unsupported(feature), "known");
+    }
+    // Another server may know the commands; the protocol was negotiated with it.
+    capabilities.reset();
+    assert!(capabilities.may_support(Feature::SetIfEq));
+    assert!(!capabilities.may_support(Feature::Resp3));
+    assert!(capabilities.mark_unsupported(Feature::SetIfEq));
+    capabilities.reset_protocol();
+    assert!(capabilities.may_support(Feature::Resp3));
+    assert!(!capabilities.may_support(Feature::SetIfEq));
+}
+
+#[test]
+fn resp2_is_tried_where_hello_may_be_what_failed() {
+    let plain = info("redis://localhost/");
+    let with_password = info("redis://:sesame@localhost/");
+    for (reply, without, with) in [
+        ("ERR unknown command 'HELLO'", true, true),
+        ("NOAUTH HELLO must be called with AUTH", false, true),
+        ("WRONGPASS x", false, false),
+        ("DENIED x", false, false),
+        ("ERR max number of clients reached", false, false),
+        ("ERR cannot switch database", false, false),
+    ] {
+        let error = error(reply);
+        assert!(is_reply(&error), "{reply}");
+        assert_eq!(may_lack_resp3(&error, &plain), without, "{reply}");
+        assert_eq!(may_lack_resp3(&error, &with_password), with, "{reply}");
+    }
+    let failed = RedisError::from((redis::ErrorKind::AuthenticationFailed, "x"));
+    assert!(!may_lack_resp3(&failed, &plain));
+    for (kind, expected) in [
+        (io::ErrorKind::UnexpectedEof, true),
+        (io::ErrorKind::BrokenPipe, true),
+        (io::ErrorKind::ConnectionReset, true),
+        (io::ErrorKind::ConnectionRefused, false),
+        (io::ErrorKind::TimedOut, false),
+    ] {
+        let error = RedisError::from(io::Error::from(kind));
+        assert!(!is_reply(&error), "{kind:?}");
+        assert_eq!(may_lack_resp3(&error, &plain), expected, "{kind:?}");
+    }
+}

@@ -1,0 +1,148 @@
+//! What a commit does when others were faster, and when it does not know whether its write was executed.
+
+use std::{pin::pin, task::Poll, time::Duration};
+
+use bytes::Bytes;
+
+use super::{
+    commit_rules::{cookie, only_key, poll, run, save_with, stored},
+    stepped::{Grant, SteppedStore},
+};
+use crate::{
+    ErrorKind, Session, SessionError,
+    commit::state::{CookieAction, Status},
+    record::tombstone,
+};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn overwrite(store: &SteppedStore, key: &str, n: u32) {
+    let theirs = format!("{{\"_rev\":\"{n:016x}\",\"a\":1,\"theirs\":{n}}}");
+    store.memory().overwrite(key, &theirs.into(), HOUR);
+}
+
+/// Saves; before each of the steps, another request stores a version.
+fn save_after_conflicts(
+    store: &SteppedStore,
+    session: &Session,
+    conflicts: u32,
+) -> Result<(), SessionError> {
+    let key = only_key(store);
+    store.close_gate();
+    store.enter(0);
+    let mut save = pin!(session.save());
+    for n in 0..=conflicts {
+        if let Poll::Ready(result) = poll(&mut save) {
+            return result;
+        }
+        if store.is_waiting(0) && n < conflicts {
+            overwrite(store, &key, n);
+        }
+        store.grant(0, Grant::Pass);
+    }
+    match poll(&mut save) {
+        Poll::Ready(result) => result,
+        Poll::Pending => panic!("more steps"),
+    }
+}
+
+#[test]
+fn a_save_gives_up_after_as_many_conflicts_as_it_has_attempts() {
+    let (store, session) = stored();
+    session.insert("b", 2).expect("a number");
+    save_after_conflicts(&store, &session, 7).expect("the eighth attempt");
+    let (store, session) = stored();
+    session.insert("b", 2).expect("a number");
+    let error = save_after_conflicts(&store, &session, 1000).expect_err("never first");
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    session.cell().state().changes.reset();
+}
+
+#[test]
+fn an_update_in_doubt_is_not_repeated_on_what_others_stored() {
+    for (is_update, expected) in [(true, Some(ErrorKind::Conflict)), (false, None)] {
+        let (store, session) = stored();
+        if is_update {
+            let add = |n: Option<u64>| n.unwrap_or(0) + 1;
+            session.update("n", add).expect("a number");
+        } else {
+            session.insert("n", 1).expect("a number");
+        }
+        let key = only_key(&store);
+        store.close_gate();
+        store.enter(0);
+        let mut save = pin!(session.save());
+        assert!(poll(&mut save).is_pending());
+        store.grant(0, Grant::DropAfter);
+        assert!(poll(&mut save).is_pending(), "it is sent again");
+        overwrite(&store, &key, 9);
+        let mut steps = 0;
+        let result = loop {
+            store.grant(0, Grant::Pass);
+            steps += 1;
+            assert!(steps < 5, "more steps");
+            if let Poll::Ready(result) = poll(&mut save) {
+                break result;
+            }
+        };
+        assert_eq!(result.err().map(|error| error.kind()), expected);
+        session.cell().state().changes.reset();
+    }
+}
+
+#[test]
+fn a_save_that_meets_a_tombstone_is_discarded_and_a_login_is_not() {
+    let rotated = tombstone(u64::MAX, None).expect("random numbers");
+    let (store, session) = stored();
+    store.memory().overwrite(&only_key(&store), &rotated, HOUR);
+    session.insert("b", 2).expect("a number");
+    let error = run(session.save()).expect_err("another login came first");
+    assert_eq!(error.kind(), ErrorKind::Ended);
+    assert!(matches!(
+        session.cell().state().status,
+        Status::Rotated { .. }
+    ));
+    assert_eq!(cookie(&session), CookieAction::Keep);
+
+    let (store, session) = stored();
+    store.memory().overwrite(&only_key(&store), &rotated, HOUR);
+    session.insert("b", 2).expect("a number");
+    session.cycle_id();
+    run(session.save()).expect("a session of its own");
+    assert_eq!(cookie(&session), CookieAction::Issue);
+}
+
+#[test]
+fn a_superseded_id_that_cannot_be_deleted_fails_no_login_but_a_logout() {
+    let shadow = stored().1.id().expect("stored");
+    let lost = [Grant::DropBefore, Grant::DropBefore];
+    let (store, session) = stored();
+    session.cell().state().shadows = vec![shadow];
+    session.cycle_id();
+    let steps = [&[Grant::Pass][..], &lost].concat();
+    save_with(&store, &session, &steps).expect("the new id is stored");
+
+    let (store, session) = stored();
+    session.destroy();
+    let error = save_with(&store, &session, &lost).expect_err("it may live");
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert_eq!(cookie(&session), CookieAction::Keep);
+    save_with(&store, &session, &[Grant::Pass]).expect("the logout is repeated");
+    assert_eq!(cookie(&session), CookieAction::Remove);
+}
+
+/// Each attempt to give it a new id names that id in the index first.
+#[test]
+fn an_attempt_that_was_not_executed_leaves_no_entry_in_the_index() {
+    let (store, session) = stored();
+    session.log_in("zoe").expect("a user");
+    run(session.save()).expect("saved");
+    let theirs = Bytes::from_static(br#"{"_rev":"ffffffffffffffff","_user":"zoe","a":5}"#);
+    store.memory().overwrite(&only_key(&store), &theirs, HOUR);
+    session.cycle_id();
+    run(session.save()).expect("the second attempt");
+    let context = &session.cell().context;
+    let index = context.user_index_key("zoe");
+    assert_eq!(run(context.store.index_len(&index)).expect("a number"), 1);
+    assert_eq!(session.get::<u8>("a").expect("a number"), Some(5));
+}
