@@ -30,7 +30,7 @@ use tokio::{
     process::{Child, Command},
 };
 
-pub type Failure = Box<dyn Error + Send + Sync>;
+pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
@@ -53,7 +53,7 @@ async fn main() -> Result<(), Failure> {
 }
 
 /// Both apps, and the process of Flask, which ends when it is dropped.
-pub async fn app(redis_url: &str) -> Result<(Router, Child), Failure> {
+pub(crate) async fn app(redis_url: &str) -> Result<(Router, Child), Failure> {
     let sessions = RedisSessionLayer::open(redis_url)?
         .with_format(Sharing::from(Flask::new()).with_user_at("/_user_id"))
         // As Flask-Session's cookie. In production, both apps set Secure.

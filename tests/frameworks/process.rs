@@ -198,7 +198,7 @@ fn command(app: &str) -> Command {
     let assert_exists = |path: &Path, command: &str| {
         assert!(
             path.exists(),
-            "{} is missing: run {command}, which makes it",
+            "{} is missing: run {command}",
             path.display()
         );
     };
