@@ -62,7 +62,9 @@ fn routes(layer: RedisSessionLayer) -> Router {
 
 fn layer(server: &Server) -> RedisSessionLayer {
     let flask = Migration::from(Flask::new()).with_user_at("/user_id");
-    RedisSessionLayer::new(server.client()).with_migration_from(flask)
+    RedisSessionLayer::new(server.client())
+        .with_deadline(crate::visits::PATIENT)
+        .with_migration_from(flask)
 }
 
 async fn app(server: &Server) -> Address {
