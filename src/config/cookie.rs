@@ -1,6 +1,6 @@
 //! The settings of the cookie, and of the header in its place.
 
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
 use http::{HeaderName, header};
 
@@ -55,7 +55,7 @@ impl FromStr for SameSite {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct CookieConfig {
     /// `None`: the strictest prefix that the other attributes allow.
     pub(crate) name: Option<String>,
@@ -93,6 +93,27 @@ impl Default for CookieConfig {
             #[cfg(feature = "migration")]
             sharing: None,
         }
+    }
+}
+
+/// The same with and without the features of options that are not set.
+impl fmt::Debug for CookieConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("CookieConfig");
+        debug
+            .field("name", &self.name)
+            .field("domain", &self.domain)
+            .field("path", &self.path)
+            .field("http_only", &self.http_only)
+            .field("secure", &self.secure)
+            .field("same_site", &self.same_site)
+            .field("partitioned", &self.partitioned)
+            .field("signer", &self.signer);
+        #[cfg(feature = "migration")]
+        if let Some(sharing) = &self.sharing {
+            debug.field("sharing", sharing);
+        }
+        debug.finish()
     }
 }
 
