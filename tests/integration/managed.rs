@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
+    time::{Duration, Instant},
 };
 
 use axum_redis_sessions::RedisSessionLayer;
@@ -14,9 +15,10 @@ use crate::{
     support::{
         browser::Browser,
         command_proxy::{CommandProxy, Verdict},
+        eventually,
         server::Server,
     },
-    visits::{assert_reason, assert_unavailable, serve, serve_client},
+    visits::{assert_reason, assert_unavailable, serve, serve_client, serve_patient},
 };
 
 /// How services say that they do not support a command.
@@ -225,5 +227,50 @@ async fn a_server_that_its_proxy_loses_is_a_lost_connection() {
         assert_reason(&app, &browser, &["proxy", "cannot reach Redis"]).await;
         is_down.store(false, Relaxed);
         assert_eq!(browser.get(app.url("/")).await.body, "11", "{text}");
+    }
+}
+
+/// The address may lead to another server by now, or the next connection may be authenticated. So it is tried anew, but not for each request.
+#[tokio::test]
+async fn a_connection_that_the_server_refuses_to_serve_is_replaced_now_and_then() {
+    let server = Server::start().await;
+    for error in [
+        "-READONLY You can't write against a read only replica.",
+        "-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+        "-NOAUTH Authentication required.",
+    ] {
+        let (refuses, opened) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicUsize::new(0)),
+        );
+        let rule = {
+            let (refuses, opened) = (refuses.clone(), opened.clone());
+            move |words: &[String]| match words[0].as_str() {
+                "HELLO" => {
+                    opened.fetch_add(1, Relaxed);
+                    Verdict::Pass
+                }
+                "GETEX" if refuses.load(Relaxed) => Verdict::Reply(error.to_owned()),
+                _ => Verdict::Pass,
+            }
+        };
+        let proxy = CommandProxy::before(server.port(), rule).await;
+        let app = serve_patient(RedisSessionLayer::new(proxy.client())).await;
+        let browser = Browser::new();
+        browser.get(app.url("/")).await;
+        assert_eq!(opened.load(Relaxed), 1, "{error}");
+        refuses.store(true, Relaxed);
+        let begun = Instant::now();
+        // Until the connection is old enough to be replaced, and once more.
+        eventually(Duration::from_secs(20), || async {
+            let page = browser.get(app.url("/")).await;
+            assert_ne!(page.status, 200, "{error}");
+            opened.load(Relaxed) >= 3
+        })
+        .await;
+        let most = 2 + begun.elapsed().as_millis() / 250;
+        assert!(opened.load(Relaxed) as u128 <= most, "{error}: {most}");
+        refuses.store(false, Relaxed);
+        assert_eq!(browser.get(app.url("/")).await.body, "2", "{error}");
     }
 }
