@@ -243,7 +243,6 @@ async fn a_value_that_is_not_of_the_format_is_an_error_and_stays() {
     let server = Server::start().await;
     let app = app(&server, flask()).await;
     let cookie = format!("session={}", "t".repeat(43));
-    // Python: `pickle.dumps({"at": datetime.date(2026, 1, 1)})`, a list, and text.
     for stored in ["[1]", "text", "{\"a\":1,\"a\":2}", ""] {
         server
             .command::<()>(&["SETEX", &key(&cookie), "1000", stored])
