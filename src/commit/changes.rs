@@ -8,7 +8,7 @@ use super::metadata_changes::{MetadataChange, MetadataChanges};
 use crate::{
     clock::unix_secs,
     error::SessionError,
-    record::{Encoded, Encoder, KeyEdit, Metadata, Record, UserId, is_reserved},
+    record::{Encoded, Encoder, KeyEdit, Metadata, Record, UserId},
 };
 
 /// A closure of [`Session::update`](crate::Session::update): from a key and its old JSON text to the new text. `None` removes the key.
@@ -180,9 +180,7 @@ impl Changes {
             Some(Some(value)) => KeyEdit::Replace(value),
             Some(None) => KeyEdit::Drop,
             // Other frameworks' reserved keys are not the app's to clear.
-            None if self.cleared.is_some() && (base.is_shared || !is_reserved(key)) => {
-                KeyEdit::Drop
-            }
+            None if self.cleared.is_some() && !base.is_reserved(key) => KeyEdit::Drop,
             None => KeyEdit::Keep,
         });
         for (key, value) in self.added(base) {

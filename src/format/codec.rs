@@ -3,32 +3,13 @@
 use std::collections::HashMap;
 
 use super::{
-    any::decode_any, contract::FormatError, live::Version, msgpack, object::Object, pickle_writer,
+    any::{Serialization, decode_any},
+    contract::FormatError,
+    live::Version,
+    msgpack,
+    object::Object,
+    pickle_writer,
 };
-
-/// How a framework writes a new session. A present one is written as it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Serialization {
-    /// Flask-Session with `SESSION_SERIALIZATION_FORMAT = "json"`; django-redis' `JSONSerializer`.
-    Json,
-    /// The default of Flask-Session; django-redis' `MSGPackSerializer`.
-    MessagePack,
-    /// Python's pickle of plain data: the Flask snippet's and django-redis' default. Numbers, text, lists and dictionaries are written, never code.
-    Pickle,
-}
-
-impl Serialization {
-    /// Of a stored value; see `any::decode_any`.
-    fn of(stored: &[u8]) -> Option<Self> {
-        match stored {
-            [b'{', ..] => Some(Self::Json),
-            [0x80, 2..=5, ..] => Some(Self::Pickle),
-            [0x80..=0x8f | 0xde | 0xdf, ..] => Some(Self::MessagePack),
-            _ => None,
-        }
-    }
-}
 
 /// The entries of a stored session that JSON can express, as an object.
 pub(super) fn decode(stored: &[u8]) -> Result<Object, FormatError> {

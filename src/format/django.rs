@@ -3,8 +3,8 @@ use std::time::Duration;
 use cookie::time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
-    any::{decode_any, is_id},
-    codec::{self, Serialization},
+    any::{Serialization, decode_any, is_id},
+    codec,
     contract::{Format, FormatError},
     live::{LiveFormat, Version},
     object::Object,
@@ -67,11 +67,15 @@ impl Format for Django {
     }
 
     fn decode(&self, stored: &[u8]) -> Result<String, FormatError> {
-        let mut object = Object::parse(&decode_any(stored)?)?;
-        let ends_with_browser = object.get(EXPIRY) == Some("0");
-        object.set_permanent(!ends_with_browser);
-        Ok(object.to_json())
+        Ok(with_permanence(Object::parse(&decode_any(stored)?)?))
     }
+}
+
+/// As JSON, which says whether the cookie outlives the browser.
+fn with_permanence(mut session: Object) -> String {
+    let ends_with_browser = session.get(EXPIRY) == Some("0");
+    session.set_permanent(!ends_with_browser);
+    session.to_json()
 }
 
 impl LiveFormat for Django {
@@ -87,10 +91,7 @@ impl LiveFormat for Django {
     }
 
     fn decode_live(&self, stored: &[u8]) -> Result<String, FormatError> {
-        let mut object = codec::decode(stored)?;
-        let ends_with_browser = object.get(EXPIRY) == Some("0");
-        object.set_permanent(!ends_with_browser);
-        Ok(object.to_json())
+        Ok(with_permanence(codec::decode(stored)?))
     }
 
     fn encode(&self, version: &Version<'_>) -> Result<Vec<u8>, FormatError> {

@@ -60,9 +60,8 @@ impl Format for Express {
         let mut object = Object::parse(&json::decode(stored)?)?;
         let cookie = object.get("cookie").map(Object::parse).transpose()?;
         let cookie = cookie.ok_or(FormatError::new("it has no object `cookie`"))?;
-        let max_age = cookie.get("originalMaxAge").unwrap_or("null");
         object.0.retain(|(key, _)| key != "cookie");
-        object.set_permanent(max_age != "null");
+        object.set_permanent(has_max_age(&cookie));
         Ok(object.to_json())
     }
 }
@@ -100,12 +99,7 @@ impl LiveFormat for Express {
         }
         let mut session = Object::default();
         let before = version.previous().and_then(Self::cookie);
-        let had_max_age = |cookie: &Object| {
-            cookie
-                .get("originalMaxAge")
-                .is_some_and(|age| age != "null")
-        };
-        let is_kept = |cookie: &Object| had_max_age(cookie) == version.max_age().is_some();
+        let is_kept = |cookie: &Object| has_max_age(cookie) == version.max_age().is_some();
         let cookie = match before.filter(is_kept) {
             Some(cookie) => cookie.to_json(),
             None => new_cookie(version),
@@ -119,6 +113,12 @@ impl LiveFormat for Express {
         let millis = Self::cookie(stored)?.get("originalMaxAge")?.parse().ok()?;
         Some(Duration::from_millis(millis))
     }
+}
+
+fn has_max_age(cookie: &Object) -> bool {
+    cookie
+        .get("originalMaxAge")
+        .is_some_and(|age| age != "null")
 }
 
 /// What express-session stores for a cookie with these attributes.

@@ -5,8 +5,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 
 use super::{
-    any::{decode_any, is_id},
-    codec::{self, Serialization},
+    any::{Serialization, decode_any, is_id},
+    codec,
     contract::{Format, FormatError},
     cookie_value::percent_decoded,
     live::{LiveFormat, Version},
@@ -137,7 +137,7 @@ impl LiveFormat for Flask {
         let before = previous
             .as_ref()
             .and_then(|previous| previous.get(PERMANENT));
-        let was_permanent = before.is_some_and(|value| !matches!(value, "false" | "null" | "0"));
+        let was_permanent = previous.as_ref().is_some_and(Object::is_permanent);
         let permanent = match version.max_age() {
             Some(_) if !was_permanent => Some("true"),
             None if was_permanent => Some("false"),

@@ -37,8 +37,8 @@ mod tower_sessions;
 
 pub use self::{
     actix_session::ActixSession,
+    any::Serialization,
     axum_session::AxumSession,
-    codec::Serialization,
     contract::{Format, FormatError},
     django::Django,
     express::Express,

@@ -33,8 +33,8 @@ pub(super) fn decode_live(stored: &[u8]) -> Result<String, FormatError> {
     let entries = entries(stored)?;
     let mut json = Json::default();
     json.object(entries.iter().filter_map(|entry| {
-        let (name, value) = entry.json.as_ref()?;
-        Some((name.as_str(), value.as_str()))
+        let (name, value) = (entry.name.as_deref()?, entry.json.as_deref()?);
+        Some((name, value))
     }));
     json.check_len()?;
     Ok(json.0)
@@ -50,8 +50,8 @@ pub(super) fn write_over(previous: &[u8], object: &Object) -> Result<Vec<u8>, Fo
     let mut count = 0_u32;
     let mut body = Vec::new();
     for entry in &previous {
-        let Some((name, json)) = &entry.json else {
-            let name = entry.name.as_deref();
+        let name = entry.name.as_deref();
+        let (Some(name), Some(json)) = (name, &entry.json) else {
             if name.is_none_or(|name| !rest.contains_key(name)) {
                 body.extend_from_slice(entry.key);
                 body.extend_from_slice(entry.value);
@@ -59,7 +59,7 @@ pub(super) fn write_over(previous: &[u8], object: &Object) -> Result<Vec<u8>, Fo
             }
             continue;
         };
-        let Some(value) = rest.remove(name.as_str()) else {
+        let Some(value) = rest.remove(name) else {
             continue;
         };
         body.extend_from_slice(entry.key);
@@ -86,8 +86,8 @@ struct Entry<'a> {
     value: &'a [u8],
     /// The key, if it is a text or an integer.
     name: Option<String>,
-    /// The key and the value as JSON, if that can express them.
-    json: Option<(String, String)>,
+    /// The value as JSON, if that can express it.
+    json: Option<String>,
 }
 
 fn entries(stored: &[u8]) -> Result<Vec<Entry<'_>>, FormatError> {
@@ -114,7 +114,7 @@ fn entries(stored: &[u8]) -> Result<Vec<Entry<'_>>, FormatError> {
         entries.push(Entry {
             key: key_bytes,
             value: value_bytes,
-            json: name.clone().filter(|_| is_json).map(|name| (name, json.0)),
+            json: is_json.then_some(json.0),
             name,
         });
     }

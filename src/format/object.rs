@@ -84,6 +84,12 @@ impl Object {
         self.0.push((PERMANENT.to_owned(), value));
     }
 
+    /// As Python takes the value of that key for true.
+    pub(super) fn is_permanent(&self) -> bool {
+        self.get(PERMANENT)
+            .is_some_and(|value| !matches!(value, "false" | "null" | "0"))
+    }
+
     pub(super) fn to_json(&self) -> String {
         let mut json = Json::default();
         json.object(self.pairs());

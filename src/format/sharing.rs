@@ -129,13 +129,12 @@ impl Sharing {
         let idle = own.get("idle").and_then(|idle| idle.parse().ok());
         let idle = idle.into_iter().chain(self.timeout(stored)).min();
         session.set_own("idle", idle.map(|idle: u64| idle.to_string()).as_deref());
-        let is_permanent = object.get(PERMANENT);
-        if is_permanent.is_some_and(|value| !matches!(value, "false" | "null" | "0")) {
+        if object.is_permanent() {
             session.set_own("permanent", Some(own.get("permanent").unwrap_or("0")));
         }
         for (name, value) in object.0 {
             if is_foreign(&name) {
-                let is_taken = is_own(&name) || name.starts_with(ESCAPE);
+                let is_taken = is_own(name.as_bytes()) || name.starts_with(ESCAPE);
                 session.0.push((
                     if is_taken {
                         [ESCAPE, &name].concat()
@@ -161,7 +160,7 @@ impl Sharing {
         for (name, value) in Object::parse(json)?.0 {
             match name.strip_prefix(ESCAPE) {
                 Some(name) => session.0.push((name.to_owned(), value)),
-                None if is_own(&name) => own.0.push((name[1..].to_owned(), value)),
+                None if is_own(name.as_bytes()) => own.0.push((name[1..].to_owned(), value)),
                 None => session.0.push((name, value)),
             }
         }

@@ -27,9 +27,7 @@ use self::{
 pub(crate) use self::{
     user_id::UserId,
     value::{decode, encode},
-    write::{
-        Encoded, Encoder, KeyEdit, is_reserved, is_tombstone, revision, same_revision, tombstone,
-    },
+    write::{Encoded, Encoder, KeyEdit, is_tombstone, revision, same_revision, tombstone},
 };
 use crate::error::SessionError;
 
@@ -214,8 +212,8 @@ impl Record {
     }
 
     /// Whether the app may not use the key.
-    pub(crate) fn is_reserved(&self, name: &str) -> bool {
-        name.starts_with(RESERVED) && (!self.is_shared || is_own(name))
+    pub(crate) fn is_reserved(&self, name: &[u8]) -> bool {
+        is_reserved(name) && (!self.is_shared || is_own(name))
     }
 
     /// The same record, whose clones share its memory.
@@ -258,7 +256,7 @@ impl Record {
         self.fields
             .iter()
             .map(|field| std::str::from_utf8(self.name(field)).expect("checked when decoded"))
-            .filter(|key| !self.is_reserved(key))
+            .filter(|key| !self.is_reserved(key.as_bytes()))
     }
 
     fn field(&self, key: &str) -> Option<&Field> {
@@ -288,9 +286,15 @@ impl fmt::Debug for Record {
     }
 }
 
+/// Whether it begins as the keys that are reserved in a session of this crate alone.
+pub(crate) fn is_reserved(name: &[u8]) -> bool {
+    name.first() == Some(&(RESERVED as u8))
+}
+
 /// Whether it is one of the crate's own keys.
-pub(crate) fn is_own(name: &str) -> bool {
-    OWN_NAMES.contains(&name) || name == OWN_KEY
+pub(crate) fn is_own(name: &[u8]) -> bool {
+    let mut names = OWN_NAMES.iter().chain([&OWN_KEY]);
+    names.any(|own| own.as_bytes() == name)
 }
 
 /// Collects the fields of a stored object.

@@ -8,9 +8,8 @@ use bytes::Bytes;
 use super::MOVED_TO;
 use super::{
     ABSOLUTE_TIMEOUT, CONFIRMED_AT, CREATED, GRACE, IDLE_TIMEOUT, INDEXED_AT, MOVED_FROM, Metadata,
-    PERMANENT, RESERVED, REV_OPENING, REVISION_LEN, ROTATED, Record, USER, UserId,
+    PERMANENT, REV_OPENING, REVISION_LEN, ROTATED, Record, USER, UserId,
     fields::{Field, owned},
-    is_own,
     scan::Span,
 };
 use crate::{clock::unix_nanos, error::SessionError, random::random_bytes};
@@ -119,7 +118,7 @@ impl<'a> Encoder<'a> {
                     continue;
                 }
             }
-            self.visible += usize::from(!self.is_reserved(name));
+            self.visible += usize::from(!self.base.is_reserved(name));
         }
         self.copy(&base.fields[kept]);
     }
@@ -127,7 +126,7 @@ impl<'a> Encoder<'a> {
     /// Adds a key that the base does not have.
     pub(crate) fn append(&mut self, name: &str, value: &[u8]) {
         self.changed = true;
-        self.visible += usize::from(!self.is_reserved(name.as_bytes()));
+        self.visible += usize::from(!self.base.is_reserved(name.as_bytes()));
         self.buffer.push(b',');
         let start = self.buffer.len();
         serde_json::to_writer(&mut self.buffer, name).expect("a string serializes");
@@ -156,10 +155,6 @@ impl<'a> Encoder<'a> {
                 user: self.user,
             },
         }
-    }
-
-    fn is_reserved(&self, name: &[u8]) -> bool {
-        is_reserved(name) && (!self.base.is_shared || std::str::from_utf8(name).is_ok_and(is_own))
     }
 
     /// Copies fields that are adjacent in the base, with the commas between them.
@@ -288,10 +283,6 @@ pub(crate) fn clear_len(version: &[u8]) -> usize {
         REVISION_LEN => REVISION_LEN,
         _ => 0,
     }
-}
-
-pub(crate) fn is_reserved(name: &[u8]) -> bool {
-    name.first() == Some(&(RESERVED as u8))
 }
 
 /// Writes `,"key":`.

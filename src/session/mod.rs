@@ -83,7 +83,7 @@ impl Session {
     pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, SessionError> {
         let value = {
             let state = self.0.state();
-            if state.base.is_reserved(key) {
+            if state.base.is_reserved(key.as_bytes()) {
                 return Ok(None);
             }
             state.changes.value(&state.base, key)
@@ -123,7 +123,8 @@ impl Session {
     /// Removes `key` and returns whether it was there.
     pub fn remove(&self, key: &str) -> bool {
         let mut state = self.0.state();
-        let existed = !state.base.is_reserved(key) && state.changes.contains(&state.base, key);
+        let existed =
+            !state.base.is_reserved(key.as_bytes()) && state.changes.contains(&state.base, key);
         if existed {
             state.changes.assign(key, None);
         }
@@ -141,7 +142,7 @@ impl Session {
     #[must_use]
     pub fn contains_key(&self, key: &str) -> bool {
         let state = self.0.state();
-        !state.base.is_reserved(key) && state.changes.contains(&state.base, key)
+        !state.base.is_reserved(key.as_bytes()) && state.changes.contains(&state.base, key)
     }
 
     /// The keys, in the order in which they were added.
@@ -258,7 +259,7 @@ impl Session {
     }
 
     fn check_key(&self, key: &str) -> Result<(), SessionError> {
-        if !self.0.state().base.is_reserved(key) {
+        if !self.0.state().base.is_reserved(key.as_bytes()) {
             return Ok(());
         }
         Err(SessionError::new(
