@@ -11,6 +11,7 @@ use crate::{
         cluster::Cluster,
         eventually,
         load::{Answer, Load, good_of_each, longest, recovery_time},
+        proxy::{Mode, Proxy},
         server::Server,
     },
     visits::{DEADLINE, RECOVERY, SLACK, id, serve, serve_patient, visitors, visits_of_each},
@@ -223,6 +224,17 @@ async fn a_stopped_master_affects_only_its_own_slots() {
 }
 
 /// Redis 7 and Valkey announce what this option says.
+#[tokio::test]
+async fn a_cluster_is_found_over_long_round_trips() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::before(cluster.nodes[0].port()).await;
+    proxy.set(Mode::Delay(Duration::from_millis(300)));
+    let layer = RedisSessionLayer::cluster([proxy.url()]).expect("an address");
+    let app = serve_patient(layer).await;
+    let answer = Browser::new().get(app.url("/")).await;
+    assert_eq!((answer.status, answer.body.as_str()), (200, "1"));
+}
+
 #[tokio::test]
 async fn each_kind_of_announced_endpoint_is_followed() {
     if Server::start().await.version().await.starts_with("6.") {

@@ -19,12 +19,13 @@ use redis::{ConnectionInfo, RedisError, ServerErrorKind, Value};
 use tokio::sync::Notify;
 
 use super::{
-    command_pool::{Command, command},
+    command_pool::Command,
     connect::{self, ConnectSettings},
     endpoint::Endpoint,
     error::{self, CommandError},
     node::Node,
     topology::{self, Address, Topology, slot_of},
+    topology_search,
 };
 use crate::{config::ReplicaAcks, error::SessionError};
 
@@ -32,8 +33,6 @@ use crate::{config::ReplicaAcks, error::SessionError};
 const MAX_REDIRECTIONS: u32 = 5;
 /// The topology is fetched at most this often.
 const INTERVAL: Duration = Duration::from_millis(100);
-/// If a node does not tell the topology within this time, the next one is asked.
-const REPLY_TIMEOUT: Duration = Duration::from_millis(125);
 /// With 100 masters of like size, one of them is missed once in 10⁶⁸ times.
 const MAX_CANDIDATES: usize = 16_384;
 /// A refresh that takes longer is not waited for.
@@ -339,35 +338,24 @@ struct Refresh(Arc<Cluster>);
 impl Refresh {
     async fn run(self) {
         let cluster = &self.0;
-        let mut error = None;
-        for address in cluster.candidates() {
-            let node = cluster.node(&address);
-            let asked = async {
-                let mut command = command("CLUSTER", &[b"SLOTS"]);
-                node.connections().requests.send(&mut command).await
-            };
-            let answer = match tokio::time::timeout(REPLY_TIMEOUT, asked).await {
-                Ok(Ok(reply)) => {
-                    Topology::parse(&reply, &address, cluster.settings.address_map.as_ref())
-                }
-                Ok(Err(failure)) => Err(error::no_topology(failure)),
-                Err(_) => Err(error::connect_timed_out(REPLY_TIMEOUT)),
-            };
-            match answer {
-                Ok(topology) => {
-                    let mut state = cluster.state();
-                    // A request that holds a removed node goes on with it.
-                    state.nodes.retain(|address, _| topology.has(address));
-                    #[cfg(feature = "local-cache")]
-                    cluster.topology_read(state.topology.as_ref() != Some(&topology));
-                    state.topology = Some(topology);
-                    state.error = None;
-                    return;
-                }
-                Err(why) => error = Some(why),
+        let map = cluster.settings.address_map.as_ref();
+        let node = |address: &Address| cluster.node(address);
+        let answer = topology_search::first_topology(cluster.candidates(), node, map);
+        let limit = cluster.settings.timeout;
+        let answer = tokio::time::timeout(limit, answer).await;
+        let answer = answer.unwrap_or_else(|_| Err(error::connect_timed_out(limit)));
+        let mut state = cluster.state();
+        match answer {
+            Ok(topology) => {
+                // A request that holds a removed node goes on with it.
+                state.nodes.retain(|address, _| topology.has(address));
+                #[cfg(feature = "local-cache")]
+                cluster.topology_read(state.topology.as_ref() != Some(&topology));
+                state.topology = Some(topology);
+                state.error = None;
             }
+            Err(error) => state.error = Some(error),
         }
-        cluster.state().error = error;
     }
 }
 

@@ -22,6 +22,8 @@ mod replica_wait;
 pub(crate) mod sentinel;
 #[cfg(feature = "cluster")]
 mod topology;
+#[cfg(feature = "cluster")]
+mod topology_search;
 #[cfg(feature = "local-cache")]
 mod tracking;
 mod unanswered;
