@@ -50,7 +50,10 @@ const ORDER: &[&[&str]] = &[
     &["store/redis/transport/mod.rs"],
     &["store/redis/transport/cluster_tracking.rs"],
     &["store/redis/transport/cluster.rs"],
-    &["store/redis/transport/topology_search.rs"],
+    &[
+        "store/redis/transport/topology_search.rs",
+        "store/redis/transport/cluster_state.rs",
+    ],
     &["store/redis/transport/node.rs"],
     &["store/redis/transport/replica_wait.rs"],
     &["store/redis/transport/connection_tracking.rs"],

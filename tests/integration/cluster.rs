@@ -224,6 +224,70 @@ async fn a_stopped_master_affects_only_its_own_slots() {
 }
 
 /// Redis 7 and Valkey announce what this option says.
+/// A master that the app reaches and the rest of the cluster does not tells the slots as they were before another one took its place.
+#[tokio::test]
+async fn a_master_that_is_cut_off_from_the_cluster_is_not_believed() {
+    let is_old = Server::start().await.version().await.starts_with("6.");
+    if is_old {
+        return; // It cannot drop the packets of the other nodes.
+    }
+    let cluster = Cluster::start_with(&["--enable-debug-command", "local"]).await;
+    let app = serve(layer(&cluster)).await;
+    let visitors = visitors(&app, 20).await;
+    let cut_off = &cluster.nodes[0];
+    // The others reach it through a proxy, which then holds what they send. Of what they answer, it is told to hear nothing.
+    let bus = Proxy::before(cut_off.port() + 10_000).await;
+    let announced = bus.port().to_string();
+    cut_off.set("cluster-announce-bus-port", &announced).await;
+    let at_proxy = format!(":{}@{announced} ", cut_off.port());
+    eventually(Duration::from_secs(20), async || {
+        cluster
+            .everywhere(1.., |nodes| nodes.contains(&at_proxy))
+            .await
+    })
+    .await;
+    bus.set(Mode::Stall);
+    let answers = "1";
+    let words = ["DEBUG", "DROP-CLUSTER-PACKET-FILTER", answers];
+    cut_off.command::<String>(&words).await;
+    let replaced = format!(":{}@", cluster.nodes[3].port());
+    eventually(Duration::from_secs(30), async || {
+        let has_slots = |line: &str| line.contains(&replaced) && line.contains("0-5460");
+        cluster
+            .everywhere(1.., |nodes| nodes.lines().any(has_slots))
+            .await
+    })
+    .await;
+    for browser in &visitors {
+        eventually(Duration::from_secs(10), async || {
+            browser.get(app.url("/")).await.status == 200
+        })
+        .await;
+    }
+    let info: String = cut_off.command(&["CLUSTER", "INFO"]).await;
+    assert!(
+        info.contains("cluster_state:fail"),
+        "it is still cut off: {info}"
+    );
+}
+
+/// As after a resharding that went wrong.
+#[tokio::test]
+async fn a_slot_that_no_node_has_is_an_error_until_it_is_repaired() {
+    let cluster = Cluster::start().await;
+    let app = serve_patient(layer(&cluster).with_prefix("{no node}session:")).await;
+    let slot = cluster.slot("{no node}").await;
+    let owner = cluster.owner(slot).await.expect("an owner");
+    let other = (owner + 1) % 3;
+    cluster.set_owner(slot, owner, other).await;
+    cluster.set_owner(slot, other, owner).await;
+    let answer = Browser::new().get(app.url("/")).await;
+    assert_eq!(answer.status, 503, "{}", answer.body);
+    assert!(answer.body.contains("--cluster fix"), "{}", answer.body);
+    cluster.set_owner(slot, owner, owner).await;
+    assert_eq!(Browser::new().get(app.url("/")).await.body, "1");
+}
+
 #[tokio::test]
 async fn a_cluster_is_found_over_long_round_trips() {
     let cluster = Cluster::start().await;

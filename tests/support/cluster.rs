@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{ops::RangeFrom, time::Duration};
 
 use futures_util::future::join_all;
 
@@ -108,6 +108,16 @@ impl Cluster {
         true
     }
 
+    /// Whether this holds for the list of nodes that each of these nodes has.
+    pub async fn everywhere(&self, of: RangeFrom<usize>, holds: impl Fn(&str) -> bool) -> bool {
+        for node in &self.nodes[of] {
+            if !holds(&node.command::<String>(&["CLUSTER", "NODES"]).await) {
+                return false;
+            }
+        }
+        true
+    }
+
     /// Whether all six nodes are up, each slot has a master, and the replicas are in sync.
     pub async fn is_complete(&self) -> bool {
         for node in &self.nodes {
@@ -131,6 +141,11 @@ impl Cluster {
 
     /// Moves a slot as `redis-cli --cluster reshard` does, so that clients get ASK and MOVED.
     pub async fn move_slot(&self, slot: u16, from: usize, to: usize) {
+        // Otherwise `to` could keep its epoch, and lose the slot again to a message that `from` had sent before, with a higher one.
+        eventually(Duration::from_secs(30), async || {
+            self.epochs_are_known().await
+        })
+        .await;
         let number = slot.to_string();
         let [from_id, to_id] = [self.id(from).await, self.id(to).await];
         let set = async |node: usize, words: &[&str]| {
@@ -153,8 +168,34 @@ impl Cluster {
             }
         }
         for node in [to, from, 3 - to - from] {
-            set(node, &["NODE", &to_id]).await;
+            self.set_owner(slot, node, to).await;
         }
+    }
+
+    /// Tells one node that a master has the slot. If the node has it itself, it must have no key there.
+    pub async fn set_owner(&self, slot: u16, node: usize, owner: usize) {
+        let [slot, owner] = [slot.to_string(), self.id(owner).await];
+        let words = ["CLUSTER", "SETSLOT", &slot, "NODE", &owner];
+        self.nodes[node].command::<String>(&words).await;
+    }
+
+    /// Whether the nodes agree on each master's configuration epoch.
+    async fn epochs_are_known(&self) -> bool {
+        let mut known = Vec::new();
+        for node in &self.nodes[..3] {
+            let nodes: String = node.command(&["CLUSTER", "NODES"]).await;
+            let mut epochs: Vec<(String, String)> = nodes
+                .lines()
+                .filter(|line| line.contains("master"))
+                .map(|line| {
+                    let words: Vec<&str> = line.split(' ').collect();
+                    (words[0].to_owned(), words[6].to_owned())
+                })
+                .collect();
+            epochs.sort();
+            known.push(epochs);
+        }
+        known.windows(2).all(|pair| pair[0] == pair[1])
     }
 
     async fn id(&self, node: usize) -> String {

@@ -2,15 +2,14 @@
 //!
 //! 1. Every node has a connection of its own, which fails fast and recovers by itself. A node that hangs does not affect the slots of
 //!    the others.
-//! 2. A redirection (MOVED, ASK) is followed at once. Any other failure causes the topology to be fetched again, in the background, by
-//!    one task at a time.
+//! 2. A redirection (MOVED, ASK) is followed at once. MOVED and any failure cause the topology to be fetched again, in the background, by
+//!    one task at a time. Nodes that failed are asked last.
 //! 3. No command is sent again after its connection broke. Only the commit knows whether that is safe.
 //!
 //! Deliberately not `redis::cluster_async`, because of the third rule: it sends a write again without saying so, and a counter
 //! could then count twice. It also blocks all slots while it looks for one node.
 
 use std::{
-    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -19,6 +18,7 @@ use redis::{ConnectionInfo, RedisError, ServerErrorKind, Value};
 use tokio::sync::Notify;
 
 use super::{
+    cluster_state::ClusterState,
     command_pool::Command,
     connect::{self, ConnectSettings},
     endpoint::Endpoint,
@@ -31,8 +31,6 @@ use crate::{config::ReplicaAcks, error::SessionError};
 
 /// How many redirections of one command are followed.
 const MAX_REDIRECTIONS: u32 = 5;
-/// The topology is fetched at most this often.
-const INTERVAL: Duration = Duration::from_millis(100);
 /// With 100 masters of like size, one of them is missed once in 10⁶⁸ times.
 const MAX_CANDIDATES: usize = 16_384;
 /// A refresh that takes longer is not waited for.
@@ -44,17 +42,6 @@ pub(crate) struct Cluster {
     settings: ConnectSettings,
     state: Mutex<ClusterState>,
     refreshed: Notify,
-}
-
-#[derive(Default)]
-pub(super) struct ClusterState {
-    pub(super) topology: Option<Topology>,
-    nodes: HashMap<Address, Node>,
-    /// Since when.
-    refreshing: Option<Instant>,
-    refreshed: Option<Instant>,
-    /// Why the last refresh failed, if it did.
-    error: Option<SessionError>,
 }
 
 /// How a command is sent to a node.
@@ -97,46 +84,25 @@ impl Cluster {
         let mut redirect = Redirect::None;
         let mut redirections = 0;
         loop {
-            // If the command fails, or its request gives up, the topology may be out of date.
-            let mut refresh = RefreshOnDrop(Some(self));
-            let node = self.node(&address);
-            let answer = match (acks, redirect) {
-                (Some(acks), _) => {
-                    let asking = redirect == Redirect::Ask;
-                    node.send_and_wait(command, acks, asking).await
-                }
-                (None, Redirect::None) => {
-                    without_acks(node.connections().requests.send(command).await)
-                }
-                (None, Redirect::Ask) => without_acks(node.send_asking(command).await),
-            };
+            let answer = self.attempt(&address, redirect, command, acks).await;
             let Err(CommandError::Server(error)) = &answer else {
-                if answer.is_ok() {
-                    refresh.cancel();
-                }
                 return answer.map_err(|error| self.name_address(&address, error));
             };
-            match error.kind() {
-                redis::ErrorKind::Server(ServerErrorKind::Moved) => redirect = Redirect::None,
-                redis::ErrorKind::Server(ServerErrorKind::Ask) => {
-                    refresh.cancel();
-                    redirect = Redirect::Ask;
+            redirect = match error.kind() {
+                redis::ErrorKind::Server(ServerErrorKind::Moved) => {
+                    self.refresh();
+                    Redirect::None
                 }
-                redis::ErrorKind::Server(
-                    ServerErrorKind::ClusterDown | ServerErrorKind::MasterDown,
-                ) => return answer,
-                _ => {
-                    refresh.cancel();
-                    return answer;
-                }
-            }
+                redis::ErrorKind::Server(ServerErrorKind::Ask) => Redirect::Ask,
+                _ => return answer,
+            };
             #[cfg(feature = "local-cache")]
             self.redirected(key, redirect == Redirect::None);
             redirections += 1;
-            let Some(next) = self
-                .redirection(error, &address)
-                .filter(|_| redirections <= MAX_REDIRECTIONS)
-            else {
+            if redirections > MAX_REDIRECTIONS {
+                return Err(CommandError::NotSent(error::too_many_redirections()));
+            }
+            let Some(next) = self.redirection(error, &address) else {
                 return answer;
             };
             if redirect == Redirect::None
@@ -146,6 +112,41 @@ impl Cluster {
             }
             address = next;
         }
+    }
+
+    /// Sends a command to one node.
+    async fn attempt(
+        self: &Arc<Self>,
+        address: &Address,
+        redirect: Redirect,
+        command: &mut Command,
+        acks: Option<ReplicaAcks>,
+    ) -> Result<(Value, usize), CommandError> {
+        // Also if the request gives up.
+        let mut failure = FailureOnDrop(Some((self, address)));
+        let node = self.node(address);
+        let answer = match (acks, redirect) {
+            (Some(acks), _) => {
+                let asking = redirect == Redirect::Ask;
+                node.send_and_wait(command, acks, asking).await
+            }
+            (None, Redirect::None) => without_acks(node.connections().requests.send(command).await),
+            (None, Redirect::Ask) => without_acks(node.send_asking(command).await),
+        };
+        let has_failed = match &answer {
+            Ok(_) => false,
+            Err(CommandError::Server(error)) => matches!(
+                error.kind(),
+                redis::ErrorKind::Server(
+                    ServerErrorKind::ClusterDown | ServerErrorKind::MasterDown
+                )
+            ),
+            Err(_) => true,
+        };
+        if !has_failed {
+            failure.cancel();
+        }
+        answer
     }
 
     /// The node that has the slot, according to the topology.
@@ -309,24 +310,19 @@ impl Cluster {
     }
 }
 
-impl ClusterState {
-    fn is_fresh(&self) -> bool {
-        self.refreshed.is_some_and(|at| at.elapsed() < INTERVAL)
-    }
-}
+/// When it is dropped, the node has failed a command, unless this is cancelled.
+struct FailureOnDrop<'a>(Option<(&'a Arc<Cluster>, &'a Address)>);
 
-/// Refreshes the topology when it is dropped, unless it is cancelled.
-struct RefreshOnDrop<'a>(Option<&'a Arc<Cluster>>);
-
-impl RefreshOnDrop<'_> {
+impl FailureOnDrop<'_> {
     fn cancel(&mut self) {
         self.0 = None;
     }
 }
 
-impl Drop for RefreshOnDrop<'_> {
+impl Drop for FailureOnDrop<'_> {
     fn drop(&mut self) {
-        if let Some(cluster) = self.0 {
+        if let Some((cluster, address)) = self.0 {
+            cluster.state().record_failure(address);
             cluster.refresh();
         }
     }
@@ -338,21 +334,20 @@ struct Refresh(Arc<Cluster>);
 impl Refresh {
     async fn run(self) {
         let cluster = &self.0;
+        let seeds: Vec<Address> = cluster.seeds.iter().map(Address::of).collect();
+        let candidates = cluster.state().candidates(&seeds);
         let map = cluster.settings.address_map.as_ref();
         let node = |address: &Address| cluster.node(address);
-        let answer = topology_search::first_topology(cluster.candidates(), node, map);
+        let answer = topology_search::first_topology(candidates, node, map);
         let limit = cluster.settings.timeout;
         let answer = tokio::time::timeout(limit, answer).await;
         let answer = answer.unwrap_or_else(|_| Err(error::connect_timed_out(limit)));
         let mut state = cluster.state();
         match answer {
             Ok(topology) => {
-                // A request that holds a removed node goes on with it.
-                state.nodes.retain(|address, _| topology.has(address));
                 #[cfg(feature = "local-cache")]
                 cluster.topology_read(state.topology.as_ref() != Some(&topology));
-                state.topology = Some(topology);
-                state.error = None;
+                state.set_topology(topology);
             }
             Err(error) => state.error = Some(error),
         }
@@ -367,29 +362,6 @@ impl Drop for Refresh {
             state.refreshed = Some(Instant::now());
         }
         self.0.refreshed.notify_waiters();
-    }
-}
-
-impl Cluster {
-    /// The nodes to ask for the topology: the responsive ones, then the others of the last topology, then the seeds.
-    fn candidates(&self) -> Vec<Address> {
-        let state = self.state();
-        let mut candidates: Vec<Address> = Vec::new();
-        let known = state.topology.iter().flat_map(Topology::addresses);
-        let mut known: Vec<&Address> = known.collect();
-        known.sort_by_key(|address| {
-            !state
-                .nodes
-                .get(address)
-                .is_some_and(|node| node.connections().requests.is_responsive())
-        });
-        let seeds: Vec<Address> = self.seeds.iter().map(Address::of).collect();
-        for address in known.into_iter().chain(&seeds) {
-            if !candidates.contains(address) {
-                candidates.push(address.clone());
-            }
-        }
-        candidates
     }
 }
 

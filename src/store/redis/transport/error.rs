@@ -280,6 +280,16 @@ pub(crate) fn no_topology(error: CommandError) -> SessionError {
     }
 }
 
+/// Each node says that another one has the slot.
+#[cfg(feature = "cluster")]
+pub(crate) fn too_many_redirections() -> SessionError {
+    SessionError::new(
+        ErrorKind::Unavailable,
+        "the nodes of the cluster redirect to each other without end, so no node has this slot; the session was not changed: check the \
+         cluster with `redis-cli --cluster check`, and repair it with `redis-cli --cluster fix`",
+    )
+}
+
 /// The deadline passed before there was a connection.
 pub(crate) fn still_connecting(deadline: Duration) -> SessionError {
     SessionError::new(

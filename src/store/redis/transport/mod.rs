@@ -3,6 +3,8 @@
 pub(crate) mod authentication;
 #[cfg(feature = "cluster")]
 mod cluster;
+#[cfg(feature = "cluster")]
+mod cluster_state;
 #[cfg(all(feature = "cluster", feature = "local-cache"))]
 mod cluster_tracking;
 pub(super) mod command_pool;
