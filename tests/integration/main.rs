@@ -17,6 +17,8 @@ mod caching;
 mod cancelled;
 #[cfg(feature = "cluster")]
 mod cluster;
+#[cfg(feature = "cluster")]
+mod cluster_redirects;
 mod commands;
 mod connecting;
 mod cookies;

@@ -1,0 +1,173 @@
+//! What the nodes of a cluster answer instead of a result. Each node is played by a proxy in front of one server, so that it can answer what a real
+//! cluster answers for a moment only.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use axum_redis_sessions::RedisSessionLayer;
+
+use crate::{
+    support::{
+        browser::Browser,
+        command_proxy::{CommandProxy, Verdict},
+        eventually,
+        server::Server,
+    },
+    visits::serve_patient,
+};
+
+/// The commands that need the node that has the key.
+const KEYED: [&str; 5] = ["GETEX", "GET", "SET", "EVAL", "EVALSHA"];
+
+/// A reply to CLUSTER SLOTS: this node has all slots.
+fn all_slots_at(port: u16) -> Verdict {
+    Verdict::Reply(format!(
+        "*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$9\r\n127.0.0.1\r\n:{port}"
+    ))
+}
+
+fn is_keyed(words: &[String]) -> bool {
+    KEYED.contains(&words[0].as_str())
+}
+
+/// A node that does not know which node has which slots.
+async fn node(
+    server: &Server,
+    rule: impl Fn(&[String]) -> Option<Verdict> + Send + Sync + 'static,
+) -> CommandProxy {
+    let rule = move |words: &[String]| match words[0].as_str() {
+        "CLUSTER" => Verdict::Reply("-LOADING the node has just started".to_owned()),
+        _ => rule(words).unwrap_or(Verdict::Pass),
+    };
+    CommandProxy::before(server.port(), rule).await
+}
+
+/// A node that says of itself that it has all slots, as often as `is_asked` says so, and of which `rule` says what it answers.
+async fn seed(
+    server: &Server,
+    is_asked: impl Fn() -> bool + Send + Sync + 'static,
+    rule: impl Fn(&[String]) -> Option<Verdict> + Send + Sync + 'static,
+) -> CommandProxy {
+    let own_port = Arc::new(AtomicUsize::new(0));
+    let port = own_port.clone();
+    let rule = move |words: &[String]| match words[0].as_str() {
+        "CLUSTER" if is_asked() => all_slots_at(u16::try_from(port.load(Relaxed)).expect("a port")),
+        "CLUSTER" => Verdict::Reply("-LOADING the node has just started".to_owned()),
+        _ => rule(words).unwrap_or(Verdict::Pass),
+    };
+    let seed = CommandProxy::before(server.port(), rule).await;
+    own_port.store(usize::from(seed.port()), Relaxed);
+    seed
+}
+
+fn layer(seed: &CommandProxy) -> RedisSessionLayer {
+    RedisSessionLayer::cluster([seed.url()]).expect("an address")
+}
+
+/// Also while no node tells the whole topology.
+#[tokio::test]
+async fn a_slot_that_moved_is_asked_for_at_its_new_node_from_then_on() {
+    let server = Server::start().await;
+    let new = node(&server, |_| None).await;
+    let (asked, moved) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
+    let is_first = move || asked.fetch_add(1, Relaxed) == 0;
+    let moves = moved.clone();
+    let to = new.port();
+    let old = seed(&server, is_first, move |words| {
+        is_keyed(words).then(|| {
+            moves.fetch_add(1, Relaxed);
+            Verdict::Reply(format!("-MOVED 1 127.0.0.1:{to}"))
+        })
+    })
+    .await;
+    let app = serve_patient(layer(&old)).await;
+    let browser = Browser::new();
+    for visit in 1..=10 {
+        assert_eq!(browser.get(app.url("/")).await.body, visit.to_string());
+    }
+    assert_eq!(moved.load(Relaxed), 1);
+}
+
+/// A cluster that is down has perhaps been replaced by nodes with other addresses.
+#[tokio::test]
+async fn the_topology_is_fetched_again_when_the_cluster_is_down() {
+    let server = Server::start().await;
+    for error in [
+        "-CLUSTERDOWN The cluster is down",
+        "-CLUSTERDOWN Hash slot not served",
+        "-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+    ] {
+        let new = Arc::new(node(&server, |_| None).await);
+        let is_down = Arc::new(AtomicBool::new(false));
+        let own_port = Arc::new(AtomicUsize::new(0));
+        let (down, port, next) = (is_down.clone(), own_port.clone(), new.port());
+        let rule = move |words: &[String]| match (words[0].as_str(), down.load(Relaxed)) {
+            ("CLUSTER", true) => all_slots_at(next),
+            ("CLUSTER", false) => {
+                all_slots_at(u16::try_from(port.load(Relaxed)).expect("a port"))
+            }
+            (_, true) if is_keyed(words) => Verdict::Reply(error.to_owned()),
+            _ => Verdict::Pass,
+        };
+        let old = CommandProxy::before(server.port(), rule).await;
+        own_port.store(usize::from(old.port()), Relaxed);
+        let app = serve_patient(layer(&old)).await;
+        let browser = Browser::new();
+        assert_eq!(browser.get(app.url("/")).await.body, "1");
+        is_down.store(true, Relaxed);
+        eventually(Duration::from_secs(20), || async {
+            browser.get(app.url("/")).await.status == 200
+        })
+        .await;
+    }
+}
+
+/// The node that a slot is moving to answers MOVED unless ASKING comes right before the command.
+#[tokio::test]
+async fn asking_precedes_a_command_whether_or_not_replicas_are_awaited() {
+    let server = Server::start().await;
+    for acks in [false, true] {
+        let from = Arc::new(AtomicUsize::new(0));
+        let (is_asking, asked) = (AtomicBool::new(false), Arc::new(AtomicUsize::new(0)));
+        let back = from.clone();
+        let asks = asked.clone();
+        let to = node(&server, move |words| match words[0].as_str() {
+            "ASKING" => {
+                is_asking.store(true, Relaxed);
+                asks.fetch_add(1, Relaxed);
+                Some(Verdict::Reply("+OK".to_owned()))
+            }
+            "WAIT" => Some(Verdict::Reply(":1".to_owned())),
+            _ if is_keyed(words) && !is_asking.swap(false, Relaxed) => {
+                let port = back.load(Relaxed);
+                Some(Verdict::Reply(format!("-MOVED 1 127.0.0.1:{port}")))
+            }
+            _ => None,
+        })
+        .await;
+        let next = to.port();
+        let old = seed(&server, || true, move |words| {
+            is_keyed(words).then(|| Verdict::Reply(format!("-ASK 1 127.0.0.1:{next}")))
+        })
+        .await;
+        from.store(usize::from(old.port()), Relaxed);
+        let layer = match acks {
+            false => layer(&old),
+            true => layer(&old)
+                .with_replica_acks(1, Duration::from_secs(1))
+                .with_replica_acks_for_every_write(),
+        };
+        let app = serve_patient(layer).await;
+        let browser = Browser::new();
+        for path in ["/", "/", "/cycle", "/", "/destroy"] {
+            let page = browser.get(app.url(path)).await;
+            assert_eq!(page.status, 200, "{acks}, {path}: {}", page.body);
+        }
+        assert!(asked.load(Relaxed) >= 8, "{acks}");
+    }
+}
