@@ -6,6 +6,8 @@ mod change_rules;
 mod commit_rules;
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+mod deadline_rules;
 pub mod fuzzing;
 #[cfg(feature = "migration")]
 pub mod fuzzing_shared;
