@@ -108,9 +108,7 @@ async fn the_topology_is_fetched_again_when_the_cluster_is_down() {
         let (down, port, next) = (is_down.clone(), own_port.clone(), new.port());
         let rule = move |words: &[String]| match (words[0].as_str(), down.load(Relaxed)) {
             ("CLUSTER", true) => all_slots_at(next),
-            ("CLUSTER", false) => {
-                all_slots_at(u16::try_from(port.load(Relaxed)).expect("a port"))
-            }
+            ("CLUSTER", false) => all_slots_at(u16::try_from(port.load(Relaxed)).expect("a port")),
             (_, true) if is_keyed(words) => Verdict::Reply(error.to_owned()),
             _ => Verdict::Pass,
         };
@@ -151,9 +149,13 @@ async fn asking_precedes_a_command_whether_or_not_replicas_are_awaited() {
         })
         .await;
         let next = to.port();
-        let old = seed(&server, || true, move |words| {
-            is_keyed(words).then(|| Verdict::Reply(format!("-ASK 1 127.0.0.1:{next}")))
-        })
+        let old = seed(
+            &server,
+            || true,
+            move |words| {
+                is_keyed(words).then(|| Verdict::Reply(format!("-ASK 1 127.0.0.1:{next}")))
+            },
+        )
         .await;
         from.store(usize::from(old.port()), Relaxed);
         let layer = match acks {
