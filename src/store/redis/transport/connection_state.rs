@@ -123,7 +123,7 @@ impl ConnectionState {
         matches!(self, Self::Connected { open, .. } if open.generation == generation)
     }
 
-    #[cfg(feature = "cluster")]
+    #[cfg(any(test, feature = "cluster"))]
     pub(super) fn is_responsive(&self) -> bool {
         matches!(self, Self::Connected { open, .. } if matches!(open.watch, ReplyWatch::None))
     }
