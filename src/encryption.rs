@@ -164,6 +164,17 @@ mod tests {
         Encryption::new(bytes.iter().map(|byte| vec![*byte; 32]))
     }
 
+    #[test]
+    fn the_shortest_key_counts() {
+        for (keys, expected) in [
+            (vec![vec![1; 32], vec![2; 3], vec![3; 40]], 3),
+            (vec![vec![1; 32]], 32),
+            (Vec::new(), 0),
+        ] {
+            assert_eq!(Encryption::new(keys).shortest_key(), expected);
+        }
+    }
+
     fn opened(encryption: &Encryption, key: &str, stored: &[u8]) -> Option<String> {
         let opened = encryption.open(key, stored).ok()?.expect("encrypted");
         Some(String::from_utf8(opened.json.to_vec()).expect("text"))

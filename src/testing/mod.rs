@@ -8,6 +8,8 @@ mod commit_rules;
 mod conformance;
 #[cfg(test)]
 mod deadline_rules;
+#[cfg(test)]
+mod fake_server;
 pub mod fuzzing;
 #[cfg(feature = "migration")]
 pub mod fuzzing_shared;
@@ -15,6 +17,8 @@ pub mod fuzzing_shared;
 mod interleavings;
 #[cfg(all(test, feature = "local-cache"))]
 mod link;
+#[cfg(test)]
+mod redis_rules;
 #[cfg(test)]
 mod retry_rules;
 #[cfg(test)]

@@ -6,8 +6,11 @@ use serde_json::Value;
 
 use super::commit_rules::{run, stored, stored_with};
 use crate::{
-    ErrorKind, Session,
+    ErrorKind, LazySession, Session,
     commit::state::{IdChange, Status},
+    context::Context,
+    request::RequestHead,
+    store::{MemoryStore, Store},
 };
 
 fn reloaded(session: &Session) -> &Session {
@@ -196,4 +199,19 @@ fn what_the_crate_adds_counts_towards_the_limit_too() {
     session.set_idle_timeout(Duration::from_secs(100));
     let error = run(session.save()).expect_err("the app's keys are as before");
     assert_eq!(error.kind(), ErrorKind::TooLarge);
+}
+
+#[test]
+fn a_session_that_was_not_loaded_shows_only_whether_it_was_accessed() {
+    let context = Context::new(Store::Memory(MemoryStore::default()));
+    let lazy = LazySession::new(context.into(), RequestHead::default(), None);
+    assert_eq!(
+        format!("{lazy:?}"),
+        "LazySession { was_accessed: false, .. }"
+    );
+    run(lazy.load()).expect("loaded");
+    assert_eq!(
+        format!("{lazy:?}"),
+        "LazySession { was_accessed: true, .. }"
+    );
 }

@@ -92,6 +92,8 @@ fn all_pages_are_listed_the_newest_first() {
     let shown = format!("{own:?} {:?}", current[0]);
     assert!(shown.starts_with("UserSessions { .. } UserSession { handle:"));
     assert!(!shown.contains("zoe"), "{shown}");
+    let users = crate::RedisSessionLayer::in_memory().users();
+    assert_eq!(format!("{users:?}"), "Users { .. }");
 }
 
 #[test]

@@ -153,3 +153,26 @@ fn put_back<T>(pool: &'static LocalKey<RefCell<Vec<T>>>, item: T) {
         }
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_thread_keeps_a_limited_number_of_small_commands() {
+        let kept = || COMMAND_POOL.with_borrow(Vec::len);
+        drop(command("GET", &[&[0; MAX_POOLED_SIZE]]));
+        assert_eq!(kept(), 0, "it is large");
+        let many: Vec<_> = (0..MAX_POOLED + 10)
+            .map(|_| command("GET", &[b"key"]))
+            .collect();
+        drop(many);
+        assert_eq!(kept(), MAX_POOLED);
+        let largest = Command::new("GET", 1, MAX_POOLED_SIZE);
+        assert_eq!(kept(), MAX_POOLED - 1);
+        drop(largest);
+        assert_eq!(kept(), MAX_POOLED);
+        drop(Command::new("GET", 1, MAX_POOLED_SIZE + 1));
+        assert_eq!(kept(), MAX_POOLED);
+    }
+}

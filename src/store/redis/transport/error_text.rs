@@ -2,7 +2,7 @@
 
 use std::{error::Error, sync::Arc};
 
-use redis::{RedisError, ServerErrorKind};
+use redis::RedisError;
 
 /// Before Redis 7, an error inside a script was wrapped in another one. Returns the inner one.
 pub(super) fn unwrap_script_error(error: RedisError) -> RedisError {
@@ -27,13 +27,8 @@ pub(super) fn unwrap_script_error(error: RedisError) -> RedisError {
 
 /// The error's code or kind.
 pub(super) fn code_or_kind(error: &RedisError) -> String {
-    match error.kind() {
-        redis::ErrorKind::Server(ServerErrorKind::ResponseError) => "ERR".to_owned(),
-        _ => match error.code() {
-            Some(code) => code.to_owned(),
-            None => error.category().to_owned(),
-        },
-    }
+    let code = error.code().unwrap_or_else(|| error.category());
+    code.to_owned()
 }
 
 pub(super) fn is_tls(error: &RedisError) -> bool {
@@ -100,12 +95,13 @@ pub(super) fn text_of(error: &RedisError) -> String {
 
 /// Whether the ACL denies the command.
 pub(super) fn is_denied(error: &RedisError) -> bool {
-    error.kind() == redis::ErrorKind::Server(ServerErrorKind::NoPerm)
-        || error.code() == Some("NOPERM")
+    error.code() == Some("NOPERM")
 }
 
 #[cfg(test)]
 mod tests {
+    use redis::ServerErrorKind;
+
     use super::*;
 
     #[test]
@@ -126,6 +122,7 @@ mod tests {
                 "OOM",
             ),
             ("Script attempted to access a global variable", "ERR"),
+            ("IO is no code", "ERR"),
         ] {
             let reply = format!("-{run}{inner}\r\n");
             let reply = redis::parse_redis_value(reply.as_bytes()).expect("a reply");

@@ -243,7 +243,10 @@ mod tests {
         let reply = reply(&[(0, 10, &[1]), (12, 20, &[2])]);
         for slot in [0, 5, 10, 11, 12, 20] {
             let mut topology = Topology::parse(&reply, &at(9), None).expect("a topology");
+            assert!(!topology.has(&at(7)));
+            assert_eq!(topology.master_count(), 2);
             topology.reassign_slot(slot, at(7));
+            assert_eq!(topology.master_count(), 3);
             for other in 0..=20 {
                 let before = match other {
                     0..=10 => Some(at(1)),
@@ -255,6 +258,30 @@ mod tests {
             }
             assert!(topology.has(&at(7)));
         }
+    }
+
+    #[test]
+    fn a_node_is_at_the_host_that_is_announced() {
+        for host in [
+            Value::BulkString(b"elsewhere".to_vec()),
+            Value::SimpleString("elsewhere".to_owned()),
+        ] {
+            let node = Value::Array(vec![host, Value::Int(1)]);
+            let run = Value::Array(vec![Value::Int(0), Value::Int(16_383), node]);
+            let topology = Topology::parse(&Value::Array(vec![run]), &at(9), None);
+            let expected = Address {
+                host: "elsewhere".to_owned(),
+                port: 1,
+            };
+            let topology = topology.expect("a topology");
+            assert_eq!(topology.master(3), Some(&expected));
+        }
+    }
+
+    #[test]
+    fn the_address_of_a_seed_is_that_of_its_url() {
+        let client = redis::Client::open("redis://h:7/").expect("an address");
+        assert_eq!(Address::of(client.get_connection_info()), at(7));
     }
 
     #[test]

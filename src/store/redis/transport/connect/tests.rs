@@ -61,3 +61,33 @@ fn resp2_is_tried_where_hello_may_be_what_failed() {
         assert_eq!(may_lack_resp3(&error, &plain), expected, "{kind:?}");
     }
 }
+
+#[test]
+fn a_connection_has_the_settings_that_redis_rs_leaves_to_the_system() {
+    let info = with_settings(info("redis://localhost/"), None);
+    let settings = info.tcp_settings();
+    assert!(settings.nodelay());
+    assert!(settings.keepalive().is_some());
+    #[cfg(target_os = "linux")]
+    assert_eq!(settings.user_timeout(), Some(USER_TIMEOUT));
+    // The app's own ones are kept.
+    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(77));
+    let own = TcpSettings::default().set_keepalive(keepalive.clone());
+    let settings = tcp_settings(own);
+    assert_eq!(
+        format!("{:?}", settings.keepalive()),
+        format!("{:?}", Some(&keepalive))
+    );
+}
+
+#[cfg(all(feature = "tls-rustls", any(feature = "cluster", feature = "sentinel")))]
+#[test]
+fn another_host_is_spoken_to_by_tls_as_the_first_one() {
+    for (url, is_tls) in [("rediss://localhost/", true), ("redis://localhost/", false)] {
+        let address = with_host(info(url).addr(), "elsewhere".to_owned(), 7);
+        let shown = format!("{address:?}");
+        assert!(shown.contains("elsewhere"), "{shown}");
+        let expected = matches!(address, redis::ConnectionAddr::TcpTls { .. });
+        assert_eq!(expected, is_tls, "{shown}");
+    }
+}

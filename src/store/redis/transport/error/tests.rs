@@ -55,6 +55,11 @@ fn each_error_of_a_server_has_its_kind_and_its_hint() {
         ("WRONGTYPE x", ErrorKind::InvalidData, "set a prefix"),
         ("OOM x", ErrorKind::Rejected, "maxmemory"),
         (
+            "OOM command not allowed when used memory > 'maxmemory'.",
+            ErrorKind::Rejected,
+            "it, or choose an eviction policy",
+        ),
+        (
             "READONLY x",
             ErrorKind::Unavailable,
             "connect to the master",

@@ -1,0 +1,152 @@
+//! Which commands the Redis store sends, and what it makes of the replies.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+
+use super::fake_server::FakeServer;
+use crate::{
+    ErrorKind,
+    store::{Fault, Outcome, RedisStore, Rotation},
+};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[tokio::test]
+async fn getex_takes_the_place_of_pexpire_only_if_that_is_denied() {
+    let denied = "-NOPERM User app has no permissions to run the 'pexpire' command";
+    for (reply, expected) in [
+        (denied, &["PEXPIRE", "GETEX", "GETEX"][..]),
+        ("-OOM command not allowed", &["PEXPIRE", "PEXPIRE"]),
+        (":1", &["PEXPIRE", "PEXPIRE"]),
+    ] {
+        let server = FakeServer::start(move |words| match words[0].as_str() {
+            "PEXPIRE" => reply.to_owned(),
+            _ => "$-1".to_owned(),
+        })
+        .await;
+        let store = server.store();
+        for _ in 0..2 {
+            let touched = store.touch("key", HOUR).await;
+            assert_eq!(touched.is_err(), reply.starts_with("-OOM"), "{reply}");
+        }
+        assert_eq!(server.take(), expected, "{reply}");
+    }
+}
+
+#[tokio::test]
+async fn get_takes_the_place_of_getex_only_if_that_is_not_supported() {
+    for (reply, expected) in [
+        (
+            "-ERR unknown command 'GETEX'",
+            &["GETEX", "GET", "PEXPIRE", "GET", "PEXPIRE"][..],
+        ),
+        ("-OOM command not allowed", &["GETEX", "GETEX"]),
+        ("$-1", &["GETEX", "GETEX"]),
+    ] {
+        let server = FakeServer::start(move |words| match words[0].as_str() {
+            "GETEX" => reply.to_owned(),
+            "GET" => "$-1".to_owned(),
+            _ => ":0".to_owned(),
+        })
+        .await;
+        let store = server.store();
+        for _ in 0..2 {
+            let loaded = store.load("key", HOUR).await;
+            assert_eq!(loaded.is_err(), reply.starts_with("-OOM"), "{reply}");
+        }
+        assert_eq!(server.take(), expected, "{reply}");
+    }
+}
+
+#[tokio::test]
+async fn small_values_are_compared_by_ifeq_and_others_by_a_script() {
+    for (reply, size, first, second) in [
+        ("+OK", 4096, &["SET"][..], &["SET"][..]),
+        ("+OK", 4097, &["EVALSHA"], &["EVALSHA"]),
+        // Another version is stored; the script returns it.
+        ("$-1", 10, &["SET", "EVALSHA"], &["SET", "EVALSHA"]),
+        ("-ERR syntax error", 10, &["SET", "EVALSHA"], &["EVALSHA"]),
+        ("-OOM command not allowed", 10, &["SET"], &["SET"]),
+    ] {
+        let server = FakeServer::start(move |words| match words[0].as_str() {
+            "SET" => reply.to_owned(),
+            _ => ":1".to_owned(),
+        })
+        .await;
+        let store = server.store();
+        let (old, new) = ("x".repeat(size), Bytes::from_static(b"new"));
+        for expected in [first, second] {
+            let saved = store.save("key", old.as_bytes(), &new, HOUR).await;
+            match reply.starts_with("-OOM") {
+                true => assert!(matches!(saved, Err(Fault::Failed(_)))),
+                false => assert_eq!(saved.expect("no fault"), Outcome::Saved),
+            }
+            assert_eq!(server.take(), expected, "{reply}, {size}");
+        }
+    }
+}
+
+/// One address in front of a cluster.
+#[tokio::test]
+async fn a_rotation_across_slots_is_tried_by_a_script_once() {
+    let scripts = Arc::new(AtomicUsize::new(0));
+    let tried = scripts.clone();
+    let server = FakeServer::start(move |words| match words[0].as_str() {
+        "EVALSHA" if words[2] == "2" => {
+            tried.fetch_add(1, Relaxed);
+            "-CROSSSLOT Keys in request don't hash to the same slot".to_owned()
+        }
+        _ => "+OK".to_owned(),
+    })
+    .await;
+    let store = server.store();
+    for _ in 0..2 {
+        assert_eq!(rotate(&store).await.expect("no fault"), Outcome::Saved);
+    }
+    assert_eq!(scripts.load(Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_reply_that_redis_does_not_send_is_an_error() {
+    let server = FakeServer::start(|_| "*0".to_owned()).await;
+    let store = server.store();
+    let value = Bytes::from_static(b"{}");
+    let faults = [
+        store.load("key", HOUR).await.err(),
+        store.create("key", &value, HOUR).await.err(),
+        store.save("key", &[b'x'; 5000], &value, HOUR).await.err(),
+        store.delete("key", b"{}").await.err(),
+        store.destroy("key").await.err(),
+        rotate(&store).await.err(),
+        store.value("key").await.err(),
+        store.peek("key").await.err(),
+        store.check_scripts("key").await.err(),
+    ];
+    for (number, fault) in faults.into_iter().enumerate() {
+        let error = fault.map(Fault::into_error);
+        let kind = error.map(|error| error.kind());
+        assert_eq!(kind, Some(ErrorKind::Rejected), "{number}");
+    }
+}
+
+async fn rotate(store: &RedisStore) -> Result<Outcome, Fault> {
+    let value = Bytes::from_static(b"{}");
+    let rotation = Rotation {
+        from: "from",
+        expected: b"old",
+        to: "to",
+        value: &value,
+        record: None,
+        lifetime: HOUR,
+        tombstone: &value,
+        tombstone_lifetime: HOUR,
+    };
+    store.rotate(&rotation).await
+}
