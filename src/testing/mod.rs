@@ -29,5 +29,7 @@ mod session_rules;
 mod state_rules;
 #[cfg(test)]
 pub(crate) mod stepped;
+#[cfg(all(test, feature = "local-cache"))]
+mod tracked_rules;
 #[cfg(test)]
 mod user_rules;

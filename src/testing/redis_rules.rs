@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::fake_server::FakeServer;
 use crate::{
     ErrorKind,
-    store::{Fault, Outcome, RedisStore, Rotation},
+    store::{AddOptions, Fault, IndexEntry, Outcome, RedisStore, Rotation, UserIndexKey},
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -134,6 +134,46 @@ async fn a_reply_that_redis_does_not_send_is_an_error() {
         let kind = error.map(|error| error.kind());
         assert_eq!(kind, Some(ErrorKind::Rejected), "{number}");
     }
+}
+
+/// Without scripts. A user's index lives for at least as long as the session that is added.
+#[tokio::test]
+async fn an_index_that_would_end_before_its_session_is_prolonged() {
+    let hour = 3_600_000;
+    for (ttl, is_prolonged) in [
+        (-1, true),
+        (hour - 1, true),
+        (hour, false),
+        (hour + 1, false),
+    ] {
+        let server = FakeServer::start(move |words| match words[0].as_str() {
+            "PTTL" => format!(":{ttl}"),
+            _ => ":1".to_owned(),
+        })
+        .await;
+        let store = server.store().with_last_write_wins();
+        let entry = IndexEntry {
+            name: "name".to_owned(),
+            added_at: 1,
+        };
+        let index = UserIndexKey::new("session:", "zoe");
+        let added = store.add_to_index(&index, &entry, HOUR, AddOptions::default());
+        assert!(added.await.expect("no fault"));
+        let expected = match is_prolonged {
+            true => &["ZADD", "PTTL", "PEXPIRE"][..],
+            false => &["ZADD", "PTTL"],
+        };
+        assert_eq!(server.take(), expected, "{ttl}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_has_one_set_of_counters() {
+    let server = FakeServer::start(|_| "$-1".to_owned()).await;
+    let store = server.store();
+    assert!(Arc::ptr_eq(&store.counters(), &store.counters()));
+    #[cfg(feature = "cluster")]
+    assert!(crate::store::Transport::cluster(vec![server.info()]).is_cluster());
 }
 
 async fn rotate(store: &RedisStore) -> Result<Outcome, Fault> {
