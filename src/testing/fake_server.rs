@@ -2,7 +2,10 @@
 
 use std::{
     future::Future,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use tokio::{
@@ -17,6 +20,7 @@ use crate::store::{Endpoint, RedisStore, Transport};
 pub(crate) struct FakeServer {
     port: u16,
     received: Arc<Mutex<Vec<Vec<String>>>>,
+    accepted: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
@@ -27,14 +31,18 @@ impl FakeServer {
         let port = listener.local_addr().expect("an address").port();
         let received = Arc::new(Mutex::new(Vec::new()));
         let (commands, rule) = (received.clone(), Arc::new(rule));
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let count = accepted.clone();
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                count.fetch_add(1, Relaxed);
                 tokio::spawn(serve(client, commands.clone(), rule.clone()));
             }
         });
         Self {
             port,
             received,
+            accepted,
             task,
         }
     }
@@ -46,6 +54,11 @@ impl FakeServer {
 
     pub(crate) fn store(&self) -> RedisStore {
         RedisStore::new(Transport::new(Endpoint::server(self.info())))
+    }
+
+    /// How many connections there were.
+    pub(crate) fn accepted(&self) -> usize {
+        self.accepted.load(Relaxed)
     }
 
     /// The first words of the commands since the last call.

@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -133,6 +133,32 @@ async fn a_reply_that_redis_does_not_send_is_an_error() {
         let error = fault.map(Fault::into_error);
         let kind = error.map(|error| error.kind());
         assert_eq!(kind, Some(ErrorKind::Rejected), "{number}");
+    }
+}
+
+/// A server that must not be used may have been replaced at its address; one that only rejects a command has not.
+#[tokio::test]
+async fn a_connection_is_replaced_for_some_errors_once_it_is_a_quarter_second_old() {
+    for (reply, is_replaced) in [
+        ("-READONLY x", true),
+        ("-MASTERDOWN x", true),
+        ("-NOAUTH x", true),
+        ("-OOM x", false),
+        ("-ERR x", false),
+        ("-NOPERM x", false),
+    ] {
+        let server = FakeServer::start(move |_| reply.to_owned()).await;
+        let store = server.store();
+        assert!(store.value("key").await.is_err());
+        let (begun, accepted) = (Instant::now(), server.accepted());
+        // The first of these commands comes before the connection is old enough.
+        while begun.elapsed() < Duration::from_millis(350) {
+            assert!(store.value("key").await.is_err());
+            tokio::task::yield_now().await;
+        }
+        assert!(store.value("key").await.is_err());
+        assert_eq!(server.accepted() > accepted, is_replaced, "{reply}");
+        assert!(server.accepted() <= accepted + 2, "{reply}");
     }
 }
 

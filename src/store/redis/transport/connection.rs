@@ -138,7 +138,6 @@ impl Connection {
                 )
             }
             redis::ErrorKind::Extension => matches!(error.code(), Some("NOAUTH" | "WRONGPASS")),
-            redis::ErrorKind::AuthenticationFailed => true,
             _ => {
                 self.close(generation);
                 return CommandError::ConnectionLost(error::unreachable(&error));
