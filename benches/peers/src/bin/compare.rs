@@ -43,8 +43,13 @@ async fn main() -> Result<(), Failure> {
     let (rounds, seconds) = (setting("ROUNDS", 5), setting("SECONDS_EACH", 2));
     let (connections, sessions) = (setting("CONNECTIONS", 64), setting("SESSIONS", 1024));
     let names = env::var("APPS").unwrap_or_else(|_| {
-        let cached = if cfg!(feature = "local-cache") { " this_crate_cached" } else { "" };
-        format!("baseline_typed baseline baseline_cas this_crate{cached} tower_sessions actix_session axum_session")
+        let when = |on, app| if on { app } else { "" };
+        let cached = when(cfg!(feature = "local-cache"), " this_crate_cached");
+        let encrypted = when(cfg!(feature = "encryption"), " this_crate_encrypted");
+        let metrics = when(cfg!(feature = "metrics"), " this_crate_metrics");
+        format!(
+            "baseline_typed baseline baseline_cas this_crate{cached}{encrypted}{metrics} tower_sessions actix_session axum_session"
+        )
     });
     let only = env::var("ONLY").unwrap_or_default();
     let (redis, url) = start_redis()?;

@@ -14,6 +14,8 @@ pub fn label(app: &str) -> &str {
         "baseline_cas" => "baseline, CAS",
         "this_crate" => "this crate",
         "this_crate_cached" => "this crate, local cache",
+        "this_crate_encrypted" => "this crate, encrypted",
+        "this_crate_metrics" => "this crate, metrics",
         "tower_sessions" => "tower-sessions",
         "actix_session" => "actix-session",
         other => other,
@@ -163,7 +165,7 @@ pub fn goals(compare: &Compare, earlier: &[Compare]) -> String {
         let fastest_peer = compare
             .apps
             .iter()
-            .filter(|app| !app.starts_with("baseline") && *app != "this_crate")
+            .filter(|app| !app.starts_with("baseline") && !app.starts_with("this_crate"))
             .filter_map(|app| {
                 Some(of_row(compare.row(scenario, app)?, |sample| {
                     sample.per_second
