@@ -133,7 +133,7 @@ REDIS_SERVER=redis-server cargo test --locked --all-features
 
 say "Faults, with a local cache, on $(version redis-server)"
 LOCAL_CACHE=1 REDIS_SERVER=redis-server cargo test --locked --all-features --test integration -- \
-  faults:: outage:: server_states:: unresponsive:: --skip local_cache
+  faults:: outage:: server_states:: unresponsive:: connecting:: cluster --skip local_cache --skip users::
 
 say "What talks to a server, on $(version "$valkey_9")"
 REDIS_SERVER=$valkey_9 cargo test --locked --all-features --lib conformance

@@ -136,16 +136,48 @@ fn number(rest: &mut &[u8]) -> Option<usize> {
     Some(digits.parse().expect("a number"))
 }
 
-/// Sends a command, and reads one reply.
+/// Sends a command, and reads one reply, and the push messages before it.
 async fn exchange(server: &mut TcpStream, command: &[u8]) -> Option<Vec<u8>> {
     server.write_all(command).await.ok()?;
-    let mut reply = Vec::new();
+    let mut received = Vec::new();
+    // The length of the push messages.
+    let mut pushed = 0;
     loop {
+        while let Some(length) = value_length(&received[pushed..]) {
+            if received[pushed] != b'>' {
+                return Some(received);
+            }
+            pushed += length;
+        }
         let mut buffer = [0; 1 << 12];
         let length = server.read(&mut buffer).await.ok().filter(|n| *n > 0)?;
-        reply.extend_from_slice(&buffer[..length]);
-        if redis::parse_redis_value(&reply).is_ok() {
-            return Some(reply);
-        }
+        received.extend_from_slice(&buffer[..length]);
     }
+}
+
+/// The length of the first RESP value in bytes, if it is complete.
+fn value_length(received: &[u8]) -> Option<usize> {
+    let line = received.windows(2).position(|pair| pair == b"\r\n")?;
+    let number = || {
+        std::str::from_utf8(&received[1..line])
+            .ok()?
+            .parse::<i64>()
+            .ok()
+    };
+    let mut length = line + 2;
+    let elements = match received[0] {
+        b'$' | b'=' | b'!' => {
+            if let Ok(text) = usize::try_from(number()?) {
+                length += text + 2;
+            }
+            0
+        }
+        b'*' | b'~' | b'>' => number()?,
+        b'%' => 2 * number()?,
+        _ => 0,
+    };
+    for _ in 0..elements {
+        length += value_length(received.get(length..)?)?;
+    }
+    (length <= received.len()).then_some(length)
 }
