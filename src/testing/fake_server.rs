@@ -1,11 +1,8 @@
 //! A server that answers each command as a test says, and records them.
 
-use std::{
-    future::Future,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
 use tokio::{
@@ -77,34 +74,32 @@ impl Drop for FakeServer {
     }
 }
 
-fn serve(
+async fn serve(
     mut client: TcpStream,
     commands: Arc<Mutex<Vec<Vec<String>>>>,
     rule: Arc<impl Fn(&[String]) -> String + Send + Sync + 'static>,
-) -> impl Future<Output = Option<()>> + Send {
-    async move {
-        let mut received = Vec::new();
-        loop {
-            let Ok(command) = redis::parse_redis_value(&received) else {
-                let mut buffer = [0; 4096];
-                let length = client.read(&mut buffer).await.ok().filter(|n| *n > 0)?;
-                received.extend_from_slice(&buffer[..length]);
-                continue;
-            };
-            let words: Vec<String> = redis::from_redis_value(command).ok()?;
-            let packed: Vec<Vec<u8>> = words.iter().map(|word| word.clone().into()).collect();
-            received.drain(..redis::pack_command(&packed).len());
-            let reply = match words[0].as_str() {
-                "HELLO" => "-ERR unknown command 'HELLO'".to_owned(),
-                _ => {
-                    commands.lock().expect("no panic").push(words.clone());
-                    rule(&words)
-                }
-            };
-            client
-                .write_all(format!("{reply}\r\n").as_bytes())
-                .await
-                .ok()?;
-        }
+) -> Option<()> {
+    let mut received = Vec::new();
+    loop {
+        let Ok(command) = redis::parse_redis_value(&received) else {
+            let mut buffer = [0; 4096];
+            let length = client.read(&mut buffer).await.ok().filter(|n| *n > 0)?;
+            received.extend_from_slice(&buffer[..length]);
+            continue;
+        };
+        let words: Vec<String> = redis::from_redis_value(command).ok()?;
+        let packed: Vec<Vec<u8>> = words.iter().map(|word| word.clone().into()).collect();
+        received.drain(..redis::pack_command(&packed).len());
+        let reply = match words[0].as_str() {
+            "HELLO" => "-ERR unknown command 'HELLO'".to_owned(),
+            _ => {
+                commands.lock().expect("no panic").push(words.clone());
+                rule(&words)
+            }
+        };
+        client
+            .write_all(format!("{reply}\r\n").as_bytes())
+            .await
+            .ok()?;
     }
 }
