@@ -92,6 +92,8 @@ fn color(app: &str) -> RGBColor {
         "baseline_cas" => RGBColor(176, 180, 188),
         "this_crate" => RGBColor(20, 90, 200),
         "this_crate_cached" => RGBColor(110, 175, 240),
+        "this_crate_encrypted" => RGBColor(150, 60, 60),
+        "this_crate_metrics" => RGBColor(60, 160, 170),
         "tower_sessions" => RGBColor(225, 135, 40),
         "actix_session" => RGBColor(70, 160, 90),
         _ => RGBColor(160, 100, 180),
