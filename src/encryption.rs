@@ -1,7 +1,7 @@
 //! Sessions encrypted at rest.
 //!
 //! ```text
-//! {"_rev":"9f86d081884c7d65" ‖ 0 ‖ 1 ‖ nonce (24 bytes) ‖ XChaCha20-Poly1305(rest of the JSON) ‖ tag (16 bytes)
+//! {"_rev":"9f86d081884c7d65" ‖ 0 ‖ 1 ‖ nonce (12 bytes) ‖ AES-256-GCM-SIV(rest of the JSON) ‖ tag (16 bytes)
 //! ```
 //!
 //! The revision stays readable, because a save compares it in Redis. So does the mark of a tombstone. Both are authenticated, and so is the
@@ -9,8 +9,8 @@
 
 use std::fmt;
 
+use aes_gcm_siv::{AeadInOut, Aes256GcmSiv, KeyInit, Nonce, Tag};
 use bytes::Bytes;
-use chacha20poly1305::{AeadInOut, KeyInit, Tag, XChaCha20Poly1305, XNonce};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
@@ -22,15 +22,15 @@ use crate::{
 
 /// JSON contains no byte 0, so no session in the clear has this mark. The second byte is the version of the form.
 const MARK: &[u8] = &[0, 1];
-const NONCE_LEN: usize = 24;
+const NONCE_LEN: usize = 12;
 const TAG_LEN: usize = 16;
 /// The message from which each key is derived, so that a secret that also signs cookies is not the same key in both.
-const PURPOSE: &[u8] = b"axum-redis-sessions: XChaCha20-Poly1305";
+const PURPOSE: &[u8] = b"axum-redis-sessions: AES-256-GCM-SIV";
 
 /// The keys that encrypt sessions. The first key encrypts; all keys decrypt.
 #[derive(Clone)]
 pub(crate) struct Encryption {
-    keys: Vec<XChaCha20Poly1305>,
+    keys: Vec<Aes256GcmSiv>,
     shortest: usize,
 }
 
@@ -67,11 +67,11 @@ impl Encryption {
         let start = sealed.len() - rest.len();
         let tag = cipher
             .encrypt_inout_detached(
-                &XNonce::from(nonce),
+                &Nonce::from(nonce),
                 &associated_data(key, head),
                 (&mut sealed[start..]).into(),
             )
-            .expect("a session is shorter than 256 GiB");
+            .expect("a session is shorter than 64 GiB");
         sealed.extend_from_slice(&tag);
         Ok(sealed.into())
     }
@@ -99,7 +99,7 @@ impl Encryption {
             json.extend_from_slice(head);
             json.extend_from_slice(ciphertext);
             let opened = cipher.decrypt_inout_detached(
-                &XNonce::from(*nonce),
+                &Nonce::from(*nonce),
                 &associated_data,
                 (&mut json[head.len()..]).into(),
                 &Tag::from(*tag),
@@ -115,10 +115,10 @@ impl Encryption {
     }
 }
 
-fn cipher(key: &[u8]) -> XChaCha20Poly1305 {
+fn cipher(key: &[u8]) -> Aes256GcmSiv {
     let mut derive = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
     derive.update(PURPOSE);
-    XChaCha20Poly1305::new_from_slice(&derive.finalize().into_bytes()).expect("both have 32 bytes")
+    Aes256GcmSiv::new_from_slice(&derive.finalize().into_bytes()).expect("both have 32 bytes")
 }
 
 /// A Redis key may contain any byte, and the head does not contain 0.
@@ -188,21 +188,21 @@ mod tests {
             .collect()
     }
 
-    /// From libsodium's `crypto_aead_xchacha20poly1305_ietf_encrypt`, with HMAC-SHA-256 of the purpose as key, the nonce 00 01 … 17, and
-    /// the Redis key, a zero byte and the head as associated data.
+    /// From OpenSSL (`AESGCMSIV` of Python's `cryptography`), with HMAC-SHA-256 of the purpose as key, the nonce 00 01 … 0b, and the Redis
+    /// key, a zero byte and the head as associated data.
     #[test]
-    fn the_form_is_that_of_libsodium() {
-        let nonce: Vec<u8> = (0..24).collect();
+    fn the_form_is_that_of_openssl() {
+        let nonce: Vec<u8> = (0..12).collect();
         for (json, head, sealed) in [
             (
                 SESSION,
                 r#"{"_rev":"9f86d081884c7d65""#,
-                "67b336260c463d372c9ab71e6068164e13950faaf75f54b81f53b86a6c045749693eb1697ceeede674464a90afe6721e604e",
+                "336dcf0179405128212c4dad7e76c47346c8891df31c6f99fd3e6d9b608f2a680db3164b21693c70aee71fcbd785f8add808",
             ),
             (
                 TOMBSTONE,
                 r#"{"_rev":"9f86d081884c7d65","_rotated":1764000060000"#,
-                "67b336220c423f266bc4a413676b104a13950eaaf75f48b64b4ca2707103065160709312eb8a0b198b3dd18ae556be2d1e12a9",
+                "9b95573561f17da74d4f6d1fce78aeafdba7370e886867f182b5fdac0daba5d7f7fbab06de1081e0968546f7ec8c0edf61ca1d",
             ),
         ] {
             let stored = [head.as_bytes(), &[0, 1], &nonce, &unhex(sealed)].concat();
