@@ -131,6 +131,9 @@ version() { "$1" --version | cut -d' ' -f1-3; }
 say "Everything, on $(version redis-server)"
 REDIS_SERVER=redis-server cargo test --locked --all-features
 
+# The rest are tests that mostly wait, for servers and deadlines, so three of them share two cores.
+if [ "$(nproc 2>/dev/null || echo 4)" -lt 3 ]; then export RUST_TEST_THREADS=3; fi
+
 say "Faults, with a local cache, on $(version redis-server)"
 LOCAL_CACHE=1 REDIS_SERVER=redis-server cargo test --locked --all-features --test integration -- \
   faults:: outage:: server_states:: unresponsive:: connecting:: cluster --skip local_cache --skip users::
