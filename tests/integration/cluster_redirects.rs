@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -35,33 +35,31 @@ fn is_keyed(words: &[String]) -> bool {
     KEYED.contains(&words[0].as_str())
 }
 
-/// A node that does not know which node has which slots.
+/// A node that does not know which node has which slots, and of which `rule` says what it answers.
 async fn node(
     server: &Server,
     rule: impl Fn(&[String]) -> Option<Verdict> + Send + Sync + 'static,
 ) -> CommandProxy {
-    let rule = move |words: &[String]| match words[0].as_str() {
-        "CLUSTER" => Verdict::Reply("-LOADING the node has just started".to_owned()),
-        _ => rule(words).unwrap_or(Verdict::Pass),
-    };
-    CommandProxy::before(server.port(), rule).await
+    seed(server, |_| None, rule).await
 }
 
-/// A node that says of itself that it has all slots, as often as `is_asked` says so, and of which `rule` says what it answers.
+/// A node that says, if `owner` gives its port from this node's own, which node has all slots.
 async fn seed(
     server: &Server,
-    is_asked: impl Fn() -> bool + Send + Sync + 'static,
+    owner: impl Fn(u16) -> Option<u16> + Send + Sync + 'static,
     rule: impl Fn(&[String]) -> Option<Verdict> + Send + Sync + 'static,
 ) -> CommandProxy {
-    let own_port = Arc::new(AtomicUsize::new(0));
+    let own_port = Arc::new(AtomicU16::new(0));
     let port = own_port.clone();
     let rule = move |words: &[String]| match words[0].as_str() {
-        "CLUSTER" if is_asked() => all_slots_at(u16::try_from(port.load(Relaxed)).expect("a port")),
-        "CLUSTER" => Verdict::Reply("-LOADING the node has just started".to_owned()),
+        "CLUSTER" => match owner(port.load(Relaxed)) {
+            Some(owner) => all_slots_at(owner),
+            None => Verdict::Reply("-LOADING the node has just started".to_owned()),
+        },
         _ => rule(words).unwrap_or(Verdict::Pass),
     };
     let seed = CommandProxy::before(server.port(), rule).await;
-    own_port.store(usize::from(seed.port()), Relaxed);
+    own_port.store(seed.port(), Relaxed);
     seed
 }
 
@@ -75,7 +73,7 @@ async fn a_slot_that_moved_is_asked_for_at_its_new_node_from_then_on() {
     let server = Server::start().await;
     let new = node(&server, |_| None).await;
     let (asked, moved) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
-    let is_first = move || asked.fetch_add(1, Relaxed) == 0;
+    let is_first = move |own| (asked.fetch_add(1, Relaxed) == 0).then_some(own);
     let moves = moved.clone();
     let to = new.port();
     let old = seed(&server, is_first, move |words| {
@@ -102,18 +100,16 @@ async fn the_topology_is_fetched_again_when_the_cluster_is_down() {
         "-CLUSTERDOWN Hash slot not served",
         "-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
     ] {
-        let new = Arc::new(node(&server, |_| None).await);
+        let new = node(&server, |_| None).await;
         let is_down = Arc::new(AtomicBool::new(false));
-        let own_port = Arc::new(AtomicUsize::new(0));
-        let (down, port, next) = (is_down.clone(), own_port.clone(), new.port());
-        let rule = move |words: &[String]| match (words[0].as_str(), down.load(Relaxed)) {
-            ("CLUSTER", true) => all_slots_at(next),
-            ("CLUSTER", false) => all_slots_at(u16::try_from(port.load(Relaxed)).expect("a port")),
-            (_, true) if is_keyed(words) => Verdict::Reply(error.to_owned()),
-            _ => Verdict::Pass,
+        let (down, next) = (is_down.clone(), new.port());
+        let owner = move |own| Some(if down.load(Relaxed) { next } else { own });
+        let down = is_down.clone();
+        let rule = move |words: &[String]| {
+            let fails = down.load(Relaxed) && is_keyed(words);
+            fails.then(|| Verdict::Reply(error.to_owned()))
         };
-        let old = CommandProxy::before(server.port(), rule).await;
-        own_port.store(usize::from(old.port()), Relaxed);
+        let old = seed(&server, owner, rule).await;
         let app = serve_patient(layer(&old)).await;
         let browser = Browser::new();
         assert_eq!(browser.get(app.url("/")).await.body, "1");
@@ -130,7 +126,7 @@ async fn the_topology_is_fetched_again_when_the_cluster_is_down() {
 async fn asking_precedes_a_command_whether_or_not_replicas_are_awaited() {
     let server = Server::start().await;
     for acks in [false, true] {
-        let from = Arc::new(AtomicUsize::new(0));
+        let from = Arc::new(AtomicU16::new(0));
         let (is_asking, asked) = (AtomicBool::new(false), Arc::new(AtomicUsize::new(0)));
         let back = from.clone();
         let asks = asked.clone();
@@ -149,15 +145,11 @@ async fn asking_precedes_a_command_whether_or_not_replicas_are_awaited() {
         })
         .await;
         let next = to.port();
-        let old = seed(
-            &server,
-            || true,
-            move |words| {
-                is_keyed(words).then(|| Verdict::Reply(format!("-ASK 1 127.0.0.1:{next}")))
-            },
-        )
-        .await;
-        from.store(usize::from(old.port()), Relaxed);
+        let ask = move |words: &[String]| {
+            is_keyed(words).then(|| Verdict::Reply(format!("-ASK 1 127.0.0.1:{next}")))
+        };
+        let old = seed(&server, Some, ask).await;
+        from.store(old.port(), Relaxed);
         let layer = match acks {
             false => layer(&old),
             true => layer(&old)
