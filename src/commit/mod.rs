@@ -135,9 +135,10 @@ async fn commit_changes(session: &SessionCell) -> Result<CommitOutcome, SessionE
             }
             Plan::Write(write) => write,
         };
-        let (id, epoch) = (write.kind.id(), write.epoch);
-        if let Some(id) = id {
-            queue.enter(&session.context, id).await;
+        let epoch = write.epoch;
+        let lock = write.kind.id().map(|id| session.context.commit_lock(id));
+        if let Some(lock) = lock {
+            queue.enter(lock).await;
         }
         if write.adds_to_index {
             Box::pin(user_index::add(&session.context, &write)).await?;
@@ -163,8 +164,8 @@ async fn commit_changes(session: &SessionCell) -> Result<CommitOutcome, SessionE
             Stored::Other(current) => {
                 session.context.count(Event::SaveRetried);
                 session.rebase(&current)?;
-                if let Some(id) = id {
-                    queue.wait(&session.context, id, attempt).await;
+                if let Some(lock) = lock {
+                    queue.wait(&session.context, lock, attempt).await;
                 }
             }
             // Another login rotated the session first. This one gets an id of its own.

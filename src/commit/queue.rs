@@ -7,7 +7,6 @@ use tokio::sync::{Mutex, MutexGuard};
 use crate::{
     context::Context,
     error::{ErrorKind, SessionError},
-    id::SessionId,
     random::random_unit,
 };
 
@@ -25,18 +24,17 @@ pub(super) struct CommitQueue<'a> {
 }
 
 impl<'a> CommitQueue<'a> {
-    /// Waits for a turn if other commits of the session queue already.
-    pub(super) async fn enter(&mut self, context: &'a Context, id: SessionId) {
-        let lock = context.commit_lock(id);
+    /// Waits for a turn if other commits of the session, whose lock this is, queue already.
+    pub(super) async fn enter(&mut self, lock: &'a Mutex<()>) {
         if self.turn.is_none() && lock.try_lock().is_err() {
             self.wait_for_turn(lock).await;
         }
     }
 
     /// Waits after a conflict: for a turn, and from time to time for a moment.
-    pub(super) async fn wait(&mut self, context: &'a Context, id: SessionId, attempt: u32) {
+    pub(super) async fn wait(&mut self, context: &Context, lock: &'a Mutex<()>, attempt: u32) {
         if self.turn.is_none() {
-            self.wait_for_turn(context.commit_lock(id)).await;
+            self.wait_for_turn(lock).await;
         } else if attempt.is_multiple_of(ATTEMPTS_BEFORE_PAUSE) {
             let pause = MAX_PAUSE.mul_f64(random_unit());
             Box::pin(context.store.pause(pause)).await;

@@ -74,7 +74,7 @@ impl StaleIfError {
     /// `None` if there is none, or the app did not allow it.
     pub(super) fn find(
         context: &Context,
-        first: Option<(SessionId, Signature)>,
+        first: Option<&(SessionId, Signature)>,
         others: &[(SessionId, Signature)],
         mode: LoadMode,
     ) -> Option<Self> {
@@ -82,7 +82,9 @@ impl StaleIfError {
             return None;
         }
         let presented = first.filter(|(id, _)| stale_entry(context, *id).is_some())?;
-        Some(Self { presented })
+        Some(Self {
+            presented: *presented,
+        })
     }
 
     /// The result of `load`, or in an outage the session from the cache.
@@ -121,7 +123,7 @@ fn stale_entry(context: &Context, id: SessionId) -> Option<(&Arc<Cache>, String,
 /// Reads the session, and keeps it in the cache.
 pub(super) async fn load(
     context: &Arc<Context>,
-    (id, signature): (SessionId, Signature),
+    &(ref id, signature): &(SessionId, Signature),
     key: &str,
     mode: LoadMode,
 ) -> Result<Found, SessionError> {
@@ -148,7 +150,7 @@ pub(super) async fn load(
     Ok(match loaded? {
         Loaded::Session { record, unused } => Found::Session(session(
             context,
-            id,
+            *id,
             signature,
             key.to_owned(),
             record,

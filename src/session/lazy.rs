@@ -2,12 +2,14 @@
 
 use std::{
     fmt,
+    pin::pin,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
 };
 
+use futures_util::future::BoxFuture;
 use tokio::sync::OnceCell;
 
 #[cfg(feature = "local-cache")]
@@ -133,18 +135,7 @@ impl LazySession {
                     session.0.state().headers_sent = headers_sent.load(Relaxed);
                     return Ok(session);
                 }
-                #[cfg(feature = "local-cache")]
-                let stale = StaleIfError::find(context, first, &others, mode);
-                // Boxed, so that the handler's future, which axum boxes, stays small.
-                let load = Box::pin(self.load_presented(first, others, mode));
-                #[cfg(feature = "local-cache")]
-                if let Some(stale) = stale {
-                    let session = Box::pin(stale.or_session(context, load)).await?;
-                    session.0.state().headers_sent = headers_sent.load(Relaxed);
-                    return Ok(session);
-                }
-                let deadline = context.config.deadline;
-                let session = context.observe_load(deadline, load).await?;
+                let session = self.load_presented(first, others, mode).await?;
                 session.0.state().headers_sent = headers_sent.load(Relaxed);
                 Ok(session)
             })
@@ -270,10 +261,28 @@ impl LazySession {
         self.0.session.initialized() || self.0.replacement.get().is_some()
     }
 
-    async fn load_presented(
+    /// Reads from the store, within the deadline. Boxed, so that the handler's future, which axum boxes, stays small.
+    fn load_presented(
         &self,
         first: Option<(SessionId, Signature)>,
         others: Vec<(SessionId, Signature)>,
+        mode: LoadMode,
+    ) -> BoxFuture<'_, Result<Session, SessionError>> {
+        Box::pin(async move {
+            let context = &self.0.context;
+            let load = pin!(self.load_or_take_over(first.as_ref(), &others, mode));
+            #[cfg(feature = "local-cache")]
+            if let Some(stale) = StaleIfError::find(context, first.as_ref(), &others, mode) {
+                return Box::pin(stale.or_session(context, load)).await;
+            }
+            context.observe_load(context.config.deadline, load).await
+        })
+    }
+
+    async fn load_or_take_over(
+        &self,
+        first: Option<&(SessionId, Signature)>,
+        others: &[(SessionId, Signature)],
         mode: LoadMode,
     ) -> Result<Session, SessionError> {
         let context = &self.0.context;

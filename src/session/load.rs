@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
+use futures_util::FutureExt;
 #[cfg(feature = "migration")]
 use futures_util::future::BoxFuture;
 
@@ -23,32 +25,43 @@ use crate::{
     stats::Event,
     store::{Fault, retry_once},
 };
+
 /// Loads the first of the presented sessions that is live. Without one: one that was rotated, else one that cannot be read, else none.
-pub(super) async fn load_first_live(
+pub(super) fn load_first_live(
     context: &Arc<Context>,
-    first: (SessionId, Signature),
-    others: Vec<(SessionId, Signature)>,
+    first: &(SessionId, Signature),
+    others: &[(SessionId, Signature)],
+    mode: LoadMode,
+) -> impl Future<Output = Result<Session, SessionError>> + Send {
+    match others {
+        [] => load(context, first, mode).left_future(),
+        // Boxed, since browsers rarely present several.
+        others => Box::pin(load_several(context, first, others, mode)).right_future(),
+    }
+}
+
+async fn load_several(
+    context: &Arc<Context>,
+    first: &(SessionId, Signature),
+    others: &[(SessionId, Signature)],
     mode: LoadMode,
 ) -> Result<Session, SessionError> {
     let mut loaded = load(context, first, mode).await;
-    let mut loaded_id = first.0;
-    for other in &others {
+    let mut loaded_id = &first.0;
+    for other in others {
         if rank(&loaded) == LIVE {
             break;
         }
-        // Boxed, since browsers rarely present several.
-        let found = Box::pin(load(context, *other, mode)).await;
+        let found = load(context, other, mode).await;
         if rank(&found) > rank(&loaded) {
             loaded = found;
-            loaded_id = other.0;
+            loaded_id = &other.0;
         }
     }
     let session = loaded?;
-    if !others.is_empty() {
-        let ids = [first].into_iter().chain(others).map(|(id, _)| id);
-        let shadows = ids.filter(|id| *id != loaded_id).collect();
-        session.0.state().shadows = shadows;
-    }
+    let ids = [first].into_iter().chain(others).map(|(id, _)| id);
+    let shadows = ids.filter(|id| *id != loaded_id).copied().collect();
+    session.0.state().shadows = shadows;
     Ok(session)
 }
 
@@ -72,39 +85,46 @@ pub(super) fn rank(loaded: &Result<Session, SessionError>) -> u8 {
 /// Reads the session and extends its idle timeout, by one command.
 async fn load(
     context: &Arc<Context>,
-    (id, signature): (SessionId, Signature),
+    presented: &(SessionId, Signature),
     mode: LoadMode,
 ) -> Result<Session, SessionError> {
     let store = &context.store;
-    let (deadline, idle) = (context.config.deadline, context.config.idle_timeout);
-    let key = context.key(id);
+    let key = context.key(presented.0);
     // What cannot be used is not prolonged, once that is known.
     let was_unreadable = context.shared.unreadable_keys.contains(&key);
     #[cfg(feature = "local-cache")]
-    let cached = if store.cache().is_none() {
-        None
-    } else {
+    if store.cache().is_some() {
         // Boxed, so that it does not enlarge the futures of layers without a cache.
-        let cached = Box::pin(cached::load(context, (id, signature), &key, mode));
-        match cached.await? {
+        let found = Box::pin(cached::load(context, presented, &key, mode)).await?;
+        match found {
             Found::Session(session) => return Ok(session),
-            Found::Other(bytes) => Some(Ok(bytes)),
-            Found::Off => None,
+            Found::Other(bytes) => {
+                return loaded_session(context, presented, key, was_unreadable, Ok(bytes));
+            }
+            Found::Off => {}
         }
-    };
+    }
     #[cfg(not(feature = "local-cache"))]
-    let cached = {
-        let _ = mode;
-        None
-    };
-    let loaded = if let Some(loaded) = cached {
-        loaded
-    } else if was_unreadable {
-        retry_once(|| store.value(&key)).await
+    let _ = mode;
+    let loaded = if was_unreadable {
+        Box::pin(retry_once(|| store.value(&key))).await
     } else {
-        retry_once(|| store.load(&key, idle)).await
+        retry_once(|| store.load(&key, context.config.idle_timeout)).await
     };
-    let presented = context.config.replica_acks.map(|_| id);
+    loaded_session(context, presented, key, was_unreadable, loaded)
+}
+
+/// What the store returned, as a session.
+fn loaded_session(
+    context: &Arc<Context>,
+    &(ref id, signature): &(SessionId, Signature),
+    key: String,
+    was_unreadable: bool,
+    loaded: Result<Option<Bytes>, Fault>,
+) -> Result<Session, SessionError> {
+    let store = &context.store;
+    let (deadline, idle) = (context.config.deadline, context.config.idle_timeout);
+    let presented = context.config.replica_acks.map(|_| *id);
     let empty = |status| Session::new(context.clone(), status, context.new_record());
     let shared = &context.shared;
     let (tasks, failures) = (&shared.detached_commits, &shared.failures);
@@ -132,7 +152,7 @@ async fn load(
             context.note_unreadable(&key, &error);
             let is_discarded = context.config.discard_unreadable;
             // A logout deletes the value.
-            let presented = Some(id);
+            let presented = Some(*id);
             return if is_discarded {
                 Ok(empty(Status::New { presented }))
             } else {
@@ -160,7 +180,7 @@ async fn load(
                 store.touch_later(key.clone(), ttl, deadline, tasks, failures);
             }
             let persisted = Persisted {
-                id,
+                id: *id,
                 key: Some(key),
                 re_sign_cookie: signature == Signature::Former,
             };
@@ -207,5 +227,8 @@ pub(super) fn load_by_id(
     context: &Arc<Context>,
     id: SessionId,
 ) -> BoxFuture<'_, Result<Session, SessionError>> {
-    Box::pin(load(context, (id, Signature::Current), LoadMode::Latest))
+    Box::pin(async move {
+        let presented = (id, Signature::Current);
+        load(context, &presented, LoadMode::Latest).await
+    })
 }

@@ -30,7 +30,8 @@ where
     F: Future<Output = Result<T, Fault>>,
 {
     match operation().await {
-        Err(Fault::ConnectionLost(_)) => operation().await,
+        // Boxed, since it is rare and would enlarge the future of every request.
+        Err(Fault::ConnectionLost(_)) => Box::pin(operation()).await,
         answer => answer,
     }
 }

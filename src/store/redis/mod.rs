@@ -125,7 +125,8 @@ impl RedisStore {
 
     /// Before Redis 6.2, reading and setting the TTL are two commands, in one write to the connection.
     async fn get_and_expire(&self, key: &str, ttl: Duration) -> Result<Option<Bytes>, Fault> {
-        let touch = self.read(key, pexpire(key, ttl));
+        let mut touch = pexpire(key, ttl);
+        let touch = self.read(key, &mut touch);
         let (value, _) = try_join(self.value(key), touch).await?;
         Ok(value)
     }
@@ -146,16 +147,17 @@ impl RedisStore {
                 Err(error) => return Err(error.into_fault(prefix_of(key))),
             }
         }
-        self.read(key, getex(key, lifetime)).await.map(drop)
+        let mut touch = getex(key, lifetime);
+        self.read(key, &mut touch).await.map(drop)
     }
 
-    pub(crate) async fn create(
+    pub(crate) fn create(
         &self,
         key: &str,
         value: &Bytes,
         lifetime: Duration,
-    ) -> Result<Created, Fault> {
-        self.set_new(Durability::Normal, key, value, lifetime).await
+    ) -> impl Future<Output = Result<Created, Fault>> {
+        self.set_new(Durability::Normal, key, value, lifetime)
     }
 
     async fn set_new(
@@ -167,10 +169,10 @@ impl RedisStore {
     ) -> Result<Created, Fault> {
         let mut set = command("SET", &[key.as_bytes(), value]);
         set.arg("PX").arg(millis(lifetime)).arg("NX");
-        match self.write(key, set, durability).await? {
+        match self.write(key, &mut set, durability).await? {
             Value::Okay => Ok(Created::Created),
             // Ids are random, so this is the own first try, whose reply was lost with its connection. To be sure, compare.
-            Value::Nil => match self.value(key).await? {
+            Value::Nil => match Box::pin(self.value(key)).await? {
                 Some(stored) if same_revision(&stored, value) => Ok(Created::Created),
                 Some(_) | None => Ok(Created::AlreadyExists),
             },
@@ -178,15 +180,14 @@ impl RedisStore {
         }
     }
 
-    pub(crate) async fn save(
+    pub(crate) fn save(
         &self,
         key: &str,
         expected: &[u8],
         value: &Bytes,
         lifetime: Duration,
-    ) -> Result<Outcome, Fault> {
+    ) -> impl Future<Output = Result<Outcome, Fault>> {
         self.replace(Durability::Normal, key, expected, value, lifetime)
-            .await
     }
 
     async fn replace(
@@ -198,29 +199,27 @@ impl RedisStore {
         lifetime: Duration,
     ) -> Result<Outcome, Fault> {
         let Some(scripts) = &self.scripts else {
-            return self.overwrite(durability, key, value, lifetime).await;
+            return Box::pin(self.overwrite(durability, key, value, lifetime)).await;
         };
         let capabilities = self.transport.capabilities();
-        let mut compared = revision(expected);
-        if expected.len() <= MAX_IFEQ_LEN && capabilities.may_support(Feature::SetIfEq) {
-            let mut set = command("SET", &[key.as_bytes(), value]);
-            set.arg("IFEQ").arg(expected);
-            set.arg("PX").arg(millis(lifetime));
-            match self.execute(key, set, durability).await {
-                Ok(Value::Okay) => return Ok(Outcome::Saved),
-                // The script finds out why. By the whole value, since a foreign writer may have kept the revision.
-                Ok(_) => compared = expected,
-                Err(error) if error.is_syntax_error() => {
-                    capabilities.mark_unsupported(Feature::SetIfEq);
-                }
-                Err(error) => return Err(error.into_fault(prefix_of(key))),
+        let has_ifeq = expected.len() <= MAX_IFEQ_LEN && capabilities.may_support(Feature::SetIfEq);
+        let mut save = match has_ifeq {
+            true => set_if_equal(key, expected, value, lifetime),
+            false => save_command(&scripts.save, key, revision(expected), value, lifetime),
+        };
+        let compared = match self.execute(key, &mut save, durability).await {
+            Ok(Value::Okay) => return Ok(Outcome::Saved),
+            // The script finds out why. By the whole value, since a foreign writer may have kept the revision.
+            Ok(_) if has_ifeq => expected,
+            Err(error) if has_ifeq && error.is_syntax_error() => {
+                capabilities.mark_unsupported(Feature::SetIfEq);
+                revision(expected)
             }
-        }
-        let mut digits = itoa::Buffer::new();
-        let lifetime = digits.format(millis(lifetime)).as_bytes();
-        let arguments = [compared, value, lifetime];
-        let save = scripts.save.command(&[key], &arguments);
-        outcome(self.write(key, save, durability).await?)
+            reply => return outcome(reply.map_err(|error| error.into_fault(prefix_of(key)))?),
+        };
+        save = save_command(&scripts.save, key, compared, value, lifetime);
+        // Boxed, since it is rare and would enlarge the future of every request.
+        outcome(Box::pin(self.write(key, &mut save, durability)).await?)
     }
 
     /// Does not compare, but XX keeps a late save from undoing a logout.
@@ -233,7 +232,7 @@ impl RedisStore {
     ) -> Result<Outcome, Fault> {
         let mut set = command("SET", &[key.as_bytes(), value]);
         set.arg("PX").arg(millis(lifetime)).arg("XX");
-        match self.write(key, set, durability).await? {
+        match self.write(key, &mut set, durability).await? {
             Value::Okay => Ok(Outcome::Saved),
             Value::Nil => Ok(Outcome::Gone),
             _ => Err(unexpected_reply()),
@@ -241,25 +240,25 @@ impl RedisStore {
     }
 
     pub(crate) async fn delete(&self, key: &str, expected: &[u8]) -> Result<Outcome, Fault> {
-        let delete = match &self.scripts {
+        let mut delete = match &self.scripts {
             Some(scripts) => scripts.delete.command(&[key], &[revision(expected)]),
             None => command("DEL", &[key.as_bytes()]),
         };
-        outcome(self.write(key, delete, Durability::Normal).await?)
+        outcome(self.write(key, &mut delete, Durability::Normal).await?)
     }
 
     pub(crate) async fn destroy(&self, key: &str) -> Result<Destroyed, Fault> {
         let Some(scripts) = &self.scripts else {
-            let delete = command("DEL", &[key.as_bytes()]);
-            self.write(key, delete, Durability::Critical).await?;
+            let mut delete = command("DEL", &[key.as_bytes()]);
+            self.write(key, &mut delete, Durability::Critical).await?;
             return Ok(Destroyed::Deleted);
         };
         let confirm: &[&[u8]] = match self.acks {
             Some(_) => &[b"confirm"],
             None => &[],
         };
-        let destroy = scripts.destroy.command(&[key], confirm);
-        match self.write(key, destroy, Durability::Critical).await? {
+        let mut destroy = scripts.destroy.command(&[key], confirm);
+        match self.write(key, &mut destroy, Durability::Critical).await? {
             Value::Int(1) => Ok(Destroyed::Deleted),
             // 2: the script wrote to it, so that WAIT covers it.
             Value::Int(2 | 0) => Ok(Destroyed::Tombstone),
@@ -274,10 +273,10 @@ impl RedisStore {
         let can_write_both =
             !self.transport.is_cluster() && capabilities.may_support(Feature::CrossSlot);
         let Some(scripts) = self.scripts.as_ref().filter(|_| can_write_both) else {
-            return self.rotate_in_two_steps(rotation).await;
+            return Box::pin(self.rotate_in_two_steps(rotation)).await;
         };
-        let rotate = rotate_command(&scripts.rotate, rotation);
-        match self.execute(rotation.from, rotate, durability).await {
+        let mut rotate = rotate_command(&scripts.rotate, rotation);
+        match self.execute(rotation.from, &mut rotate, durability).await {
             Ok(reply) => outcome(reply),
             // One address in front of a cluster.
             Err(error) if error.is(ServerErrorKind::CrossSlot) => {
@@ -301,15 +300,15 @@ impl RedisStore {
         .await
     }
 
-    async fn read(&self, key: &str, mut command: Command) -> Result<Value, Fault> {
-        let reply = self.transport.send(key, &mut command).await;
+    async fn read(&self, key: &str, command: &mut Command) -> Result<Value, Fault> {
+        let reply = self.transport.send(key, command).await;
         reply.map_err(|error| error.into_fault(prefix_of(key)))
     }
 
     fn write<'a>(
         &'a self,
         key: &'a str,
-        command: Command,
+        command: &'a mut Command,
         durability: Durability,
     ) -> impl Future<Output = Result<Value, Fault>> + use<'a> {
         self.execute(key, command, durability)
@@ -321,21 +320,35 @@ impl RedisStore {
     async fn execute(
         &self,
         key: &str,
-        mut command: Command,
+        command: &mut Command,
         durability: Durability,
     ) -> Result<Value, CommandError> {
-        let mut reply = match self.acks(durability) {
-            None => self.transport.send(key, &mut command).await,
-            Some(acks) => Box::pin(self.send_and_wait(key, &mut command, acks)).await,
+        let error = {
+            let reply = match self.acks(durability) {
+                None => self.transport.send(key, command).await,
+                Some(acks) => Box::pin(self.send_and_wait(key, command, acks)).await,
+            };
+            match reply {
+                Err(error) if error.is(ServerErrorKind::NoScript) => error,
+                reply => return reply,
+            }
         };
-        if let Err(error) = &reply
-            && error.is(ServerErrorKind::NoScript)
-            && let Some(eval) = command.to_eval()
-        {
-            // Boxed, since it is rare and would enlarge the future of every request.
-            reply = Box::pin(self.execute(key, eval, durability)).await;
+        // Boxed, since it is rare and would enlarge the future of every request.
+        Box::pin(self.evaluate(key, command, durability, error)).await
+    }
+
+    /// Sends the text of the script that the server does not have.
+    async fn evaluate(
+        &self,
+        key: &str,
+        command: &Command,
+        durability: Durability,
+        error: CommandError,
+    ) -> Result<Value, CommandError> {
+        match command.to_eval() {
+            Some(mut eval) => self.execute(key, &mut eval, durability).await,
+            None => Err(error),
         }
-        reply
     }
 
     fn acks(&self, durability: Durability) -> Option<ReplicaAcks> {
@@ -361,6 +374,25 @@ impl RedisStore {
         }
         Ok(reply)
     }
+}
+
+fn set_if_equal(key: &str, expected: &[u8], value: &[u8], lifetime: Duration) -> Command {
+    let mut set = command("SET", &[key.as_bytes(), value]);
+    set.arg("IFEQ").arg(expected);
+    set.arg("PX").arg(millis(lifetime));
+    set
+}
+
+fn save_command(
+    script: &CachedScript,
+    key: &str,
+    expected: &[u8],
+    value: &[u8],
+    lifetime: Duration,
+) -> Command {
+    let mut digits = itoa::Buffer::new();
+    let lifetime = digits.format(millis(lifetime)).as_bytes();
+    script.command(&[key], &[expected, value, lifetime])
 }
 
 fn rotate_command(script: &CachedScript, rotation: &Rotation<'_>) -> Command {

@@ -17,8 +17,8 @@ impl RedisStore {
         if self.scripts.is_none() {
             return Ok(());
         }
-        let eval = command("EVAL", &[b"return 1", b"1", key.as_bytes()]);
-        match self.read(key, eval).await? {
+        let mut eval = command("EVAL", &[b"return 1", b"1", key.as_bytes()]);
+        match self.read(key, &mut eval).await? {
             Value::Int(1) => Ok(()),
             _ => Err(unexpected_reply()),
         }

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures_util::future::join;
 
 use super::{
-    Durability, RedisStore, getex, millis, outcome, pexpire,
+    Durability, RedisStore, getex, millis, outcome, pexpire, rotate_command, save_command,
     transport::{
         command_pool::{Command, command},
         connect::Feature,
@@ -66,7 +66,8 @@ impl RedisStore {
         loop {
             let has_getex = capabilities.may_support(Feature::GetEx);
             let name = if has_getex { "GETEX" } else { "GET" };
-            let pttl = self.read(key, command("PTTL", &[key.as_bytes()]));
+            let mut pttl = command("PTTL", &[key.as_bytes()]);
+            let pttl = self.read(key, &mut pttl);
             let mut get = command(name, &[key.as_bytes()]);
             let (ttl, stored) = join(pttl, self.transport.send(key, &mut get)).await;
             let stored = match stored {
@@ -99,7 +100,8 @@ impl RedisStore {
                 false => pexpire(key, lifetime),
             };
             let touch = self.transport.send(key, &mut touch);
-            let get = self.read(key, command("GET", &[key.as_bytes()]));
+            let mut get = command("GET", &[key.as_bytes()]);
+            let get = self.read(key, &mut get);
             let (touched, stored) = join(touch, get).await;
             match touched {
                 Ok(_) => return value(stored?),
@@ -135,14 +137,16 @@ impl RedisStore {
         lifetime: Duration,
     ) -> Result<(Created, bool), Fault> {
         if !self.is_tracked(durability) {
-            let created = self.set_new(durability, key, value, lifetime).await?;
+            let created = Box::pin(self.set_new(durability, key, value, lifetime)).await?;
             return Ok((created, false));
         }
         if let Some(scripts) = &self.scripts {
-            let mut digits = itoa::Buffer::new();
-            let lifetime = digits.format(millis(lifetime)).as_bytes();
-            let create = scripts.tracked.create.command(&[key], &[value, lifetime]);
-            return match self.write(key, create, durability).await? {
+            let mut create = {
+                let mut digits = itoa::Buffer::new();
+                let lifetime = digits.format(millis(lifetime)).as_bytes();
+                scripts.tracked.create.command(&[key], &[value, lifetime])
+            };
+            return match self.write(key, &mut create, durability).await? {
                 Value::Int(1) => Ok((Created::Created, true)),
                 Value::Int(0) => Ok((Created::AlreadyExists, false)),
                 _ => Err(unexpected_reply()),
@@ -150,7 +154,7 @@ impl RedisStore {
         }
         let mut set = command("SET", &[key.as_bytes(), value]);
         set.arg("PX").arg(millis(lifetime)).arg("NX");
-        let (reply, is_stored) = self.send_and_look(key, set, value).await;
+        let (reply, is_stored) = Box::pin(self.send_and_look(key, set, value)).await;
         match reply.map_err(|error| error.into_fault(prefix_of(key)))? {
             Value::Okay => Ok((Created::Created, is_stored)),
             // As in `set_new`.
@@ -170,13 +174,13 @@ impl RedisStore {
     ) -> Result<(Outcome, bool), Fault> {
         let durability = Durability::Normal;
         if !self.is_tracked(durability) {
-            let saved = self.save(key, expected, value, lifetime).await?;
+            let saved = Box::pin(self.save(key, expected, value, lifetime)).await?;
             return Ok((saved, false));
         }
         let Some(scripts) = &self.scripts else {
             let mut set = command("SET", &[key.as_bytes(), value]);
             set.arg("PX").arg(millis(lifetime)).arg("XX");
-            let (reply, is_stored) = self.send_and_look(key, set, value).await;
+            let (reply, is_stored) = Box::pin(self.send_and_look(key, set, value)).await;
             return match reply.map_err(|error| error.into_fault(prefix_of(key)))? {
                 Value::Okay => Ok((Outcome::Saved, is_stored)),
                 Value::Nil => Ok((Outcome::Gone, false)),
@@ -184,11 +188,9 @@ impl RedisStore {
             };
         };
         // Also where the server has `SET … IFEQ`, which would have to be followed by a command that reads the key.
-        let mut digits = itoa::Buffer::new();
-        let lifetime = digits.format(millis(lifetime)).as_bytes();
-        let arguments = [revision(expected), value, lifetime];
-        let save = scripts.tracked.save.command(&[key], &arguments);
-        let saved = outcome(self.write(key, save, durability).await?)?;
+        let expected = revision(expected);
+        let mut save = save_command(&scripts.tracked.save, key, expected, value, lifetime);
+        let saved = outcome(self.write(key, &mut save, durability).await?)?;
         let is_saved = saved == Outcome::Saved;
         Ok((saved, is_saved))
     }
@@ -200,16 +202,16 @@ impl RedisStore {
     ) -> Result<(Outcome, bool), Fault> {
         let durability = Durability::Critical;
         if !self.is_tracked(durability) {
-            return Ok((self.rotate(rotation).await?, false));
+            return Ok((Box::pin(self.rotate(rotation)).await?, false));
         }
         let capabilities = self.transport.capabilities();
         let can_write_both =
             !self.transport.is_cluster() && capabilities.may_support(Feature::CrossSlot);
         let Some(scripts) = self.scripts.as_ref().filter(|_| can_write_both) else {
-            return self.rotate_tracked_in_two_steps(rotation).await;
+            return Box::pin(self.rotate_tracked_in_two_steps(rotation)).await;
         };
-        let rotate = super::rotate_command(&scripts.tracked.rotate, rotation);
-        match self.execute(rotation.from, rotate, durability).await {
+        let mut rotate = rotate_command(&scripts.tracked.rotate, rotation);
+        match self.execute(rotation.from, &mut rotate, durability).await {
             Ok(Value::Int(2)) => Ok((Outcome::Saved, false)),
             Ok(reply) => {
                 let rotated = outcome(reply)?;
@@ -219,7 +221,7 @@ impl RedisStore {
             // One address in front of a cluster.
             Err(error) if error.is(ServerErrorKind::CrossSlot) => {
                 capabilities.mark_unsupported(Feature::CrossSlot);
-                self.rotate_tracked_in_two_steps(rotation).await
+                Box::pin(self.rotate_tracked_in_two_steps(rotation)).await
             }
             Err(error) => Err(error.into_fault(prefix_of(rotation.from))),
         }

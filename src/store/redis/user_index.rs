@@ -125,20 +125,22 @@ impl RedisStore {
     async fn execute_on_index(
         &self,
         index: &UserIndexKey,
-        command: Command,
+        mut command: Command,
     ) -> Result<Value, Fault> {
-        let reply = self.execute(&index.key, command, Durability::Normal).await;
+        let reply = self
+            .execute(&index.key, &mut command, Durability::Normal)
+            .await;
         reply.map_err(|error| error.into_fault(index.prefix()))
     }
 
     pub(crate) async fn value(&self, key: &str) -> Result<Option<Bytes>, Fault> {
-        let get = command("GET", &[key.as_bytes()]);
-        value(self.read(key, get).await?)
+        let mut get = command("GET", &[key.as_bytes()]);
+        value(self.read(key, &mut get).await?)
     }
 
     pub(crate) async fn peek(&self, key: &str) -> Result<Option<(Bytes, Duration)>, Fault> {
-        let ttl = command("PTTL", &[key.as_bytes()]);
-        let both = futures_util::future::try_join(self.value(key), self.read(key, ttl));
+        let mut ttl = command("PTTL", &[key.as_bytes()]);
+        let both = futures_util::future::try_join(self.value(key), self.read(key, &mut ttl));
         match both.await? {
             (None, _) | (_, Value::Int(-2)) => Ok(None),
             (Some(value), Value::Int(ttl)) => {

@@ -89,15 +89,19 @@ impl Connection {
         self: &Arc<Self>,
         command: &mut Command,
     ) -> Result<Value, CommandError> {
+        let mut send_over = |(connection, generation): Ready| {
+            let sent = command.send_over(connection);
+            (sent, generation)
+        };
         let ready = self.state().ready();
-        let (connection, generation) = match ready {
-            Some(ready) => ready,
+        let (sent, generation) = match ready.map(&mut send_over) {
+            Some(sent) => sent,
             // Boxed, since it is rare and would enlarge the future of every request.
             None => Box::pin(self.connected())
                 .await
+                .map(send_over)
                 .map_err(CommandError::NotSent)?,
         };
-        let sent = command.send_over(connection);
         let ((reply, sent), future) = InFlight::new(sent, self, generation).await;
         command.recycle(sent, future);
         reply
