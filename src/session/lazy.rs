@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, Either};
 use tokio::sync::OnceCell;
 
 #[cfg(feature = "local-cache")]
@@ -108,39 +108,41 @@ impl LazySession {
     }
 
     async fn load_as(&self, mode: LoadMode) -> Result<Session, SessionError> {
-        let Inner {
-            context,
-            head,
-            session,
-            headers_sent,
-            ..
-        } = &*self.0;
         if let Some(replacement) = self.0.replacement.get() {
             return Ok(replacement.clone());
         }
-        session
-            .get_or_init(|| async {
-                let mut ids = head.presented.ids(&context.config);
-                let first = ids.next();
-                if first.is_none() && !self.may_take_over() {
-                    return Ok(self.empty());
-                }
-                let others: Vec<_> = ids.take(MAX_PRESENTED - 1).collect();
-                #[cfg(feature = "local-cache")]
-                if mode == LoadMode::Cached
-                    && others.is_empty()
-                    && let Some(first) = first
-                    && let Some(session) = cached::hit(context, first)
-                {
-                    session.0.state().headers_sent = headers_sent.load(Relaxed);
-                    return Ok(session);
-                }
-                let session = self.load_presented(first, others, mode).await?;
-                session.0.state().headers_sent = headers_sent.load(Relaxed);
-                Ok(session)
-            })
-            .await
-            .clone()
+        let load = || async {
+            match self.begin_load(mode) {
+                Either::Left(session) => Ok(session),
+                Either::Right(load) => load.await.inspect(|session| self.note_headers(session)),
+            }
+        };
+        self.0.session.get_or_init(load).await.clone()
+    }
+
+    /// The session, if it is known without waiting, or else its load. Deliberately not async: the variables would enlarge the handler's future,
+    /// which axum boxes.
+    fn begin_load(
+        &self,
+        mode: LoadMode,
+    ) -> Either<Session, BoxFuture<'_, Result<Session, SessionError>>> {
+        let Inner { context, head, .. } = &*self.0;
+        let mut ids = head.presented.ids(&context.config);
+        let first = ids.next();
+        if first.is_none() && !self.may_take_over() {
+            return Either::Left(self.empty());
+        }
+        let others: Vec<_> = ids.take(MAX_PRESENTED - 1).collect();
+        #[cfg(feature = "local-cache")]
+        if mode == LoadMode::Cached
+            && others.is_empty()
+            && let Some(first) = first
+            && let Some(session) = cached::hit(context, first)
+        {
+            self.note_headers(&session);
+            return Either::Left(session);
+        }
+        Either::Right(self.load_presented(first, others, mode))
     }
 
     /// Ends the session without loading it: deletes what is stored under its key and removes its cookie, after the handler.
@@ -261,7 +263,7 @@ impl LazySession {
         self.0.session.initialized() || self.0.replacement.get().is_some()
     }
 
-    /// Reads from the store, within the deadline. Boxed, so that the handler's future, which axum boxes, stays small.
+    /// Reads from the store, within the deadline.
     fn load_presented(
         &self,
         first: Option<(SessionId, Signature)>,
@@ -293,7 +295,7 @@ impl LazySession {
         #[cfg(feature = "migration")]
         if self.may_take_over() {
             if let Ok(session) = &own {
-                migrate::retire(context, session).await;
+                Box::pin(migrate::retire(context, session)).await;
             }
             // A tombstone of ours: the browser is about to get a newer cookie of ours.
             if rank(&own) < ROTATED {
@@ -317,8 +319,12 @@ impl LazySession {
     fn empty(&self) -> Session {
         let status = Status::New { presented: None };
         let session = Session::new(self.0.context.clone(), status, self.0.context.new_record());
-        session.0.state().headers_sent = self.0.headers_sent.load(Relaxed);
+        self.note_headers(&session);
         session
+    }
+
+    fn note_headers(&self, session: &Session) {
+        session.0.state().headers_sent = self.0.headers_sent.load(Relaxed);
     }
 }
 
