@@ -339,3 +339,23 @@ impl Drop for DetachOnDrop {
         self.detached_commits.spawn_on(commit, &runtime);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        store::{MemoryStore, Store},
+        testing::MAX_CACHED_ALLOCATION,
+    };
+
+    #[test]
+    fn a_commit_fits_into_the_allocators_cache() {
+        let context = Arc::new(Context::new(Store::Memory(MemoryStore::default())));
+        let lazy = LazySession::new(context, RequestHead::default(), None);
+        lazy.destroy();
+        let session = lazy.loaded().expect("an empty one");
+        let commit = DetachOnDrop::new(session.cell().clone());
+        let size = size_of_val(&**commit.commit.as_ref().expect("not polled"));
+        assert!(size <= MAX_CACHED_ALLOCATION, "{size} bytes");
+    }
+}

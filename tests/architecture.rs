@@ -57,6 +57,7 @@ const ORDER: &[&[&str]] = &[
     &["store/redis/transport/node.rs"],
     &["store/redis/transport/replica_wait.rs"],
     &["store/redis/transport/connection_tracking.rs"],
+    &["store/redis/transport/connection_watch.rs"],
     &["store/redis/transport/connection.rs"],
     &["store/redis/transport"],
     &["store/redis/transport/connect.rs"],

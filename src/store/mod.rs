@@ -45,8 +45,9 @@ macro_rules! dispatch {
         match $self {
             Store::Redis($store) => $operation,
             Store::Memory($store) => $operation,
+            // Boxed, so that futures have the size that they have outside of tests.
             #[cfg(test)]
-            Store::Stepped($store) => $operation,
+            Store::Stepped($store) => Box::pin(async move { $operation }).await,
         }
     };
     // An operation that the interleavings do not schedule.

@@ -33,3 +33,8 @@ pub(crate) mod stepped;
 mod tracked_rules;
 #[cfg(test)]
 mod user_rules;
+
+/// Larger allocations, in bytes, take glibc's malloc longer: it keeps them in arenas with a lock for all threads, and not for each thread. The futures
+/// that are boxed for each request are not larger.
+#[cfg(test)]
+pub(crate) const MAX_CACHED_ALLOCATION: usize = 1032;

@@ -1,5 +1,6 @@
 //! The store in Redis: one command per operation, and a script where an operation must read before it writes.
 
+mod commands;
 mod readiness;
 mod scripts;
 #[cfg(feature = "local-cache")]
@@ -17,7 +18,8 @@ use futures_util::{TryFutureExt, future::try_join};
 pub(crate) use self::transport::sentinel::Sentinels;
 pub(crate) use self::transport::{Transport, endpoint::Endpoint};
 use self::{
-    scripts::{CachedScript, Scripts},
+    commands::{getex, millis, pexpire, rotate_command, save_command, set_if_equal},
+    scripts::Scripts,
     transport::{
         authentication::CredentialSource,
         command_pool::{Command, command},
@@ -376,52 +378,6 @@ impl RedisStore {
     }
 }
 
-fn set_if_equal(key: &str, expected: &[u8], value: &[u8], lifetime: Duration) -> Command {
-    let mut set = command("SET", &[key.as_bytes(), value]);
-    set.arg("IFEQ").arg(expected);
-    set.arg("PX").arg(millis(lifetime));
-    set
-}
-
-fn save_command(
-    script: &CachedScript,
-    key: &str,
-    expected: &[u8],
-    value: &[u8],
-    lifetime: Duration,
-) -> Command {
-    let mut digits = itoa::Buffer::new();
-    let lifetime = digits.format(millis(lifetime)).as_bytes();
-    script.command(&[key], &[expected, value, lifetime])
-}
-
-fn rotate_command(script: &CachedScript, rotation: &Rotation<'_>) -> Command {
-    let mut digits = [itoa::Buffer::new(); 2];
-    let [lifetime, tombstone_lifetime] = &mut digits;
-    let arguments = [
-        revision(rotation.expected),
-        rotation.value,
-        lifetime.format(millis(rotation.lifetime)).as_bytes(),
-        rotation.tombstone,
-        tombstone_lifetime
-            .format(millis(rotation.tombstone_lifetime))
-            .as_bytes(),
-    ];
-    script.command(&[rotation.from, rotation.to], &arguments)
-}
-
-fn getex(key: &str, lifetime: Duration) -> Command {
-    let mut getex = command("GETEX", &[key.as_bytes()]);
-    getex.arg("PX").arg(millis(lifetime));
-    getex
-}
-
-fn pexpire(key: &str, lifetime: Duration) -> Command {
-    let mut pexpire = command("PEXPIRE", &[key.as_bytes()]);
-    pexpire.arg(millis(lifetime));
-    pexpire
-}
-
 fn value(reply: Value) -> Result<Option<Bytes>, Fault> {
     match reply {
         Value::Nil => Ok(None),
@@ -437,13 +393,6 @@ fn outcome(reply: Value) -> Result<Outcome, Fault> {
         Value::BulkString(stored) => Ok(Outcome::Conflict(stored.into())),
         _ => Err(unexpected_reply()),
     }
-}
-
-/// Redis does not accept a lifetime of 0.
-fn millis(lifetime: Duration) -> u64 {
-    u64::try_from(lifetime.as_millis())
-        .unwrap_or(u64::MAX)
-        .max(1)
 }
 
 fn unexpected_reply() -> Fault {

@@ -16,7 +16,9 @@ use bytes::Bytes;
 use futures_util::future::join;
 
 use super::{
-    Durability, RedisStore, getex, millis, outcome, pexpire, rotate_command, save_command,
+    Durability, RedisStore,
+    commands::{getex, millis, pexpire, rotate_command, save_command},
+    outcome,
     transport::{
         command_pool::{Command, command},
         connect::Feature,

@@ -4,8 +4,8 @@
 //! 2. **An attempt that hangs** does not block the next one: short attempts are made beside it, one after the other, and the first
 //!    attempt that opens a connection wins.
 //! 3. **While the server is known to be down**, requests fail at once.
-//! 4. **Missing replies.** If a request gives up on a command, a task goes on waiting for the reply. If that does not come within
-//!    [`REPLY_TIMEOUT`] of the command, a second connection is opened and replaces the first as soon as it is open. Requests that come in
+//! 4. **Missing replies.** If a request gives up on a command, a task goes on waiting for the reply (`connection_watch`). If that does not come within
+//!    150 ms of the command, a second connection is opened and replaces the first as soon as it is open. Requests that come in
 //!    between wait for either. What counts is the oldest unanswered command, not how long its request was willing to wait.
 //! 5. **Replacement.** A connection is also replaced when it breaks, and when the server says that it must not be used (a replica, a
 //!    password that changed).
@@ -22,9 +22,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::future::{Either, select};
 use redis::{Pipeline, RedisError, ServerErrorKind, Value, aio::MultiplexedConnection};
-use tokio::{runtime::Handle, sync::Notify, time::timeout};
+use tokio::{sync::Notify, time::timeout};
 
 use super::{
     authentication,
@@ -34,19 +33,14 @@ use super::{
     endpoint::Endpoint,
     error::{self, CommandError},
     error_text,
-    unanswered::{Abandoned, InFlight, Unanswered},
+    unanswered::InFlight,
+    write_batch::WriteBatch,
 };
 use crate::{
     error::SessionError,
     random::random_unit,
     stats::{Event, OpenConnection},
 };
-
-/// A command that is not answered for this long makes the connection suspect. Redis answers within a millisecond.
-const REPLY_TIMEOUT: Duration = Duration::from_millis(150);
-
-/// How often a connection that does not answer is looked at again.
-const WATCH_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How long a short attempt may take.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(125);
@@ -69,6 +63,7 @@ pub(crate) struct Connection {
     attempt_ended: Notify,
     /// The attempts so far; each one's number is also that of its connection.
     attempts: AtomicU64,
+    pub(super) write_batch: Arc<WriteBatch>,
 }
 
 /// A clone of the open connection, and its number.
@@ -82,6 +77,7 @@ impl Connection {
             state: Mutex::default(),
             attempt_ended: Notify::new(),
             attempts: AtomicU64::new(0),
+            write_batch: Arc::default(),
         })
     }
 
@@ -221,7 +217,7 @@ impl Connection {
     }
 
     /// Opens a second connection beside this one, which it will replace. Returns whether this one is still in use.
-    fn begin_replacement(self: &Arc<Self>, generation: u64) -> bool {
+    pub(super) fn begin_replacement(self: &Arc<Self>, generation: u64) -> bool {
         let is_open = self.state().is_open(generation);
         if is_open {
             self.begin_due_attempt();
@@ -229,7 +225,7 @@ impl Connection {
         is_open
     }
 
-    fn close(&self, generation: u64) {
+    pub(super) fn close(&self, generation: u64) {
         self.state().close(generation);
     }
 
@@ -245,25 +241,6 @@ impl Connection {
 
     pub(super) fn state(&self) -> MutexGuard<'_, ConnectionState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Abandoned for Connection {
-    /// If this is the oldest unanswered command, a task waits for the reply.
-    fn abandon(self: &Arc<Self>, generation: u64, command: Unanswered) {
-        // Without a runtime, as at the end of the process, there is nothing to do.
-        let Ok(runtime) = Handle::try_current() else {
-            return;
-        };
-        let oldest = self.state().watch_reply(generation, command);
-        if let Some(oldest) = oldest {
-            let watch = UnansweredWatch {
-                connection: self.clone(),
-                generation,
-                has_ended: false,
-            };
-            runtime.spawn(watch.run(oldest));
-        }
     }
 }
 
@@ -324,6 +301,11 @@ impl Attempt {
                 let is_used = connection
                     .state()
                     .opened(self.number, opened.connected, open);
+                if is_used {
+                    // Only now, so that the task of the connection before is not left without its place.
+                    let slot_taker = connection.write_batch.begin();
+                    connection.state().set_slot_taker(self.number, slot_taker);
+                }
                 #[cfg(feature = "local-cache")]
                 if is_used {
                     connection.begin_heartbeat(self.number);
@@ -358,58 +340,5 @@ impl Drop for Attempt {
     fn drop(&mut self) {
         self.connection.state().attempt_ended(self.number);
         self.connection.attempt_ended.notify_waiters();
-    }
-}
-
-/// Waits for the reply to the oldest unanswered command. However it ends, the next one can begin.
-struct UnansweredWatch {
-    connection: Arc<Connection>,
-    generation: u64,
-    has_ended: bool,
-}
-
-impl UnansweredWatch {
-    async fn run(mut self, mut oldest: Unanswered) {
-        while self.is_answered(&mut oldest).await {
-            let next = self.connection.state().next_unanswered(self.generation);
-            let Some(next) = next else {
-                self.has_ended = true;
-                return;
-            };
-            oldest = next;
-        }
-    }
-
-    /// Whether the reply came before the connection was replaced.
-    async fn is_answered(&self, oldest: &mut Unanswered) -> bool {
-        let connection = &self.connection;
-        let late_at = (oldest.sent + REPLY_TIMEOUT).into();
-        if tokio::time::timeout_at(late_at, &mut oldest.reply)
-            .await
-            .is_ok()
-        {
-            return true;
-        }
-        let give_up_at = Instant::now() + connection.settings.timeout;
-        while connection.begin_replacement(self.generation) {
-            if Instant::now() >= give_up_at {
-                connection.close(self.generation);
-                return false;
-            }
-            let tick = pin!(tokio::time::sleep(WATCH_INTERVAL));
-            if let Either::Left(_) = select(&mut oldest.reply, tick).await {
-                connection.state().keep(self.generation);
-                return true;
-            }
-        }
-        false
-    }
-}
-
-impl Drop for UnansweredWatch {
-    fn drop(&mut self) {
-        if !self.has_ended {
-            self.connection.state().end_watch(self.generation);
-        }
     }
 }

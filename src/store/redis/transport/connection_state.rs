@@ -12,7 +12,7 @@ use tokio::task::AbortHandle;
 
 #[cfg(feature = "local-cache")]
 use super::tracking::TrackingGuard;
-use super::{connect::Connected, unanswered::Unanswered};
+use super::{connect::Connected, unanswered::Unanswered, write_batch::SlotTaker};
 #[cfg(feature = "local-cache")]
 use crate::cache::Tracking;
 use crate::{error::SessionError, stats::OpenConnection};
@@ -48,6 +48,7 @@ pub(super) struct Open {
     generation: u64,
     since: Instant,
     watch: ReplyWatch,
+    slot_taker: Option<SlotTaker>,
     _counted: OpenConnection,
 }
 
@@ -194,11 +195,20 @@ impl ConnectionState {
                 generation: number,
                 since: Instant::now(),
                 watch: ReplyWatch::None,
+                slot_taker: None,
                 _counted: counted,
             },
             replacement: Attempts::default(),
         };
         true
+    }
+
+    pub(super) fn set_slot_taker(&mut self, generation: u64, task: Option<SlotTaker>) {
+        if let Self::Connected { open, .. } = self
+            && open.generation == generation
+        {
+            open.slot_taker = task;
+        }
     }
 
     pub(super) fn attempt_failed(&mut self, number: u64, error: LastFailure) {

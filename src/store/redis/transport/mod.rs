@@ -15,6 +15,7 @@ mod connection_state;
 mod connection_state_tests;
 #[cfg(feature = "local-cache")]
 mod connection_tracking;
+mod connection_watch;
 pub(crate) mod endpoint;
 pub(super) mod error;
 mod error_text;
@@ -29,6 +30,7 @@ mod topology_search;
 #[cfg(feature = "local-cache")]
 mod tracking;
 mod unanswered;
+mod write_batch;
 
 use std::{sync::Arc, time::Duration};
 

@@ -7,8 +7,15 @@ use std::{
     time::Instant,
 };
 
-/// What learns of commands that were given up.
-pub(super) trait Abandoned {
+/// What learns what becomes of its commands.
+pub(super) trait Sender {
+    /// The current task queued a command.
+    fn queued(&self);
+
+    /// The command was answered or given up.
+    fn ended(&self);
+
+    /// The command was given up, and may still be answered.
     fn abandon(self: &Arc<Self>, generation: u64, command: Unanswered);
 }
 
@@ -22,7 +29,7 @@ pub(super) struct Unanswered {
 pub(super) struct InFlight<'a, F, C>
 where
     F: Future<Output: Send> + Send + Unpin + 'static,
-    C: Abandoned,
+    C: Sender,
 {
     /// `None` once it is answered.
     reply: Option<F>,
@@ -35,7 +42,7 @@ where
 impl<'a, F, C> InFlight<'a, F, C>
 where
     F: Future<Output: Send> + Send + Unpin + 'static,
-    C: Abandoned,
+    C: Sender,
 {
     pub(super) fn new(reply: F, connection: &'a Arc<C>, generation: u64) -> Self {
         Self {
@@ -50,17 +57,22 @@ where
 impl<F, C> Future for InFlight<'_, F, C>
 where
     F: Future<Output: Send> + Send + Unpin + 'static,
-    C: Abandoned,
+    C: Sender,
 {
     type Output = (F::Output, F);
 
     fn poll(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if this.sent.is_none() {
+        let is_first_poll = this.sent.is_none();
+        if is_first_poll {
             this.sent = Some(Instant::now());
         }
         let reply = this.reply.as_mut().expect("not polled after completion");
-        let output = ready!(Pin::new(reply).poll(task));
+        let output = Pin::new(reply).poll(task);
+        if is_first_poll {
+            this.connection.queued();
+        }
+        let output = ready!(output);
         let reply = this.reply.take().expect("just polled");
         Poll::Ready((output, reply))
     }
@@ -69,9 +81,12 @@ where
 impl<F, C> Drop for InFlight<'_, F, C>
 where
     F: Future<Output: Send> + Send + Unpin + 'static,
-    C: Abandoned,
+    C: Sender,
 {
     fn drop(&mut self) {
+        if self.sent.is_some() {
+            self.connection.ended();
+        }
         if let (Some(reply), Some(sent)) = (self.reply.take(), self.sent) {
             let reply = Box::pin(async move {
                 reply.await;
