@@ -85,6 +85,8 @@ impl Drop for SlotTaker {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use tokio::sync::{Barrier, mpsc};
 
     use super::*;
@@ -119,9 +121,19 @@ mod tests {
                 });
             }
             drop(commands);
-            writer.await.expect("no panic")
+            let writes = writer.await.expect("no panic");
+            wait_until(|| !batch.is_open.load(SeqCst)).await;
+            writes
         });
         runtime.block_on(counted).expect("no panic")
+    }
+
+    async fn wait_until(is_done: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !is_done() {
+            assert!(Instant::now() < deadline, "after 30 s");
+            tokio::task::yield_now().await;
+        }
     }
 
     #[test]
@@ -151,14 +163,7 @@ mod tests {
     async fn the_task_ends_with_its_connection() {
         let batch = Arc::<WriteBatch>::default();
         drop(batch.begin().expect("not on a single thread"));
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
-        while Arc::strong_count(&batch) > 1 {
-            assert!(
-                std::time::Instant::now() < deadline,
-                "the task has the batch"
-            );
-            tokio::task::yield_now().await;
-        }
+        wait_until(|| Arc::strong_count(&batch) == 1).await;
     }
 
     #[tokio::test]
