@@ -216,7 +216,7 @@ async fn a_proxy_that_lost_its_server_leaves_the_connection_open() {
         let server = FakeServer::start(move |_| reply.to_owned()).await;
         let connection = connection_to(Endpoint::server(server.info()), LIMIT);
         let sent = connection.send(&mut command("GET", &[b"key"])).await;
-        match sent.err().expect("an error") {
+        match sent.expect_err("an error") {
             CommandError::ConnectionLost(_) => assert!(is_lost, "{reply}"),
             _ => assert!(!is_lost, "{reply}"),
         }
