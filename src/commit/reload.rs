@@ -11,7 +11,7 @@ use super::{
 use crate::{
     clock::{unix_millis, unix_secs},
     context::Context,
-    error::{ErrorKind, SessionError},
+    error::SessionError,
     expiry,
     id::SessionId,
     record::{Decoded, Record, same_revision},
@@ -108,15 +108,15 @@ async fn read_live(
         return Ok(None);
     };
     let decoded = match context.decode(&key, &bytes) {
-        Err(error) if error.kind() == ErrorKind::InvalidData => {
+        Ok(decoded) => decoded,
+        Err(invalid) => {
             context.count(Event::LoadUnreadable);
             return if config.discard_unreadable {
                 Ok(None)
             } else {
-                Err(error)
+                Err(invalid)
             };
         }
-        decoded => decoded?,
     };
     let (live, ttl) = match decoded {
         Decoded::Session(record) => {

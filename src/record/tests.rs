@@ -277,3 +277,15 @@ fn the_memory_of_a_record_is_that_of_its_parts() {
     assert_eq!(shared.keys().collect::<Vec<_>>(), ["a", "b\n", "ccc\n"]);
     assert_eq!(shared.value("a"), record.value("a"));
 }
+
+/// Another framework may use names that this crate reserves in sessions of its own.
+#[test]
+fn a_shared_session_reserves_one_name() {
+    for is_shared in [false, true] {
+        let record = Record::empty(is_shared);
+        for record in [&record, &record.emptied()] {
+            assert_eq!(record.is_reserved(b"_auth_user_id"), !is_shared);
+            assert!(record.is_reserved(OWN_KEY.as_bytes()));
+        }
+    }
+}

@@ -5,6 +5,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, time::timeout};
 use tokio_util::task::TaskTracker;
 
+use super::fake_server::FakeServer;
 use crate::{
     ErrorKind,
     context::Context,
@@ -50,6 +51,25 @@ async fn listing_and_revoking_end_at_the_deadline() {
     ends(sessions.revoke(&handle)).await;
     ends(sessions.revoke_all()).await;
     ends(sessions.revoke_others()).await;
+}
+
+/// It is not said that there is no connection.
+#[tokio::test]
+async fn a_server_that_is_connected_and_says_nothing_is_not_unconnected() {
+    let server = FakeServer::start(|words| match words[0].as_str() {
+        "GET" => "$-1".to_owned(),
+        _ => String::new(),
+    })
+    .await;
+    let store = server.store();
+    store.value("key").await.expect("connected");
+    let mut context = Context::new(Store::Redis(store));
+    context.config.deadline = DEADLINE;
+    let user = UserId::new("zoe").expect("not empty");
+    let sessions = UserSessions::new(Arc::new(context), user, None);
+    let listed = timeout(LIMIT, sessions.list()).await.expect("it ends");
+    let error = listed.expect_err("there is no answer").to_string();
+    assert!(!error.contains("no connection"), "{error}");
 }
 
 async fn ends<T: std::fmt::Debug>(call: impl Future<Output = Result<T, crate::SessionError>>) {

@@ -6,42 +6,70 @@ use std::sync::{
 };
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    task::JoinHandle,
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpListener,
+    task::{JoinHandle, JoinSet},
 };
 
 use crate::store::{Endpoint, RedisStore, Transport};
 
-/// Without HELLO, so its clients speak RESP2. It ends with this value.
+/// It ends with this value.
 pub(crate) struct FakeServer {
     port: u16,
     received: Arc<Mutex<Vec<Vec<String>>>>,
     accepted: Arc<AtomicUsize>,
+    connections: Arc<Mutex<JoinSet<Option<()>>>>,
     task: JoinHandle<()>,
 }
 
+/// How it answers HELLO.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hello {
+    /// Its clients speak RESP3.
+    Supported,
+    /// Its clients speak RESP2.
+    Unknown,
+    /// By closing the connection, as some proxies do.
+    Closes,
+    /// The password is wrong.
+    WrongPass,
+}
+
 impl FakeServer {
-    /// `rule` gets a command and returns a reply in RESP, without the end of the line.
+    /// `rule` gets a command and returns a reply in RESP, without the end of the line; an empty text is no reply.
     pub(crate) async fn start(rule: impl Fn(&[String]) -> String + Send + Sync + 'static) -> Self {
+        Self::start_with(Hello::Unknown, rule).await
+    }
+
+    pub(crate) async fn start_with(
+        hello: Hello,
+        rule: impl Fn(&[String]) -> String + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let port = listener.local_addr().expect("an address").port();
         let received = Arc::new(Mutex::new(Vec::new()));
         let (commands, rule) = (received.clone(), Arc::new(rule));
         let accepted = Arc::new(AtomicUsize::new(0));
-        let count = accepted.clone();
+        let connections = Arc::new(Mutex::new(JoinSet::new()));
+        let (count, open) = (accepted.clone(), connections.clone());
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 count.fetch_add(1, Relaxed);
-                tokio::spawn(serve(client, commands.clone(), rule.clone()));
+                let served = serve(client, hello, commands.clone(), rule.clone());
+                open.lock().expect("no panic").spawn(served);
             }
         });
         Self {
             port,
             received,
             accepted,
+            connections,
             task,
         }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     pub(crate) fn info(&self) -> redis::ConnectionInfo {
@@ -58,24 +86,33 @@ impl FakeServer {
         self.accepted.load(Relaxed)
     }
 
+    /// Closes all connections.
+    pub(crate) fn sever(&self) {
+        self.connections.lock().expect("no panic").abort_all();
+    }
+
     /// The first words of the commands since the last call.
     pub(crate) fn take(&self) -> Vec<String> {
-        let received = std::mem::take(&mut *self.received.lock().expect("no panic"));
-        received
-            .into_iter()
-            .map(|mut words| words.swap_remove(0))
-            .collect()
+        let received = self.take_all().into_iter();
+        received.map(|mut words| words.swap_remove(0)).collect()
+    }
+
+    /// The commands since the last call.
+    pub(crate) fn take_all(&self) -> Vec<Vec<String>> {
+        std::mem::take(&mut *self.received.lock().expect("no panic"))
     }
 }
 
 impl Drop for FakeServer {
     fn drop(&mut self) {
         self.task.abort();
+        self.sever();
     }
 }
 
-async fn serve(
-    mut client: TcpStream,
+pub(crate) async fn serve(
+    mut client: impl AsyncRead + AsyncWrite + Unpin,
+    hello: Hello,
     commands: Arc<Mutex<Vec<Vec<String>>>>,
     rule: Arc<impl Fn(&[String]) -> String + Send + Sync + 'static>,
 ) -> Option<()> {
@@ -90,13 +127,19 @@ async fn serve(
         let words: Vec<String> = redis::from_redis_value(command).ok()?;
         let packed: Vec<Vec<u8>> = words.iter().map(|word| word.clone().into()).collect();
         received.drain(..redis::pack_command(&packed).len());
-        let reply = match words[0].as_str() {
-            "HELLO" => "-ERR unknown command 'HELLO'".to_owned(),
+        let reply = match (words[0].as_str(), hello) {
+            ("HELLO", Hello::Supported) => "%1\r\n+proto\r\n:3".to_owned(),
+            ("HELLO", Hello::Unknown) => "-ERR unknown command 'HELLO'".to_owned(),
+            ("HELLO", Hello::Closes) => return None,
+            ("HELLO", Hello::WrongPass) => "-WRONGPASS x".to_owned(),
             _ => {
                 commands.lock().expect("no panic").push(words.clone());
                 rule(&words)
             }
         };
+        if reply.is_empty() {
+            continue;
+        }
         client
             .write_all(format!("{reply}\r\n").as_bytes())
             .await

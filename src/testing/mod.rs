@@ -1,5 +1,7 @@
 //! Support for the crate's unit tests, and the checks that the fuzz targets in `tests/fuzz/` call.
 
+#[cfg(all(test, feature = "local-cache"))]
+mod cached_rules;
 #[cfg(test)]
 mod change_rules;
 #[cfg(test)]
@@ -9,7 +11,7 @@ mod conformance;
 #[cfg(test)]
 mod deadline_rules;
 #[cfg(test)]
-mod fake_server;
+pub(crate) mod fake_server;
 pub mod fuzzing;
 #[cfg(feature = "migration")]
 pub mod fuzzing_shared;
@@ -17,6 +19,10 @@ pub mod fuzzing_shared;
 mod interleavings;
 #[cfg(all(test, feature = "local-cache"))]
 mod link;
+#[cfg(test)]
+mod load_rules;
+#[cfg(all(test, feature = "migration"))]
+mod migration_rules;
 #[cfg(test)]
 mod redis_rules;
 #[cfg(test)]

@@ -93,6 +93,37 @@ async fn small_values_are_compared_by_ifeq_and_others_by_a_script() {
     }
 }
 
+/// The server may have been upgraded, or replaced by another one.
+#[tokio::test]
+async fn what_was_not_supported_is_asked_for_again_over_a_new_connection() {
+    let server = FakeServer::start(|words| match words[0].as_str() {
+        "SET" => "-ERR syntax error".to_owned(),
+        _ => ":1".to_owned(),
+    })
+    .await;
+    let store = server.store();
+    let value = Bytes::from_static(b"new");
+    for expected in [&["SET", "EVALSHA"][..], &["EVALSHA"]] {
+        store
+            .save("key", b"old", &value, HOUR)
+            .await
+            .expect("no fault");
+        assert_eq!(server.take(), expected);
+    }
+    server.sever();
+    let asked = async {
+        while !server.take().contains(&"SET".to_owned()) {
+            // The first one may meet the old connection.
+            let _ = store.save("key", b"old", &value, HOUR).await;
+            tokio::task::yield_now().await;
+        }
+    };
+    let limit = Duration::from_secs(20);
+    tokio::time::timeout(limit, asked)
+        .await
+        .expect("it is asked for");
+}
+
 /// One address in front of a cluster.
 #[tokio::test]
 async fn a_rotation_across_slots_is_tried_by_a_script_once() {
@@ -111,6 +142,17 @@ async fn a_rotation_across_slots_is_tried_by_a_script_once() {
         assert_eq!(rotate(&store).await.expect("no fault"), Outcome::Saved);
     }
     assert_eq!(scripts.load(Relaxed), 1);
+
+    let server = FakeServer::start(|words| match words[0].as_str() {
+        "EVALSHA" if words[2] == "2" => "-OOM command not allowed".to_owned(),
+        _ => "+OK".to_owned(),
+    })
+    .await;
+    assert!(matches!(
+        rotate(&server.store()).await,
+        Err(Fault::Failed(_))
+    ));
+    assert_eq!(server.take(), ["EVALSHA"], "it is not tried in steps");
 }
 
 #[tokio::test]

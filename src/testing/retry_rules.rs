@@ -12,6 +12,7 @@ use crate::{
     ErrorKind, Session, SessionError,
     commit::state::{CookieAction, Status},
     record::tombstone,
+    store::Cursor,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -50,11 +51,13 @@ fn save_after_conflicts(
 fn a_save_gives_up_after_as_many_conflicts_as_it_has_attempts() {
     let (store, session) = stored();
     session.insert("b", 2).expect("a number");
-    save_after_conflicts(&store, &session, 7).expect("the eighth attempt");
+    save_after_conflicts(&store, &session, 63).expect("the last attempt");
     let (store, session) = stored();
     session.insert("b", 2).expect("a number");
     let error = save_after_conflicts(&store, &session, 1000).expect_err("never first");
     assert_eq!(error.kind(), ErrorKind::Conflict);
+    let stats = session.cell().context.shared.counters.stats();
+    assert_eq!((stats.retries_exhausted, stats.saves_failed), (1, 0));
     session.cell().state().changes.reset();
 }
 
@@ -145,4 +148,120 @@ fn an_attempt_that_was_not_executed_leaves_no_entry_in_the_index() {
     let index = context.user_index_key("zoe");
     assert_eq!(run(context.store.index_len(&index)).expect("a number"), 1);
     assert_eq!(session.get::<u8>("a").expect("a number"), Some(5));
+}
+
+/// The new id may have been stored, and its session must be found by a logout of all devices.
+#[test]
+fn an_attempt_in_doubt_leaves_its_entry_in_the_index() {
+    let (store, session) = stored();
+    session.log_in("zoe").expect("a user");
+    run(session.save()).expect("saved");
+    let former = only_key(&store);
+    session.cycle_id();
+    store.close_gate();
+    store.enter(0);
+    let mut save = pin!(session.save());
+    assert!(poll(&mut save).is_pending());
+    store.grant(0, Grant::DropAfter);
+    assert!(poll(&mut save).is_pending(), "it is sent again");
+    // Another request ended the former id meanwhile.
+    store.memory().erase(&former);
+    store.grant(0, Grant::Pass);
+    assert!(matches!(poll(&mut save), Poll::Ready(Err(_))));
+    let context = &session.cell().context;
+    let index = context.user_index_key("zoe");
+    let listed = run(context.store.index_page(&index, Cursor::default(), 9)).expect("a page");
+    let live = only_key(&store);
+    assert!(listed.iter().any(|entry| live.ends_with(&entry.name)));
+}
+
+/// It was answered each time, so it is not in doubt.
+#[test]
+fn an_update_is_replayed_after_each_conflict() {
+    let (store, session) = stored();
+    let add = |n: Option<u64>| n.unwrap_or(0) + 1;
+    session.update("theirs", add).expect("a number");
+    save_after_conflicts(&store, &session, 3).expect("the fourth attempt");
+    assert_eq!(session.get::<u64>("theirs").expect("a number"), Some(3));
+}
+
+#[test]
+fn commits_of_several_requests_take_turns_once_they_conflict() {
+    for conflicts in [false, true] {
+        let (store, session) = stored();
+        let key = only_key(&store);
+        let cell = session.cell().clone();
+        let lock = cell.context.commit_lock(session.id().expect("stored"));
+        session.insert("b", 2).expect("a number");
+        store.close_gate();
+        store.enter(0);
+        let mut save = pin!(session.save());
+        if conflicts {
+            assert!(poll(&mut save).is_pending());
+            overwrite(&store, &key, 1);
+            store.grant(0, Grant::Pass);
+        }
+        let turn = lock.try_lock();
+        assert!(poll(&mut save).is_pending());
+        assert!(!store.is_waiting(0), "another request's turn");
+        drop(turn.expect("free"));
+        assert!(poll(&mut save).is_pending());
+        assert!(store.is_waiting(0), "its own turn");
+        assert!(lock.try_lock().is_err());
+        store.grant(0, Grant::Pass);
+        assert!(matches!(poll(&mut save), Poll::Ready(Ok(()))));
+    }
+}
+
+#[test]
+fn a_commit_that_met_a_conflict_keeps_its_turn() {
+    let (store, session) = stored();
+    let key = only_key(&store);
+    let cell = session.cell().clone();
+    let lock = cell.context.commit_lock(session.id().expect("stored"));
+    session.insert("b", 2).expect("a number");
+    store.close_gate();
+    store.enter(0);
+    let mut save = pin!(session.save());
+    assert!(poll(&mut save).is_pending());
+    assert!(lock.try_lock().is_ok(), "no conflict yet");
+    overwrite(&store, &key, 1);
+    store.grant(0, Grant::Pass);
+    assert!(poll(&mut save).is_pending(), "the second attempt");
+    assert!(lock.try_lock().is_err());
+    store.grant(0, Grant::Pass);
+    assert!(matches!(poll(&mut save), Poll::Ready(Ok(()))));
+}
+
+#[test]
+fn a_session_that_is_destroyed_during_a_save_does_not_show_what_others_stored() {
+    let (store, session) = stored();
+    session.insert("b", 2).expect("a number");
+    let key = only_key(&store);
+    store.close_gate();
+    store.enter(0);
+    let mut save = pin!(session.save());
+    assert!(poll(&mut save).is_pending());
+    overwrite(&store, &key, 1);
+    session.destroy();
+    store.grant(0, Grant::Pass);
+    let saved = poll(&mut save);
+    assert!(session.keys().is_empty());
+    assert!(matches!(saved, Poll::Ready(Ok(()))));
+}
+
+#[test]
+fn the_entry_of_a_session_that_is_gone_is_removed() {
+    let (store, session) = stored();
+    session.log_in("zoe").expect("a user");
+    run(session.save()).expect("saved");
+    let context = session.cell().context.clone();
+    let index = context.user_index_key("zoe");
+    // So that the save writes the entry anew.
+    session.cell().state().base.metadata.indexed_at = Some(0);
+    session.insert("b", 2).expect("a number");
+    store.memory().erase(&only_key(&store));
+    let error = run(session.save()).expect_err("it is gone");
+    assert_eq!(error.kind(), ErrorKind::Ended);
+    assert_eq!(run(context.store.index_len(&index)).expect("a number"), 0);
 }

@@ -215,3 +215,43 @@ fn a_session_that_was_not_loaded_shows_only_whether_it_was_accessed() {
         "LazySession { was_accessed: true, .. }"
     );
 }
+
+#[test]
+fn a_destroyed_session_has_ended_and_one_that_has_not_begun_has_not() {
+    let context = Context::new(Store::Memory(MemoryStore::default()));
+    let lazy = LazySession::new(context.into(), RequestHead::default(), None);
+    let session = run(lazy.load()).expect("loaded");
+    run(session.touch()).expect("it has not begun");
+    session.destroy();
+    let error = run(session.touch()).expect_err("destroyed");
+    assert_eq!(error.kind(), ErrorKind::Ended);
+}
+
+#[test]
+fn a_value_that_cannot_be_read_any_more_is_an_error_unless_it_is_to_be_discarded() {
+    for (is_discarded, expected) in [(false, ErrorKind::InvalidData), (true, ErrorKind::Ended)] {
+        let (store, session) = stored_with(|config| config.discard_unreadable = is_discarded);
+        let key = store.memory().dump().remove(0).0;
+        let hour = Duration::from_secs(3600);
+        store.memory().overwrite(&key, &"pickle".into(), hour);
+        let error = run(session.reload()).expect_err("no session");
+        assert_eq!(error.kind(), expected);
+        let counters = &session.cell().context.shared.counters;
+        assert_eq!(counters.stats().unreadable, 1);
+    }
+}
+
+#[test]
+fn a_panic_with_a_loaded_session_marks_it() {
+    let context = std::sync::Arc::new(Context::new(Store::Memory(MemoryStore::default())));
+    let lazy = LazySession::new(context.clone(), RequestHead::default(), None);
+    assert!(std::ptr::eq(lazy.failures(), &*context.shared.failures));
+    let session = run(lazy.load()).expect("loaded");
+    let clone = lazy.clone();
+    let panicked = std::thread::spawn(move || {
+        let _lazy = clone;
+        panic!("as a middleware may");
+    });
+    assert!(panicked.join().is_err());
+    assert!(session.cell().has_panicked());
+}

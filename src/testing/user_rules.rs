@@ -1,12 +1,13 @@
 //! The rules of a user's index, over a store in memory: paging, dead entries, revoking, limits.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 
 use super::{
     commit_rules::run,
+    fake_server::FakeServer,
     stepped::{Protocol, SteppedStore},
 };
 use crate::{
@@ -267,4 +268,79 @@ fn a_permanent_session_is_listed_as_one() {
     run(session.save()).expect("saved");
     let listed = run(sessions_of(&context, "zoe").list()).expect("listed");
     assert!(listed[0].is_permanent());
+}
+
+/// The sessions of "zoe" in Redis. Each read of her index finds the next of these pages, of names and the time when each was added.
+async fn sessions_in_pages(pages: Vec<Vec<(&'static str, u64)>>) -> (FakeServer, UserSessions) {
+    let pages = Mutex::new(pages.into_iter());
+    let server = FakeServer::start(move |words| match words[0].as_str() {
+        "ZRANGE" => {
+            let page = pages.lock().expect("no panic").next().unwrap_or_default();
+            let mut reply = format!("*{}", 2 * page.len());
+            for (name, added_at) in page {
+                let added_at = added_at.to_string();
+                reply += &format!("\r\n${}\r\n{name}", name.len());
+                reply += &format!("\r\n${}\r\n{added_at}", added_at.len());
+            }
+            reply
+        }
+        "GET" | "GETEX" => {
+            let now = unix_micros() / 1_000_000;
+            let value = format!(r#"{{"_rev":"9f86d081884c7d65","_created":{now},"_user":"zoe"}}"#);
+            format!("${}\r\n{value}", value.len())
+        }
+        "PTTL" => ":1000".to_owned(),
+        "SET" => "+OK".to_owned(),
+        _ => ":1".to_owned(),
+    })
+    .await;
+    let context = Arc::new(Context::new(Store::Redis(server.store())));
+    let sessions = sessions_of(&context, "zoe");
+    (server, sessions)
+}
+
+/// Its entry is written again meanwhile, and so moves to the end of the index.
+#[tokio::test]
+async fn a_session_that_is_found_on_two_pages_is_listed_once() {
+    let pages = vec![vec![("a", 1), ("b", 2)], vec![("c", 3), ("a", 4)]];
+    let (_server, sessions) = sessions_in_pages(pages).await;
+    assert_eq!(sessions.list().await.expect("listed").len(), 3);
+}
+
+/// A session that is given a new id while the index is read is found under that one.
+#[tokio::test]
+async fn revoking_goes_on_until_the_index_has_no_session() {
+    let pages = vec![
+        vec![("a", 1), ("b", 2)],
+        Vec::new(),
+        vec![("c", 3)],
+        Vec::new(),
+    ];
+    let (server, sessions) = sessions_in_pages(pages).await;
+    assert_eq!(sessions.revoke_all().await.expect("revoked"), 3);
+    let reads = server.take().into_iter().filter(|word| word == "ZRANGE");
+    assert_eq!(reads.count(), 5);
+}
+
+/// Loads extend a session without writing its entry, until that is written again after a tenth of its lifetime.
+#[tokio::test]
+async fn an_index_outlives_its_sessions() {
+    let (server, sessions) = sessions_in_pages(Vec::new()).await;
+    let mut context = Context::new(Store::Redis(server.store()));
+    context.config.idle_timeout = Duration::from_secs(1000);
+    drop(sessions);
+    let lazy = LazySession::new(Arc::new(context), RequestHead::default(), None);
+    let session = lazy.load().await.expect("loaded");
+    session.log_in("zoe").expect("a user");
+    session.save().await.expect("saved");
+    let lifetime = || {
+        let commands = server.take_all();
+        let adds = commands.iter().filter(|words| words[0] == "EVALSHA");
+        let found = adds.filter(|words| words.contains(&"2060000".to_owned()));
+        found.count()
+    };
+    assert_eq!(lifetime(), 1);
+    session.cell().state().base.metadata.indexed_at = Some(0);
+    session.touch().await.expect("it lives");
+    assert_eq!(lifetime(), 1);
 }

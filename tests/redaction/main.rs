@@ -31,6 +31,8 @@ use tower::{Layer, Service};
 use crate::{
     client::{begin, pair, send, set_cookie},
     support::{
+        command_proxy::{CommandProxy, Verdict},
+        eventually,
         log::Log,
         secrets::{has_id, has_secret},
         server::Server,
@@ -259,6 +261,7 @@ async fn the_log_is_redacted_at_trace_level() {
         assert!(panicking.await.expect_err("a panic").is_panic());
         send(&app, "/end-all", Some(&third)).await;
     }
+    touch_in_vain(&server).await;
     // And away.
     let layer = layers(&server)[1]
         .clone()
@@ -271,10 +274,40 @@ async fn the_log_is_redacted_at_trace_level() {
         assert_eq!(response.status(), 503);
     }
     let log = LOG.text();
-    for said in ["changes were discarded", "with unsaved changes"] {
+    for said in [
+        "changes were discarded",
+        "with unsaved changes",
+        "may end too early",
+    ] {
         assert!(log.contains(said), "the log does not say {said:?}: {log}");
     }
     assert_redacted("the log", &log);
+}
+
+/// A load sets the TTL of a session with its own timeout in the background. Here that fails.
+async fn touch_in_vain(server: &Server) {
+    let denies = |words: &[String]| match words[0].as_str() {
+        "PEXPIRE" => Verdict::Reply("-OOM sesame".to_owned()),
+        _ => Verdict::Pass,
+    };
+    let proxy = CommandProxy::before(server.port(), denies).await;
+    let url = format!("redis://:{PASSWORD}@127.0.0.1:{}/", proxy.port());
+    let layer = RedisSessionLayer::open(url).expect("an address");
+    let short = async |session: Session| {
+        session.set_idle_timeout(Duration::from_secs(60));
+        log_in(session).await
+    };
+    let look = async |session: Session| session.get::<String>("name").map(drop);
+    let app = Router::new()
+        .route("/", get(short))
+        .route("/look", get(look))
+        .layer(layer);
+    let cookie = begin(&app, "/").await;
+    send(&app, "/look", Some(&cookie)).await;
+    eventually(Duration::from_secs(20), async || {
+        LOG.text().contains("may end too early")
+    })
+    .await;
 }
 
 #[test]

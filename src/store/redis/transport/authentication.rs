@@ -9,10 +9,11 @@
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use redis::{RedisError, aio::MultiplexedConnection, cmd};
+use tokio::time::Instant;
 
 use crate::{
     credentials::{Credentials, CredentialsProvider},
@@ -102,7 +103,7 @@ impl CredentialSource {
         loop {
             // Not all connections of a fleet at once.
             let spread = used.ends_at.saturating_duration_since(used.renew_at) / 10;
-            tokio::time::sleep_until((wake_at + spread.mul_f64(random_unit())).into()).await;
+            tokio::time::sleep_until(wake_at + spread.mul_f64(random_unit())).await;
             let open = || Weak::upgrade(&connection)?.open_connection(generation);
             if open().is_none() {
                 return;
@@ -159,50 +160,4 @@ async fn authenticate(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HOUR: Duration = Duration::from_secs(3600);
-
-    fn source(answer: Option<Credentials>) -> CredentialSource {
-        CredentialSource::new(Arc::new(move || {
-            let answer = answer.clone().ok_or_else(|| "no answer".into());
-            Box::pin(async move { answer })
-        }))
-    }
-
-    fn keep(source: &CredentialSource, password: &str, renew_at: Instant, ends_at: Instant) {
-        *source.current() = Some(Current {
-            credentials: Credentials::password(password),
-            renew_at,
-            ends_at,
-        });
-    }
-
-    #[tokio::test]
-    async fn credentials_are_fetched_after_three_quarters_of_their_time() {
-        let fetched = Credentials::password("new").valid_for(4 * HOUR);
-        let source = source(Some(fetched));
-        let begun = Instant::now();
-        source.get().await.expect("fetched");
-        let current = source.current().clone().expect("kept");
-        let late = |at: Instant, time| at.saturating_duration_since(begun + time);
-        assert!(current.renew_at >= begun + 3 * HOUR && late(current.renew_at, 3 * HOUR) < HOUR);
-        assert!(current.ends_at >= begun + 4 * HOUR && late(current.ends_at, 4 * HOUR) < HOUR);
-        keep(&source, "old", begun + HOUR, begun + HOUR);
-        assert_eq!(source.get().await.expect("kept").password, "old");
-        keep(&source, "old", begun, begun + HOUR);
-        assert_eq!(source.get().await.expect("fetched").password, "new");
-    }
-
-    #[tokio::test]
-    async fn credentials_that_cannot_be_fetched_are_used_until_they_end() {
-        let source = source(None);
-        let now = Instant::now();
-        assert!(source.get().await.is_err());
-        keep(&source, "old", now, now + HOUR);
-        assert_eq!(source.get().await.expect("valid").password, "old");
-        keep(&source, "old", now, now);
-        assert!(source.get().await.is_err());
-    }
-}
+mod tests;

@@ -158,23 +158,14 @@ impl Cluster {
             refreshed.as_mut().enable();
             {
                 let state = self.state();
-                match &state.topology {
-                    Some(topology) => match topology.master(slot) {
-                        Some(address) => return Ok(address.clone()),
-                        None if waited => return Err(error::no_slot()),
-                        None => {}
-                    },
-                    None => {
-                        if let Some(error) = &state.error
-                            && (waited || state.is_fresh())
-                        {
-                            return Err(error.clone());
-                        }
-                    }
+                let topology = state.topology.as_ref();
+                if let Some(address) = topology.and_then(|topology| topology.master(slot)) {
+                    return Ok(address.clone());
                 }
             }
-            if !self.refresh() {
-                return Err(error::no_slot());
+            if waited || !self.refresh() {
+                let error = self.state().error.clone();
+                return Err(error.unwrap_or_else(error::no_slot));
             }
             refreshed.await;
             waited = true;
@@ -368,3 +359,6 @@ impl Drop for Refresh {
 fn without_acks(reply: Result<Value, CommandError>) -> Result<(Value, usize), CommandError> {
     reply.map(|reply| (reply, 0))
 }
+
+#[cfg(test)]
+mod tests;

@@ -255,10 +255,6 @@ impl authentication::Open for Connection {
 
 #[cfg(feature = "sentinel")]
 impl super::sentinel::Watched for Connection {
-    fn settings(&self) -> &ConnectSettings {
-        &self.settings
-    }
-
     fn is_open(&self, generation: u64) -> bool {
         self.state().is_open(generation)
     }
@@ -342,3 +338,6 @@ impl Drop for Attempt {
         self.connection.attempt_ended.notify_waiters();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -174,3 +174,6 @@ fn pipeline(command: &Cmd, asking: bool) -> Pipeline {
     commands.add_command(command.clone());
     commands
 }
+
+#[cfg(test)]
+mod tests;

@@ -136,3 +136,6 @@ impl Drop for WaitTask {
         self.0.wait_ended.notify_waiters();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -76,7 +76,7 @@ impl Sentinels {
         settings: &ConnectSettings,
         on_close: impl Fn() + Clone + Send + Sync + 'static,
     ) -> Result<(Connected, ConnectionAddr), SessionError> {
-        let mut steps: FuturesUnordered<BoxFuture<'_, Step>> = self.ask_all(settings);
+        let mut steps: FuturesUnordered<BoxFuture<'_, Step>> = self.ask_all();
         let mut tried = Vec::new();
         let mut failure = None;
         while let Some(step) = steps.next().await {
@@ -123,13 +123,11 @@ impl Sentinels {
         async move {
             loop {
                 tokio::time::sleep(INTERVAL).await;
-                let Some(open) = is_open(&connection) else {
+                if is_open(&connection).is_none() {
                     return;
-                };
-                let settings = open.settings().clone();
-                drop(open);
+                }
                 // Without an answer there is nothing better than the open connection.
-                if let Some(named) = self.named_master(&settings).await
+                if let Some(named) = self.named_master().await
                     && named != master
                     && let Some(open) = is_open(&connection)
                 {
@@ -140,8 +138,8 @@ impl Sentinels {
     }
 
     /// The first address that a sentinel gives.
-    async fn named_master(&self, settings: &ConnectSettings) -> Option<ConnectionAddr> {
-        let mut steps = self.ask_all(settings);
+    async fn named_master(&self) -> Option<ConnectionAddr> {
+        let mut steps = self.ask_all();
         while let Some(step) = steps.next().await {
             if let Step::Named(_, Ok(Some(address))) = step {
                 return Some(address);
@@ -150,17 +148,14 @@ impl Sentinels {
         None
     }
 
-    fn ask_all<'a>(
-        &'a self,
-        settings: &'a ConnectSettings,
-    ) -> FuturesUnordered<BoxFuture<'a, Step>> {
+    fn ask_all(&self) -> FuturesUnordered<BoxFuture<'_, Step>> {
         let preferred = self.preferred.load(Relaxed);
         let count = self.sentinels.len();
         let asked = (0..count).zip(0_u32..).map(|(offset, rank)| {
             let number = (preferred + offset) % count;
             let ask = async move {
                 tokio::time::sleep(STAGGER * rank).await;
-                Step::Named(number, self.ask(&self.sentinels[number], settings).await)
+                Step::Named(number, self.ask(&self.sentinels[number]).await)
             };
             ask.boxed()
         });
@@ -168,11 +163,7 @@ impl Sentinels {
     }
 
     /// The address of the master, as this sentinel knows it.
-    async fn ask(
-        &self,
-        sentinel: &Sentinel,
-        settings: &ConnectSettings,
-    ) -> Result<Option<ConnectionAddr>, RedisError> {
+    async fn ask(&self, sentinel: &Sentinel) -> Result<Option<ConnectionAddr>, RedisError> {
         let mut command = redis::cmd("SENTINEL");
         command
             .arg("GET-MASTER-ADDR-BY-NAME")
@@ -186,11 +177,8 @@ impl Sentinels {
             sentinel.keep(connection);
             return Ok(address);
         }
-        let own = ConnectSettings {
-            credentials: None,
-            timeout: settings.timeout,
-            ..ConnectSettings::default()
-        };
+        // Without the credentials of the master.
+        let own = ConnectSettings::default();
         let mut connection = connect::open(&sentinel.info, &own, || {}).await?.connection;
         let reply = connection.send_packed_command(&command).await?;
         let address = self.address(&reply.extract_error()?)?;
@@ -247,11 +235,12 @@ impl fmt::Debug for Sentinels {
 
 /// A connection to a master that Sentinel named.
 pub(super) trait Watched: Send + Sync + 'static {
-    fn settings(&self) -> &ConnectSettings;
-
     /// Whether the connection of this number is in use.
     fn is_open(&self, generation: u64) -> bool;
 
     /// Opens another connection, which takes its place.
     fn replace(self: &Arc<Self>, generation: u64);
 }
+
+#[cfg(test)]
+mod tests;

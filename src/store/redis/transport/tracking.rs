@@ -124,19 +124,22 @@ pub(super) async fn heartbeat<F>(
     F: Future<Output = bool>,
 {
     let interval = cache.options().heartbeat();
-    let mut sweep_at = Instant::now() + SWEEP_INTERVAL;
+    let mut sweep_at = tokio::time::Instant::now() + SWEEP_INTERVAL;
     loop {
-        let sent = Instant::now();
+        let sent = tokio::time::Instant::now();
         let Some(answer) = ping() else {
             return;
         };
         if let Ok(true) = tokio::time::timeout(interval.max(PING_TIMEOUT), answer).await {
-            tracking.confirm(sent);
+            tracking.confirm(sent.into_std());
         }
-        if Instant::now() >= sweep_at {
+        if sent >= sweep_at {
             cache.sweep();
-            sweep_at = Instant::now() + SWEEP_INTERVAL;
+            sweep_at = sent + SWEEP_INTERVAL;
         }
-        tokio::time::sleep_until((sent + interval).into()).await;
+        tokio::time::sleep_until(sent + interval).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

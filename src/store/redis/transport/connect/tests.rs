@@ -1,4 +1,7 @@
+use std::sync::atomic::AtomicUsize;
+
 use super::*;
+use crate::testing::fake_server::{FakeServer, Hello};
 
 fn error(reply: &str) -> RedisError {
     let reply = redis::parse_redis_value(format!("-{reply}\r\n").as_bytes());
@@ -59,6 +62,99 @@ fn resp2_is_tried_where_hello_may_be_what_failed() {
         let error = RedisError::from(io::Error::from(kind));
         assert!(!is_reply(&error), "{kind:?}");
         assert_eq!(may_lack_resp3(&error, &plain), expected, "{kind:?}");
+    }
+}
+
+/// A proxy that closed the connection may only have met a server that was restarting.
+#[tokio::test]
+async fn resp3_is_asked_for_again_unless_it_was_refused() {
+    for (hello, is_asked_again) in [
+        (Hello::Supported, true),
+        (Hello::Unknown, false),
+        (Hello::Closes, true),
+    ] {
+        let server = FakeServer::start_with(hello, |_| "+OK".to_owned()).await;
+        let settings = ConnectSettings::default();
+        let opened = open(&server.info(), &settings, || {}).await;
+        assert!(opened.is_ok());
+        let may_support = settings.capabilities.may_support(Feature::Resp3);
+        assert_eq!(may_support, is_asked_again);
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_not_tried_by_another_protocol() {
+    let server = FakeServer::start_with(Hello::WrongPass, |_| "+OK".to_owned()).await;
+    let opened = open(&server.info(), &ConnectSettings::default(), || {}).await;
+    assert_eq!(
+        opened
+            .err()
+            .and_then(|error| error.code().map(str::to_owned))
+            .as_deref(),
+        Some("WRONGPASS")
+    );
+    assert_eq!(server.accepted(), 1);
+}
+
+#[cfg(feature = "local-cache")]
+#[tokio::test]
+async fn it_is_known_why_a_server_reports_no_changes() {
+    for (hello, reply, expected) in [
+        (Hello::Supported, "+OK", None),
+        (Hello::Supported, "-NOPERM x", Some("the ACL denies")),
+        (
+            Hello::Supported,
+            "-ERR unknown command",
+            Some("does not support CLIENT TRACKING"),
+        ),
+        (Hello::Unknown, "+OK", Some("RESP3")),
+    ] {
+        let server = FakeServer::start_with(hello, move |_| reply.to_owned()).await;
+        let cache = Arc::new(Cache::new(crate::LocalCache::new()));
+        let settings = ConnectSettings {
+            cache: Some(cache.clone()),
+            ..ConnectSettings::default()
+        };
+        let opened = open(&server.info(), &settings, || {})
+            .await
+            .expect("opened");
+        assert_eq!(opened.tracking.is_some(), expected.is_none());
+        let why_off = cache.reports().why_off();
+        assert_eq!(why_off.is_some(), expected.is_some());
+        assert!(
+            why_off
+                .unwrap_or_default()
+                .contains(expected.unwrap_or_default()),
+            "{why_off:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn credentials_that_the_server_refuses_are_fetched_again() {
+    let server = FakeServer::start(|_| "-WRONGPASS x".to_owned()).await;
+    let refused = server.info();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+    let port = listener.local_addr().expect("an address").port();
+    drop(listener);
+    let unreachable = info(&format!("redis://127.0.0.1:{port}/"));
+    for (info, expected) in [(refused, 2), (unreachable, 1)] {
+        let fetched = Arc::new(AtomicUsize::new(0));
+        let count = fetched.clone();
+        let source = CredentialSource::new(Arc::new(move || {
+            count.fetch_add(1, Relaxed);
+            let credentials = Credentials::password("sesame");
+            let credentials = credentials.valid_for(Duration::from_secs(3600));
+            Box::pin(async { Ok(credentials) })
+        }));
+        let settings = ConnectSettings {
+            credentials: Some(Arc::new(source)),
+            ..ConnectSettings::default()
+        };
+        for _ in 0..2 {
+            assert!(open(&info, &settings, || {}).await.is_err());
+        }
+        assert_eq!(fetched.load(Relaxed), expected);
     }
 }
 
