@@ -53,6 +53,11 @@ impl WriteBatch {
         self.in_flight.fetch_sub(1, Relaxed);
     }
 
+    #[cfg(test)]
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.load(SeqCst)
+    }
+
     /// Begins the task for a new connection. On a single thread there is none: Tokio has no such slot there.
     pub(super) fn begin(self: &Arc<Self>) -> Option<SlotTaker> {
         let runtime = Handle::current();
@@ -91,8 +96,8 @@ mod tests {
 
     use super::*;
 
-    /// How often a task that writes is polled for `count` commands of as many tasks, on one thread.
-    fn writes(count: usize) -> usize {
+    /// How often a task that writes is polled for the commands of as many tasks, on one thread, in several waves.
+    fn writes(waves: &'static [usize]) -> usize {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .build()
@@ -101,29 +106,34 @@ mod tests {
         let counted = runtime.spawn(async move {
             let batch = Arc::<WriteBatch>::default();
             let _slot_taker = batch.begin();
+            let written = Arc::new(AtomicUsize::new(0));
             let (commands, mut queue) = mpsc::unbounded_channel();
+            let count = written.clone();
             let writer = tasks.spawn(async move {
                 let (mut writes, mut received) = (0, Vec::new());
                 while queue.recv_many(&mut received, usize::MAX).await > 0 {
+                    count.store(received.len(), SeqCst);
                     writes += 1;
                 }
-                assert_eq!(received.len(), count);
                 writes
             });
-            let all_ready = Arc::new(Barrier::new(count));
-            for number in 0..count {
-                let (batch, commands) = (batch.clone(), commands.clone());
-                let all_ready = all_ready.clone();
-                tasks.spawn(async move {
-                    all_ready.wait().await;
-                    let _ = commands.send(number);
-                    batch.queued();
-                });
+            let mut sent = 0;
+            for count in waves {
+                let all_ready = Arc::new(Barrier::new(*count));
+                for number in 0..*count {
+                    let (batch, commands) = (batch.clone(), commands.clone());
+                    let all_ready = all_ready.clone();
+                    tasks.spawn(async move {
+                        all_ready.wait().await;
+                        let _ = commands.send(number);
+                        batch.queued();
+                    });
+                }
+                sent += count;
+                wait_until(|| written.load(SeqCst) == sent && !batch.is_open.load(SeqCst)).await;
             }
             drop(commands);
-            let writes = writer.await.expect("no panic");
-            wait_until(|| !batch.is_open.load(SeqCst)).await;
-            writes
+            writer.await.expect("no panic")
         });
         runtime.block_on(counted).expect("no panic")
     }
@@ -138,7 +148,7 @@ mod tests {
 
     #[test]
     fn commands_of_requests_that_are_ready_are_written_together() {
-        let writes = writes(200);
+        let writes = writes(&[200, 200]);
         // One by one until enough are on their way.
         let expected = MIN_IN_FLIGHT..MIN_IN_FLIGHT + 10;
         assert!(expected.contains(&writes), "{writes}");
@@ -146,7 +156,8 @@ mod tests {
 
     #[test]
     fn few_commands_are_written_at_once() {
-        assert_eq!(writes(MIN_IN_FLIGHT), MIN_IN_FLIGHT);
+        assert_eq!(writes(&[MIN_IN_FLIGHT]), MIN_IN_FLIGHT);
+        assert_eq!(writes(&[MIN_IN_FLIGHT + 2]), MIN_IN_FLIGHT + 1);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 use std::future::pending;
 
+use futures_util::FutureExt;
 use redis::RedisConnectionInfo;
 use tokio::{net::TcpListener, runtime::Runtime, task::yield_now};
 
@@ -261,4 +262,30 @@ async fn what_watches_for_another_master_knows_which_connection_is_open() {
     assert_eq!(connection.attempts.load(Relaxed), 1);
     connection.replace(1);
     assert_eq!(connection.attempts.load(Relaxed), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_open_connection_batches_what_is_on_its_way() {
+    let server = FakeServer::start(|_| "+PONG\r\n".to_owned()).await;
+    let connection = connection_to(Endpoint::server(server.info()), HOUR);
+    let mut ping = command("PING", &[]);
+    connection.send(&mut ping).await.expect("answered");
+    let batch = &connection.write_batch;
+    assert_eq!(batch.in_flight(), 0, "it was answered");
+    {
+        let mut on_its_way = Box::pin(connection.send(&mut ping));
+        assert!((&mut on_its_way).now_or_never().is_none());
+        assert_eq!(batch.in_flight(), 1);
+    }
+    assert_eq!(batch.in_flight(), 0, "it was given up");
+    for _ in 0..100 {
+        yield_now().await;
+    }
+    assert_eq!(Arc::strong_count(batch), 2, "its task runs");
+    connection.close(1);
+    let deadline = Instant::now() + LIMIT;
+    while Arc::strong_count(batch) > 1 {
+        assert!(Instant::now() < deadline, "its task goes on");
+        yield_now().await;
+    }
 }
