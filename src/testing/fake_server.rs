@@ -68,6 +68,7 @@ impl FakeServer {
         }
     }
 
+    #[cfg(any(feature = "cluster", feature = "sentinel"))]
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
