@@ -32,8 +32,8 @@ async fn main() -> Result<(), Failure> {
     let only = env::var("ONLY").unwrap_or_default();
     let (_redis, url): (Process, String) = start_redis()?;
     let labels: Vec<&str> = apps.iter().map(|app| label(app)).collect();
-    let (last, bases) = labels.split_last().ok_or("APPS names no app")?;
-    let ratios = bases.iter().map(|base| format!("{last} ÷ {base}"));
+    let (base, others) = labels.split_first().ok_or("APPS names no app")?;
+    let ratios = others.iter().map(|other| format!("{other} ÷ {base}"));
     let columns: Vec<String> = labels
         .iter()
         .copied()
@@ -66,8 +66,8 @@ async fn main() -> Result<(), Failure> {
             counts.push(each.values().sum::<f64>());
             places.push((name, *app, each));
         }
-        let (last, bases) = counts.split_last().ok_or("APPS names no app")?;
-        let ratios = bases.iter().map(|base| format!("{:.2}", last / base));
+        let (base, others) = counts.split_first().ok_or("APPS names no app")?;
+        let ratios = others.iter().map(|other| format!("{:.2}", other / base));
         let numbers = counts.iter().map(|count| format!("{count:.0}"));
         let columns: Vec<String> = numbers.chain(ratios).collect();
         println!("| {name} | {} |", columns.join(" | "));

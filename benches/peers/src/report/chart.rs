@@ -27,7 +27,8 @@ pub struct Chart {
 const WIDTH: i32 = 860;
 const LEFT: i32 = 190;
 const RIGHT: i32 = 70;
-const TOP: i32 = 64;
+const TITLE: i32 = 46;
+const LEGEND_LINE: i32 = 18;
 const BAR: i32 = 12;
 const GAP: i32 = 14;
 const INK: RGBColor = RGBColor(40, 44, 52);
@@ -35,7 +36,10 @@ const INK: RGBColor = RGBColor(40, 44, 52);
 impl Chart {
     pub fn svg(&self) -> Result<String, Failure> {
         let group = BAR * i32::try_from(self.series.len())? + GAP;
-        let height = TOP + group * i32::try_from(self.groups.len())? + 6;
+        let legend = self.legend()?;
+        let (_, last_line) = legend.last().copied().unwrap_or_default();
+        let top = TITLE + LEGEND_LINE * (last_line + 1);
+        let height = top + group * i32::try_from(self.groups.len())? + 6;
         let mut svg = String::new();
         {
             let size = (u32::try_from(WIDTH)?, u32::try_from(height)?);
@@ -54,25 +58,24 @@ impl Chart {
                 text(17, HPos::Left),
             ))
             .map_err(failed)?;
-            let mut x = 12;
-            for series in &self.series {
+            for (series, (x, line)) in self.series.iter().zip(legend) {
+                let y = 44 + LEGEND_LINE * line;
                 area.draw(&Rectangle::new(
-                    [(x, 38), (x + 12, 50)],
+                    [(x, y - 6), (x + 12, y + 6)],
                     series.color.filled(),
                 ))
                 .map_err(failed)?;
                 area.draw(&Text::new(
                     series.name.clone(),
-                    (x + 18, 44),
+                    (x + 18, y),
                     text(13, HPos::Left),
                 ))
                 .map_err(failed)?;
-                x += 44 + 7 * i32::try_from(series.name.len())?;
             }
             let scale = |number: f64| {
                 LEFT + (number.min(self.max) / self.max * f64::from(WIDTH - LEFT - RIGHT)) as i32
             };
-            let mut y = TOP;
+            let mut y = top;
             for (label, numbers) in &self.groups {
                 let middle = y + (group - GAP) / 2;
                 area.draw(&Text::new(
@@ -105,7 +108,7 @@ impl Chart {
             if let Some(line) = self.line {
                 let x = scale(line);
                 area.draw(&PathElement::new(
-                    [(x, TOP - 6), (x, height - 10)],
+                    [(x, top - 6), (x, height - 10)],
                     INK.stroke_width(1),
                 ))
                 .map_err(failed)?;
@@ -117,5 +120,20 @@ impl Chart {
             .lines()
             .filter(|line| !line.is_empty())
             .fold(String::new(), |all, line| all + line + "\n"))
+    }
+
+    /// Where the name of each series stands: the distance from the left, and the line.
+    fn legend(&self) -> Result<Vec<(i32, i32)>, Failure> {
+        let (mut x, mut line) = (12, 0);
+        let mut places = Vec::new();
+        for series in &self.series {
+            let width = 44 + 7 * i32::try_from(series.name.len())?;
+            if x + width > WIDTH {
+                (x, line) = (12, line + 1);
+            }
+            places.push((x, line));
+            x += width;
+        }
+        Ok(places)
     }
 }
