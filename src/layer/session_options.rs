@@ -83,8 +83,8 @@ impl RedisSessionLayer {
 
     /// Sets the maximum size of a session, in bytes of its JSON. Default: 65,536 (64 KiB).
     ///
-    /// A larger session is [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge), both when it is saved and when it is loaded. A large value delays all other
-    /// commands on the connection.
+    /// Saving a larger session is [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge). One that is stored already can be read, and made smaller. A large value
+    /// delays all other commands on the connection.
     pub fn with_max_size(self, bytes: usize) -> Self {
         self.configured(|context| context.config.max_size = bytes)
     }

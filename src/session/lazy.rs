@@ -86,8 +86,8 @@ impl LazySession {
     /// # Errors
     ///
     /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) and [`ErrorKind::Rejected`](crate::ErrorKind::Rejected) from the
-    /// store, [`ErrorKind::InvalidData`](crate::ErrorKind::InvalidData) and [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge)
-    /// for the stored value. Never an empty session instead, which the app would take for "logged out".
+    /// store, [`ErrorKind::InvalidData`](crate::ErrorKind::InvalidData) for the stored value. Never an empty session instead, which the
+    /// app would take for "logged out".
     pub async fn load(&self) -> Result<Session, SessionError> {
         self.load_as(LoadMode::Cached).await
     }
