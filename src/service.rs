@@ -343,15 +343,11 @@ impl Drop for DetachOnDrop {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        store::{MemoryStore, Store},
-        testing::MAX_CACHED_ALLOCATION,
-    };
+    use crate::testing::{MAX_CACHED_ALLOCATION, lazy_in_memory};
 
     #[test]
     fn a_commit_fits_into_the_allocators_cache() {
-        let context = Arc::new(Context::new(Store::Memory(MemoryStore::default())));
-        let lazy = LazySession::new(context, RequestHead::default(), None);
+        let lazy = lazy_in_memory();
         lazy.destroy();
         let session = lazy.loaded().expect("an empty one");
         let commit = DetachOnDrop::new(session.cell().clone());

@@ -351,15 +351,11 @@ impl fmt::Debug for LazySession {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        store::{MemoryStore, Store},
-        testing::MAX_CACHED_ALLOCATION,
-    };
+    use crate::testing::{MAX_CACHED_ALLOCATION, lazy_in_memory};
 
     #[test]
     fn a_load_fits_into_the_allocators_cache_and_enlarges_the_handlers_future_little() {
-        let context = Arc::new(Context::new(Store::Memory(MemoryStore::default())));
-        let lazy = LazySession::new(context, RequestHead::default(), None);
+        let lazy = lazy_in_memory();
         let size = size_of_val(&*lazy.load_presented(None, Vec::new(), LoadMode::Cached));
         assert!(size <= MAX_CACHED_ALLOCATION, "{size} bytes");
         let size = size_of_val(&lazy.load());

@@ -5,12 +5,12 @@ use std::{future::Future, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, time::timeout};
 use tokio_util::task::TaskTracker;
 
-use super::fake_server::FakeServer;
+use super::fake_server::{FakeServer, silent};
 use crate::{
     ErrorKind,
     context::Context,
     record::UserId,
-    store::{Endpoint, RedisStore, Store, Transport},
+    store::{RedisStore, Store, Transport},
     users::UserSessions,
 };
 
@@ -21,10 +21,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// A store whose server accepts connections and says nothing. Connecting to it takes an hour.
 async fn silent_store() -> (TcpListener, Store) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
-    let port = listener.local_addr().expect("an address").port();
-    let client = redis::Client::open(format!("redis://127.0.0.1:{port}/")).expect("an address");
-    let endpoint = Endpoint::server(client.get_connection_info().clone());
+    let (listener, endpoint) = silent().await;
     let store = RedisStore::new(Transport::new(endpoint)).with_connect_timeout(HOUR);
     (listener, Store::Redis(store))
 }

@@ -74,8 +74,7 @@ impl FakeServer {
     }
 
     pub(crate) fn info(&self) -> redis::ConnectionInfo {
-        let client = redis::Client::open(format!("redis://127.0.0.1:{}/", self.port));
-        client.expect("an address").get_connection_info().clone()
+        info(self.port)
     }
 
     pub(crate) fn store(&self) -> RedisStore {
@@ -109,6 +108,19 @@ impl Drop for FakeServer {
         self.task.abort();
         self.sever();
     }
+}
+
+/// A server that accepts connections and says nothing.
+pub(crate) async fn silent() -> (TcpListener, Endpoint) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let port = listener.local_addr().expect("an address").port();
+    (listener, Endpoint::server(info(port)))
+}
+
+/// A server on this port.
+pub(crate) fn info(port: u16) -> redis::ConnectionInfo {
+    let client = redis::Client::open(format!("redis://127.0.0.1:{port}/"));
+    client.expect("an address").get_connection_info().clone()
 }
 
 pub(crate) async fn serve(

@@ -44,3 +44,12 @@ mod user_rules;
 /// that are boxed for each request are not larger.
 #[cfg(test)]
 pub(crate) const MAX_CACHED_ALLOCATION: usize = 1032;
+
+/// The session of a request without a cookie, before it is loaded.
+#[cfg(test)]
+pub(crate) fn lazy_in_memory() -> crate::LazySession {
+    use crate::{context::Context, request::RequestHead, store};
+
+    let context = Context::new(store::Store::Memory(store::MemoryStore::default()));
+    crate::LazySession::new(context.into(), RequestHead::default(), None)
+}

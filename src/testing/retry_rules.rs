@@ -1,6 +1,6 @@
 //! What a commit does when others were faster, and when it does not know whether its write was executed.
 
-use std::{pin::pin, task::Poll, time::Duration};
+use std::{pin::Pin, task::Poll, time::Duration};
 
 use bytes::Bytes;
 
@@ -22,6 +22,16 @@ fn overwrite(store: &SteppedStore, key: &str, n: u32) {
     store.memory().overwrite(key, &theirs.into(), HOUR);
 }
 
+/// A save that stops before each of its operations.
+fn begin_save(
+    store: &SteppedStore,
+    session: &Session,
+) -> Pin<Box<impl Future<Output = Result<(), SessionError>>>> {
+    store.close_gate();
+    store.enter(0);
+    Box::pin(session.save())
+}
+
 /// Saves; before each of the steps, another request stores a version.
 fn save_after_conflicts(
     store: &SteppedStore,
@@ -29,9 +39,7 @@ fn save_after_conflicts(
     conflicts: u32,
 ) -> Result<(), SessionError> {
     let key = only_key(store);
-    store.close_gate();
-    store.enter(0);
-    let mut save = pin!(session.save());
+    let mut save = begin_save(store, session);
     for n in 0..=conflicts {
         if let Poll::Ready(result) = poll(&mut save) {
             return result;
@@ -72,9 +80,7 @@ fn an_update_in_doubt_is_not_repeated_on_what_others_stored() {
             session.insert("n", 1).expect("a number");
         }
         let key = only_key(&store);
-        store.close_gate();
-        store.enter(0);
-        let mut save = pin!(session.save());
+        let mut save = begin_save(&store, &session);
         assert!(poll(&mut save).is_pending());
         store.grant(0, Grant::DropAfter);
         assert!(poll(&mut save).is_pending(), "it is sent again");
@@ -158,9 +164,7 @@ fn an_attempt_in_doubt_leaves_its_entry_in_the_index() {
     run(session.save()).expect("saved");
     let former = only_key(&store);
     session.cycle_id();
-    store.close_gate();
-    store.enter(0);
-    let mut save = pin!(session.save());
+    let mut save = begin_save(&store, &session);
     assert!(poll(&mut save).is_pending());
     store.grant(0, Grant::DropAfter);
     assert!(poll(&mut save).is_pending(), "it is sent again");
@@ -193,9 +197,7 @@ fn commits_of_several_requests_take_turns_once_they_conflict() {
         let cell = session.cell().clone();
         let lock = cell.context.commit_lock(session.id().expect("stored"));
         session.insert("b", 2).expect("a number");
-        store.close_gate();
-        store.enter(0);
-        let mut save = pin!(session.save());
+        let mut save = begin_save(&store, &session);
         if conflicts {
             assert!(poll(&mut save).is_pending());
             overwrite(&store, &key, 1);
@@ -220,9 +222,7 @@ fn a_commit_that_met_a_conflict_keeps_its_turn() {
     let cell = session.cell().clone();
     let lock = cell.context.commit_lock(session.id().expect("stored"));
     session.insert("b", 2).expect("a number");
-    store.close_gate();
-    store.enter(0);
-    let mut save = pin!(session.save());
+    let mut save = begin_save(&store, &session);
     assert!(poll(&mut save).is_pending());
     assert!(lock.try_lock().is_ok(), "no conflict yet");
     overwrite(&store, &key, 1);
@@ -238,9 +238,7 @@ fn a_session_that_is_destroyed_during_a_save_does_not_show_what_others_stored() 
     let (store, session) = stored();
     session.insert("b", 2).expect("a number");
     let key = only_key(&store);
-    store.close_gate();
-    store.enter(0);
-    let mut save = pin!(session.save());
+    let mut save = begin_save(&store, &session);
     assert!(poll(&mut save).is_pending());
     overwrite(&store, &key, 1);
     session.destroy();

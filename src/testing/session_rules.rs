@@ -4,7 +4,10 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
-use super::commit_rules::{run, stored, stored_with};
+use super::{
+    commit_rules::{run, stored, stored_with},
+    lazy_in_memory,
+};
 use crate::{
     ErrorKind, LazySession, Session,
     commit::state::{IdChange, Status},
@@ -203,8 +206,7 @@ fn what_the_crate_adds_counts_towards_the_limit_too() {
 
 #[test]
 fn a_session_that_was_not_loaded_shows_only_whether_it_was_accessed() {
-    let context = Context::new(Store::Memory(MemoryStore::default()));
-    let lazy = LazySession::new(context.into(), RequestHead::default(), None);
+    let lazy = lazy_in_memory();
     assert_eq!(
         format!("{lazy:?}"),
         "LazySession { was_accessed: false, .. }"

@@ -96,20 +96,8 @@ impl Compare {
 
     /// The median over the rounds of the ratio to the reference app in the same round.
     pub fn ratio(&self, scenario: &str, app: &str, of: fn(&Sample) -> f64) -> Option<f64> {
-        self.ratio_to(scenario, app, scenario, self.reference(), of)
-    }
-
-    /// As [`ratio`](Self::ratio), to any other row.
-    pub fn ratio_to(
-        &self,
-        scenario: &str,
-        app: &str,
-        base_scenario: &str,
-        base_app: &str,
-        of: fn(&Sample) -> f64,
-    ) -> Option<f64> {
         let row = self.row(scenario, app)?;
-        let base = self.row(base_scenario, base_app)?;
+        let base = self.row(scenario, self.reference())?;
         let ratios = row.samples.iter().zip(&base.samples);
         Some(median(ratios.map(|(one, base)| of(one) / of(base))))
     }

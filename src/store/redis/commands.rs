@@ -8,6 +8,13 @@ use super::{
 };
 use crate::{record::revision, store::outcome::Rotation};
 
+/// `condition`: NX or XX.
+pub(super) fn set_if(condition: &str, key: &str, value: &[u8], lifetime: Duration) -> Command {
+    let mut set = command("SET", &[key.as_bytes(), value]);
+    set.arg("PX").arg(millis(lifetime)).arg(condition);
+    set
+}
+
 pub(super) fn set_if_equal(
     key: &str,
     expected: &[u8],
@@ -18,6 +25,18 @@ pub(super) fn set_if_equal(
     set.arg("IFEQ").arg(expected);
     set.arg("PX").arg(millis(lifetime));
     set
+}
+
+#[cfg(feature = "local-cache")]
+pub(super) fn create_command(
+    script: &CachedScript,
+    key: &str,
+    value: &[u8],
+    lifetime: Duration,
+) -> Command {
+    let mut digits = itoa::Buffer::new();
+    let lifetime = digits.format(millis(lifetime)).as_bytes();
+    script.command(&[key], &[value, lifetime])
 }
 
 pub(super) fn save_command(

@@ -18,7 +18,7 @@ use futures_util::{TryFutureExt, future::try_join};
 pub(crate) use self::transport::sentinel::Sentinels;
 pub(crate) use self::transport::{Transport, endpoint::Endpoint};
 use self::{
-    commands::{getex, millis, pexpire, rotate_command, save_command, set_if_equal},
+    commands::{getex, pexpire, rotate_command, save_command, set_if, set_if_equal},
     scripts::Scripts,
     transport::{
         authentication::CredentialSource,
@@ -169,8 +169,7 @@ impl RedisStore {
         value: &Bytes,
         lifetime: Duration,
     ) -> Result<Created, Fault> {
-        let mut set = command("SET", &[key.as_bytes(), value]);
-        set.arg("PX").arg(millis(lifetime)).arg("NX");
+        let mut set = set_if("NX", key, value, lifetime);
         match self.write(key, &mut set, durability).await? {
             Value::Okay => Ok(Created::Created),
             // Ids are random, so this is the own first try, whose reply was lost with its connection. To be sure, compare.
@@ -232,8 +231,7 @@ impl RedisStore {
         value: &Bytes,
         lifetime: Duration,
     ) -> Result<Outcome, Fault> {
-        let mut set = command("SET", &[key.as_bytes(), value]);
-        set.arg("PX").arg(millis(lifetime)).arg("XX");
+        let mut set = set_if("XX", key, value, lifetime);
         match self.write(key, &mut set, durability).await? {
             Value::Okay => Ok(Outcome::Saved),
             Value::Nil => Ok(Outcome::Gone),

@@ -17,7 +17,7 @@ use futures_util::future::join;
 
 use super::{
     Durability, RedisStore,
-    commands::{getex, millis, pexpire, rotate_command, save_command},
+    commands::{create_command, getex, pexpire, rotate_command, save_command, set_if},
     outcome,
     transport::{
         command_pool::{Command, command},
@@ -143,19 +143,14 @@ impl RedisStore {
             return Ok((created, false));
         }
         if let Some(scripts) = &self.scripts {
-            let mut create = {
-                let mut digits = itoa::Buffer::new();
-                let lifetime = digits.format(millis(lifetime)).as_bytes();
-                scripts.tracked.create.command(&[key], &[value, lifetime])
-            };
+            let mut create = create_command(&scripts.tracked.create, key, value, lifetime);
             return match self.write(key, &mut create, durability).await? {
                 Value::Int(1) => Ok((Created::Created, true)),
                 Value::Int(0) => Ok((Created::AlreadyExists, false)),
                 _ => Err(unexpected_reply()),
             };
         }
-        let mut set = command("SET", &[key.as_bytes(), value]);
-        set.arg("PX").arg(millis(lifetime)).arg("NX");
+        let set = set_if("NX", key, value, lifetime);
         let (reply, is_stored) = Box::pin(self.send_and_look(key, set, value)).await;
         match reply.map_err(|error| error.into_fault(prefix_of(key)))? {
             Value::Okay => Ok((Created::Created, is_stored)),
@@ -180,8 +175,7 @@ impl RedisStore {
             return Ok((saved, false));
         }
         let Some(scripts) = &self.scripts else {
-            let mut set = command("SET", &[key.as_bytes(), value]);
-            set.arg("PX").arg(millis(lifetime)).arg("XX");
+            let set = set_if("XX", key, value, lifetime);
             let (reply, is_stored) = Box::pin(self.send_and_look(key, set, value)).await;
             return match reply.map_err(|error| error.into_fault(prefix_of(key)))? {
                 Value::Okay => Ok((Outcome::Saved, is_stored)),

@@ -6,7 +6,8 @@ use ::redis::Value;
 use bytes::Bytes;
 
 use super::{
-    Durability, RedisStore, millis,
+    Durability, RedisStore,
+    commands::millis,
     transport::command_pool::{Command, command, size_of},
     unexpected_reply, value,
 };

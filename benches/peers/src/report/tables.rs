@@ -127,12 +127,8 @@ pub fn goals(runs: &[Compare]) -> String {
             over_runs(&|run| Some(of_row(run.row(scenario, base)?, |sample| sample.app_cpu)));
         let mut columns = vec![format!("{:.1}", median(micros))];
         for (app, goal) in apps.into_iter().zip([without, with]) {
-            let ratios = over_runs(&|run| {
-                run.ratio_to(scenario, app, scenario, base, |sample| sample.app_cpu)
-            });
-            let rates = over_runs(&|run| {
-                run.ratio_to(scenario, app, scenario, base, |sample| sample.per_second)
-            });
+            let ratios = over_runs(&|run| run.ratio(scenario, app, |sample| sample.app_cpu));
+            let rates = over_runs(&|run| run.ratio(scenario, app, |sample| sample.per_second));
             let (Some(least), Some(most)) = (ratios.first(), ratios.last()) else {
                 columns.extend(["–"; 3].map(str::to_owned));
                 continue;

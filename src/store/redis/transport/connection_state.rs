@@ -204,9 +204,7 @@ impl ConnectionState {
     }
 
     pub(super) fn set_slot_taker(&mut self, generation: u64, task: Option<SlotTaker>) {
-        if let Self::Connected { open, .. } = self
-            && open.generation == generation
-        {
+        if let Some(open) = self.open_mut(generation) {
             open.slot_taker = task;
         }
     }
@@ -253,10 +251,8 @@ impl ConnectionState {
 
     /// Closes the connection unless it is younger than `age`. Returns whether the next connection is another one.
     pub(super) fn close_unless_young(&mut self, generation: u64, age: Duration) -> bool {
-        if let Self::Connected { open, .. } = self
-            && open.generation == generation
-            && open.since.elapsed() < age
-        {
+        let open = self.open_mut(generation);
+        if open.is_some_and(|open| open.since.elapsed() < age) {
             return false;
         }
         self.close(generation);
@@ -278,12 +274,7 @@ impl ConnectionState {
         generation: u64,
         command: Unanswered,
     ) -> Option<Unanswered> {
-        let Self::Connected { open, .. } = self else {
-            return None;
-        };
-        if open.generation != generation {
-            return None;
-        }
+        let open = self.open_mut(generation)?;
         if let ReplyWatch::Watched { newest } = &mut open.watch {
             *newest = Some(command);
             return None;
@@ -294,24 +285,28 @@ impl ConnectionState {
 
     /// The next command to wait for. Without one, the watch ends.
     pub(super) fn next_unanswered(&mut self, generation: u64) -> Option<Unanswered> {
-        if let Self::Connected { open, .. } = self
-            && open.generation == generation
-            && let ReplyWatch::Watched { newest } = &mut open.watch
-        {
-            let next = newest.take();
-            if next.is_none() {
-                open.watch = ReplyWatch::None;
-            }
-            return next;
+        let open = self.open_mut(generation)?;
+        let ReplyWatch::Watched { newest } = &mut open.watch else {
+            return None;
+        };
+        let next = newest.take();
+        if next.is_none() {
+            open.watch = ReplyWatch::None;
         }
-        None
+        next
     }
 
     pub(super) fn end_watch(&mut self, generation: u64) {
-        if let Self::Connected { open, .. } = self
-            && open.generation == generation
-        {
+        if let Some(open) = self.open_mut(generation) {
             open.watch = ReplyWatch::None;
+        }
+    }
+
+    /// The connection of this number, if it is open.
+    fn open_mut(&mut self, generation: u64) -> Option<&mut Open> {
+        match self {
+            Self::Connected { open, .. } if open.generation == generation => Some(open),
+            _ => None,
         }
     }
 

@@ -13,21 +13,12 @@ use super::{
 };
 use crate::{
     store::redis::transport::command_pool::command,
-    testing::fake_server::{FakeServer, Hello},
+    testing::fake_server::{FakeServer, Hello, silent},
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// How long a busy machine may take.
 const LIMIT: Duration = Duration::from_secs(20);
-
-/// Accepts connections and says nothing.
-async fn silent() -> (TcpListener, Endpoint) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
-    let port = listener.local_addr().expect("an address").port();
-    let client = redis::Client::open(format!("redis://127.0.0.1:{port}/")).expect("an address");
-    let endpoint = Endpoint::server(client.get_connection_info().clone());
-    (listener, endpoint)
-}
 
 fn connection_to(endpoint: Endpoint, timeout: Duration) -> Arc<Connection> {
     let settings = ConnectSettings {

@@ -1,11 +1,10 @@
 use tokio::{runtime::Runtime, task::yield_now};
 
 use super::*;
+use crate::testing::fake_server::info;
 
 fn node() -> Node {
-    let client = redis::Client::open("redis://127.0.0.1:1/").expect("an address");
-    let endpoint = Endpoint::server(client.get_connection_info().clone());
-    Node::new(endpoint, ConnectSettings::default())
+    Node::new(Endpoint::server(info(1)), ConnectSettings::default())
 }
 
 fn runtime() -> Runtime {
